@@ -1,0 +1,179 @@
+"""Writing that survives a crash, content hashes, and the lock that keeps two processes out of one run."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from zhixing.core.errors import BadInput, MissingResource, ZhixingError
+
+CHUNK = 1 << 20
+"""Bytes read at a time when hashing."""
+
+
+def os_fault(error: OSError, path: Path | str, doing: str) -> ZhixingError:
+    """Turns an operating-system error into one clear message: full disk, no permission, missing folder, and the rest."""
+    where = str(path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = ""
+        with contextlib.suppress(OSError):
+            free = f" ({shutil.disk_usage(nearest_folder(Path(path))).free >> 20} MiB free)"
+        return MissingResource(f"the disk is full{free} while {doing}", where=where, remedy="free some space and try again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return MissingResource(
+            f"no permission while {doing}", where=where, remedy=f"choose another folder, or: chmod -R u+rwX {where}"
+        )
+    if error.errno == errno.ENOENT:
+        return MissingResource(f"not there while {doing}", where=where, remedy="check the path")
+    return MissingResource(f"{error.strerror or error} while {doing}", where=where)
+
+
+def nearest_folder(path: Path) -> Path:
+    """Returns `path` or its closest existing parent."""
+    for candidate in (path, *path.parents):
+        if candidate.exists():
+            return candidate
+    return Path.cwd()
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Writes a file beside its place, fsyncs it, then renames it: a reader sees the old content or the new, never half.
+
+    Raises:
+        MissingResource: The disk is full or the folder cannot be written.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise os_fault(error, path, "writing") from error
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Every file in it is fsynced before the rename. An existing `path` is replaced: it is moved aside first and removed
+    last, so that at any byte of a crash either the old or the new folder is whole.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        sync_folder(temporary)
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise os_fault(error, path, "writing") from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, in hexadecimal, reading it in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """Returns the SHA-256 of a JSON-like value in canonical form (sorted keys, no spaces)."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file, or says in one line why it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingResource("no such file", where=str(path)) from error
+    except OSError as error:
+        raise os_fault(error, path, "reading") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"not UTF-8 text (byte {error.start})", where=str(path)) from error
+    except json.JSONDecodeError as error:
+        raise BadInput(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}") from error
+
+
+class FolderLock:
+    """An exclusive lock on a folder, held by this process until it ends (also when it is killed).
+
+    Args:
+        folder: The folder to lock; made if it is missing.
+
+    Raises:
+        BadInput: Another process holds the lock; the message names its process id.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ".lock"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+")
+        except OSError as error:
+            raise os_fault(error, folder, "opening the folder") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise BadInput(
+                f"another process (pid {holder}) is working on this folder",
+                where=str(folder),
+                remedy="wait for it, stop it, or choose another folder",
+            ) from error
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        self._file.close()
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
