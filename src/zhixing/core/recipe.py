@@ -1,0 +1,245 @@
+"""The recipe: everything that decides a run, as one strict schema that YAML, `--set` and Python all fill.
+
+Fields that are null are derived (most of them from `model.depth`) when the run starts; the run folder keeps the
+complete, resolved recipe. Deriving is done where the knowledge is: sizes in `training.resolve`, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zhixing.core.errors import BadInput, MissingResource, nearest
+from zhixing.core.files import os_fault
+
+PositiveInt = Field(default=None, ge=1)
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, and so are values of the wrong type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
+
+
+class DataRecipe(Section):
+    """Where the text comes from and how it is divided."""
+
+    paths: list[str] = Field(default_factory=list, description="files, folders and globs")
+    field: str | None = Field(None, description="column or key that holds the text; null: found by looking")
+    split: Literal["document", "tail"] = Field("document", description="hold out whole documents, or the last characters")
+    validation_fraction: float = Field(0.05, gt=0, lt=1)
+    separator: bool = Field(True, description="put the end-of-text token after every document")
+    within_documents: bool = Field(False, description="limit attention to the document that a token belongs to")
+    order: Literal["shuffle", "random"] = Field("shuffle", description="every block once an epoch, or random offsets")
+    seed: int = 0
+
+
+class TokenizerRecipe(Section):
+    """The tokenizer to train, or the one to use."""
+
+    path: str | None = Field(None, description="use this tokenizer instead of training one")
+    kind: Literal["byte-bpe", "unigram", "wordpiece", "character", "byte"] = "byte-bpe"
+    vocab_size: int = Field(8192, ge=1)
+    special_tokens: list[str] = Field(default_factory=lambda: ["<|endoftext|>"])
+    sample_bytes: int = Field(100_000_000, ge=1, description="train on at most this much text, sampled evenly")
+
+
+class ModelRecipe(Section):
+    """The network. Everything that is null follows from `depth`."""
+
+    family: str = Field("nanochat", description="layout of the saved model")
+    depth: int = Field(4, ge=1, le=1000, description="the one dial: number of layers")
+    width: int | None = Field(None, ge=1, description="default: 64 * depth")
+    head_dim: int | None = Field(None, ge=1, description="default: 64, or 32 for narrow models")
+    heads: int | None = Field(None, ge=1, description="default: width / head_dim")
+    kv_heads: int | None = Field(None, ge=1, description="default: heads")
+    mlp_width: int | None = Field(None, ge=1, description="default: 4 * width, or 8/3 of it when gated")
+    context: int = Field(256, ge=2, description="longest sequence, in tokens")
+    tied: bool | None = Field(None, description="share embedding and output matrix; default: as the family does")
+    logit_softcap: float | None = Field(None, gt=0)
+    rope_theta: float | None = Field(None, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    init_std: float | None = Field(None, gt=0, description="default: 1/sqrt(fan_in)")
+    zero_init_outputs: bool = True
+
+
+class OptimizerRecipe(Section):
+    """AdamW for everything, or Muon for the matrices and AdamW for the rest."""
+
+    name: Literal["muon", "adamw"] = "muon"
+    learning_rate: float | None = Field(None, gt=0, description="AdamW's, for all that Muon does not train")
+    head_learning_rate: float | None = Field(None, gt=0, description="AdamW's, for a separate output head")
+    matrix_learning_rate: float | None = Field(None, gt=0, description="Muon's")
+    weight_decay: float = Field(0.0, ge=0)
+    matrix_weight_decay: float = Field(0.0, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    eps: float = Field(1e-10, gt=0)
+    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's")
+    newton_schulz_steps: int = Field(5, ge=1, le=10)
+
+
+class ScheduleRecipe(Section):
+    """The learning rate over the run, as a share of its peak."""
+
+    shape: Literal["cosine", "linear", "wsd", "constant"] = "wsd"
+    warmup_steps: int = Field(0, ge=0)
+    decay_fraction: float = Field(0.5, ge=0, le=1, description="wsd: share of the run that decays linearly")
+    final: float = Field(0.0, ge=0, le=1, description="share of the peak at the end")
+
+
+class TrainRecipe(Section):
+    """The loop."""
+
+    objective: str = "causal"
+    steps: int | None = Field(None, ge=1, description="optimizer steps")
+    tokens: int | None = Field(None, ge=1, description="instead of steps: training tokens")
+    minutes: float | None = Field(None, gt=0, description="instead of steps: time, from a measured step")
+    batch_size: int | None = Field(None, ge=1, description="sequences in one forward pass")
+    accumulate: int = Field(1, ge=1, description="forward passes per optimizer step")
+    block: int | None = Field(None, ge=1, description="tokens per sequence; default: model.context")
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    matmul: Literal["auto", "torch", "onednn"] = Field("auto", description="library of float32 products on a CPU")
+    compile: bool = False
+    checkpoint_activations: bool = False
+    average_decay: float | None = Field(None, gt=0, lt=1, description="keep an exponential average of the weights")
+    seed: int = 0
+    device: str = "auto"
+    log_every: int = Field(10, ge=1)
+    validate_every: int | None = Field(None, ge=1, description="steps; default: a tenth of the run")
+    validation_tokens: int = Field(200_000, ge=1, description="largest part of the validation set that is measured")
+    save_every: int | None = Field(None, ge=1, description="steps; default: with each validation")
+    keep: int = Field(2, ge=1, description="newest checkpoints to keep, beside the best")
+    keep_every: int | None = Field(None, ge=1, description="also keep every checkpoint at a multiple of this")
+    spike: float = Field(3.0, gt=1, description="stop when the loss exceeds its running mean by this factor")
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: str = Field("run", pattern=r"^[\w.\-]+$", description="names the run folder, runs/NAME")
+    data: DataRecipe = Field(default_factory=DataRecipe)
+    tokenizer: TokenizerRecipe = Field(default_factory=TokenizerRecipe)
+    model: ModelRecipe = Field(default_factory=ModelRecipe)
+    optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe)
+    schedule: ScheduleRecipe = Field(default_factory=ScheduleRecipe)
+    train: TrainRecipe = Field(default_factory=TrainRecipe)
+
+    def to_yaml(self) -> str:
+        """Returns the recipe as YAML, in the order of the schema."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe file and applies `section.key=value` overrides.
+
+    Raises:
+        MissingResource: The file is not there.
+        BadInput: It is not YAML, a key is unknown (the nearest right key is named), or a value is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise MissingResource(
+            "no such recipe", where=str(path), remedy="ready ones are in recipes/; `zhixing quickstart` needs none"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise BadInput("a recipe is a UTF-8 text file, this one is not", where=str(path)) from error
+    except OSError as error:
+        raise os_fault(error, path, "reading the recipe") from error
+    return parse_recipe(text, overrides, where=str(path))
+
+
+def parse_recipe(text: str, overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:
+    """Builds a recipe from YAML text; see `load_recipe`."""
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}" if mark else where
+        raise BadInput(f"not valid YAML: {getattr(error, 'problem', None) or error}", where=place) from error
+    if not isinstance(values, dict):
+        raise BadInput(f"a recipe is a mapping of sections, not {type(values).__name__}", where=where)
+    for override in overrides:
+        apply_override(values, override)
+    return build_recipe(values, where)
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Sets one field of a nested mapping from `section.key=value`; the value is read as YAML."""
+    key, equals, raw = override.partition("=")
+    if not equals or not key.strip():
+        raise BadInput(f"{override!r} is not KEY=VALUE", where="--set", remedy="for example: --set train.steps=500")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise BadInput(f"the value {raw!r} is not valid YAML", where=f"--set {key}") from error
+    *sections, last = key.strip().split(".")
+    target = values
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise BadInput(f"{section!r} is a value, not a section", where=f"--set {key}")
+    target[last] = value
+
+
+def build_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Checks a nested mapping against the schema."""
+    try:
+        return Recipe.model_validate(_floats(values))
+    except ValidationError as error:
+        raise _explain(error, where) from error
+
+
+def _floats(value: Any) -> Any:
+    """Reads numbers such as 3e-4, which YAML 1.1 takes for text, as numbers."""
+    if isinstance(value, dict):
+        return {key: _floats(item) for key, item in value.items()}
+    if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _explain(error: ValidationError, where: str) -> BadInput:
+    """Turns pydantic's report into one message about the first fault, and says how many there are."""
+    faults = error.errors(include_url=False)
+    first = faults[0]
+    path = [str(part) for part in first["loc"]]
+    more = f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in path[:-1]:
+            section = section.model_fields[part].annotation
+        known = list(section.model_fields)
+        guess = nearest(path[-1], known) or _elsewhere(path[-1])
+        prefix = "".join(f"{part}." for part in path[:-1])
+        hint = f"did you mean {guess if guess and '.' in guess else f'{prefix}{guess}'!s}? " if guess else ""
+        return BadInput(
+            f"unknown key {'.'.join(path)!r}{more}",
+            where=where,
+            remedy=f"{hint}known in {'.'.join(path[:-1]) or 'the recipe'}: {', '.join(known)}",
+        )
+    return BadInput(f"{'.'.join(path)} = {first['input']!r}: {first['msg'].lower()}{more}", where=where)
+
+
+def _elsewhere(key: str) -> str | None:
+    """Finds the section that has this key, for a key that was put in the wrong one."""
+    for name, field in Recipe.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            close = nearest(key, section.model_fields)
+            if close is not None:
+                return f"{name}.{close}"
+    return None

@@ -1,0 +1,166 @@
+"""Scaled dot-product attention: the module with its projections, and the product itself.
+
+On a CPU, short causal sequences in training take `_CausalBlocks`, which skips the masked half and keeps the weights
+for the gradient; everything else takes PyTorch's fused kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from zhixing.models import ops
+from zhixing.models.cache import LayerCache
+from zhixing.models.config import TransformerConfig
+from zhixing.models.layers import Linear, Norm
+
+BLOCK = 64
+"""Rows of queries that `_CausalBlocks` handles at a time."""
+
+LONGEST_BLOCKED = 512
+"""Beyond this many tokens the stored attention weights cost more than they save."""
+
+
+class _CausalBlocks(torch.autograd.Function):
+    """Causal attention by blocks of queries, each against the keys up to its end: about 5/8 of the full work at 256.
+
+    q, k, v: (n, time, head_dim) with n = batch * heads; the weights are kept for the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        time = q.shape[1]
+        out = torch.empty_like(q)
+        hidden = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype).triu_(1)  # masks the block's own future
+        kept: list[Tensor] = []
+        for start in range(0, time, BLOCK):
+            end = min(start + BLOCK, time)
+            rows = end - start
+            scores = torch.bmm(q[:, start:end], k[:, :end].transpose(1, 2)).mul_(scale)  # (n, rows, end)
+            scores[:, :, start:end] += hidden[:rows, :rows]
+            weights = torch.softmax(scores, dim=-1)
+            out[:, start:end] = torch.bmm(weights, v[:, :end])
+            kept.append(weights)
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, *kept = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for index, weights in enumerate(kept):
+            start, end = index * BLOCK, weights.shape[2]
+            piece = grad[:, start:end]
+            grad_v[:, :end].baddbmm_(weights.transpose(1, 2), piece)
+            grad_scores = torch._softmax_backward_data(torch.bmm(piece, v[:, :end].transpose(1, 2)), weights, -1, q.dtype)
+            grad_scores.mul_(ctx.scale)  # (n, rows, end)
+            grad_q[:, start:end] = torch.bmm(grad_scores, k[:, :end])
+            grad_k[:, :end].baddbmm_(grad_scores.transpose(1, 2), q[:, start:end])
+        return grad_q, grad_k, grad_v, None
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
+    """Attends from every position to itself and what is before it (Vaswani et al. 2017, equation 1).
+
+    Args:
+        q: Queries, (batch, time, heads, head_dim).
+        k: Keys, (batch, time, kv_heads, head_dim).
+        v: Values, like the keys.
+        scale: Factor on the scores.
+        dropout: Share of the attention weights that is zeroed.
+
+    Returns:
+        (batch, time, heads, head_dim).
+    """
+    batch, time, heads, head_dim = q.shape
+    blocked = q.device.type == "cpu" and q.dtype == torch.float32 and time <= LONGEST_BLOCKED and not dropout
+    if blocked and torch.is_grad_enabled() and q.requires_grad:
+        if k.shape[2] != heads:
+            k = k.repeat_interleave(heads // k.shape[2], dim=2)
+            v = v.repeat_interleave(heads // v.shape[2], dim=2)
+        flat = [t.transpose(1, 2).reshape(batch * heads, time, head_dim) for t in (q, k, v)]
+        out: Tensor = _CausalBlocks.apply(*flat, scale)
+        return out.view(batch, heads, time, head_dim).transpose(1, 2)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    grouped = k.shape[1] != heads
+    fused = F.scaled_dot_product_attention(
+        q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=grouped
+    )
+    return fused.transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped heads, rotary positions and normalised queries and keys, as configured."""
+
+    query_norm: Norm | None
+    key_norm: Norm | None
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = config.head_dim**-0.5
+        narrow, wide = config.kv_heads * config.head_dim, config.heads * config.head_dim
+        self.query = Linear(config.width, wide, bias=config.attention_bias)
+        self.key = Linear(config.width, narrow, bias=config.attention_bias)
+        self.value = Linear(config.width, narrow, bias=config.attention_bias)
+        self.output = Linear(wide, config.width, bias=config.attention_output_bias)
+        normed = config.qk_norm != "none"
+        self.query_norm = Norm(config, config.head_dim) if normed else None
+        self.key_norm = Norm(config, config.head_dim) if normed else None
+
+    def forward(
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None = None,
+        cache: LayerCache | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """Mixes positions.
+
+        Args:
+            x: (batch, time, width).
+            rotation: Cosines and sines for these positions, or None.
+            mask: (batch, 1, time, keys), True where attention is allowed; None means causal.
+            cache: Where earlier keys and values are, and these are put.
+            start: Number of tokens already in the cache.
+
+        Returns:
+            (batch, time, width).
+        """
+        batch, time, _ = x.shape
+        q = self.query(x).view(batch, time, -1, self.config.head_dim)
+        k = self.key(x).view(batch, time, -1, self.config.head_dim)
+        v = self.value(x).view(batch, time, -1, self.config.head_dim)
+        q, k = self._place(q, self.query_norm, rotation), self._place(k, self.key_norm, rotation)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        if cache is None and mask is None:
+            mixed = causal_attention(q, k, v, self.scale, dropout)
+        else:
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+            if cache is not None:
+                k, v = cache.update(k, v, start)
+            causal = mask is None and time > 1 and start == 0
+            mixed = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale, dropout_p=dropout,
+                enable_gqa=k.shape[1] != q.shape[1],
+            ).transpose(1, 2)  # fmt: skip
+        y: Tensor = self.output(mixed.reshape(batch, time, -1))
+        return y
+
+    def _place(self, heads: Tensor, norm: Norm | None, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Normalises and rotates queries or keys, (batch, time, heads, head_dim), in the configured order."""
+        if norm is not None and self.config.qk_norm == "before_rotary":
+            heads = norm(heads)
+        if rotation is not None:
+            heads = ops.rotary(heads, *rotation)
+        if norm is not None and self.config.qk_norm == "after_rotary":
+            heads = norm(heads)
+        return heads

@@ -1,0 +1,190 @@
+"""The arithmetic of the layers, written for few passes over memory: matrix products, norms, rotations, activations.
+
+Each operation is a plain formula with a hand-written gradient that keeps less and moves less than automatic
+differentiation would. On a CPU the products go through whichever library is measured to be faster (`select_matmul`).
+What is not here: modules with weights (`models.layers`) and attention (`models.attention`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Matmul = Literal["torch", "onednn"]
+
+_matmul: Matmul = "torch"
+
+
+def matmul_backend() -> Matmul:
+    """Returns the library that `linear` uses for float32 products on a CPU."""
+    return _matmul
+
+
+def set_matmul(backend: Matmul) -> None:
+    """Chooses the library that `linear` uses for float32 products on a CPU."""
+    global _matmul
+    _matmul = backend
+
+
+def _onednn(rows: Tensor, weight: Tensor) -> Tensor:
+    """Computes rows @ weight.T through oneDNN; rows (n, k), weight (m, k), any strides."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+    return result
+
+
+def _seconds(work: Any) -> float:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def select_matmul() -> Matmul:
+    """Measures both libraries on one product of training's size, keeps the faster, and returns its name.
+
+    The default BLAS of PyTorch (MKL) leaves AVX-512 unused on processors that are not Intel's; oneDNN uses it. Takes
+    about 30 ms.
+    """
+    rows, weight = torch.randn(1024, 384), torch.randn(768, 384)
+    expected = rows @ weight.t()
+    try:
+        usable = torch.allclose(_onednn(rows, weight), expected, atol=1e-3)
+    except (AttributeError, RuntimeError):  # a build of PyTorch without oneDNN
+        usable = False
+    if usable:
+        faster = _seconds(lambda: _onednn(rows, weight)) < 0.9 * _seconds(lambda: F.linear(rows, weight))
+        set_matmul("onednn" if faster else "torch")
+    else:
+        set_matmul("torch")
+    return _matmul
+
+
+def product(rows: Tensor, weight: Tensor) -> Tensor:
+    """Computes rows @ weight.T for two-dimensional tensors, without gradient: (n, k), (m, k) -> (n, m)."""
+    if _matmul == "onednn" and rows.dtype == torch.float32 and not rows.is_cuda:
+        return _onednn(rows, weight)
+    return rows @ weight.t()
+
+
+class _Linear(torch.autograd.Function):
+    """y = x W^T through `product`, in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
+        ctx.save_for_backward(rows, weight)
+        ctx.shape = x.shape
+        return product(rows, weight).view(*x.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        rows, weight = ctx.saved_tensors
+        grad_rows = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
+        grad_x = product(grad_rows, weight.t()).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        grad_weight = product(grad_rows.t(), rows.t()) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Computes x W^T + b: (..., in), (out, in), (out) -> (..., out)."""
+    if _matmul == "onednn" and x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > x.shape[-1] * 8:
+        if not torch.is_autocast_enabled("cpu"):
+            y: Tensor = _Linear.apply(x, weight)
+            return y if bias is None else y + bias
+    return F.linear(x, weight, bias)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """y = x / rms(x). Keeps y and 1/rms; dx = (dy - y * mean(dy * y)) / rms."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
+        scale = scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        y = x * scale
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        y, scale = ctx.saved_tensors
+        mean = torch.linalg.vecdot(grad, y).div_(y.shape[-1]).unsqueeze(-1)  # (..., 1)
+        return torch.addcmul(grad, y, mean, value=-1).mul_(scale), None
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """Divides by the root mean square over the last dimension (Zhang & Sennrich 2019, equation 4)."""
+    if x.dtype != torch.float32:
+        y = x.float()
+        y = (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+    else:
+        y = _RMSNorm.apply(x, eps)
+    return y if weight is None else y * weight
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """y = max(x, 0)^2 and dx = 2 max(x, 0) dy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = x.clamp_min(0)
+        ctx.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (grad * positive).mul_(2)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """Computes max(x, 0)^2 (So et al. 2021)."""
+    y: Tensor = _SquaredReLU.apply(x)
+    return y
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates the pairs (x[i], x[i + half]): x (..., heads, dim); cos and sin broadcast to (..., 1, half)."""
+    half = x.shape[-1] // 2
+    low, high = x[..., :half], x[..., half:]
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    torch.mul(low, cos, out=y[..., :half]).addcmul_(high, sin, value=-1)
+    torch.mul(high, cos, out=y[..., half:]).addcmul_(low, sin)
+    return y
+
+
+class _Rotary(torch.autograd.Function):
+    """A rotation; its gradient is the rotation by the opposite angle."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotate(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotate(grad, cos, -sin), None, None
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Applies rotary positions (Su et al. 2021, equation 34), halves paired as in Llama.
+
+    Args:
+        x: (batch, time, heads, head_dim).
+        cos: Cosines, (time, 1, head_dim / 2) or (batch, time, 1, head_dim / 2).
+        sin: Sines of the same shape.
+    """
+    y: Tensor = _Rotary.apply(x, cos, sin)
+    return y
