@@ -1,0 +1,10 @@
+"""Tokenizers: learned from text, loaded from every common format, applied, and shown.
+
+Reading of data files is not here (`zhixing.data`); chat templates are rendered by `zhixing.tasks`.
+"""
+
+from zhixing.tokenization.decoding import StreamDecoder
+from zhixing.tokenization.tokenizer import Tokenizer
+from zhixing.tokenization.train import Trained, TrainingFacts, train_tokenizer
+
+__all__ = ["StreamDecoder", "Tokenizer", "Trained", "TrainingFacts", "train_tokenizer"]

@@ -1,0 +1,151 @@
+"""A tokenizer's definition: the content of `tokenizer.json`, as plain data.
+
+Here: reading, checking, naming its kind, its special tokens, its fingerprint. The definition is kept as it was read and
+written back as it was kept, so a fingerprint does not change when the `tokenizers` library changes its formatting.
+Not here: turning text into tokens (`tokenizer`) and tokens into text (`decoding`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+
+from zhixing.core.errors import BadInput
+from zhixing.core.files import hash_json
+
+Definition = dict[str, Any]
+"""The parsed content of a tokenizer.json."""
+
+ROLES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+"""The roles a special token can have, by the keys of tokenizer_config.json."""
+
+KNOWN_ROLES: dict[str, tuple[str, ...]] = {
+    "eos_token": ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|eot_id|>", "<|im_end|>"),
+    "bos_token": ("<s>", "<|begin_of_text|>", "<bos>", "<|bos|>", "<|startoftext|>", "<|endoftext|>"),
+    "pad_token": ("<pad>", "[PAD]", "<|pad|>", "<|endoftext|>"),
+    "unk_token": ("<unk>", "[UNK]", "<|unk|>"),
+    "sep_token": ("[SEP]",),
+    "cls_token": ("[CLS]",),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+"""What published tokenizers call their special tokens, for files that come without a tokenizer_config.json."""
+
+MODEL_TYPES = ("BPE", "Unigram", "WordPiece", "WordLevel")
+
+
+def check_definition(definition: object, where: str | None = None) -> Definition:
+    """Returns the definition with truncation and padding off, or says why it is none.
+
+    Raises:
+        BadInput: It is not a tokenizer.json.
+    """
+    remedy = "give a tokenizer.json written by Zhixing, `tokenizers` or `transformers`"
+    if not isinstance(definition, dict) or not isinstance(definition.get("model"), dict):
+        raise BadInput("not a tokenizer definition: it has no 'model'", where=where, remedy=remedy)
+    model = definition["model"]
+    kind = model.get("type") or ("BPE" if "merges" in model else None)
+    if kind not in MODEL_TYPES:
+        raise BadInput(f"unknown tokenizer model type {kind!r}; known: {', '.join(MODEL_TYPES)}", where=where)
+    expected = list if kind == "Unigram" else dict
+    if not isinstance(model.get("vocab"), expected):
+        raise BadInput(f"the {kind} model has no vocabulary", where=where, remedy=remedy)
+    added = definition.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(token, dict) and "content" in token for token in added):
+        raise BadInput("'added_tokens' is not a list of tokens", where=where, remedy=remedy)
+    # A tokenizer file can carry the padding and cutting of whoever used it last; neither belongs to the vocabulary, and
+    # cutting would drop text without a word.
+    return {**definition, "truncation": None, "padding": None, "added_tokens": added}
+
+
+def build_backend(definition: Definition, where: str | None = None) -> Backend:
+    """Builds the `tokenizers` object that a definition describes.
+
+    Raises:
+        BadInput: The library refuses it; its reason is passed on.
+    """
+    try:
+        return Backend.from_str(json.dumps(definition, ensure_ascii=False))
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exception for every fault of a definition
+        raise BadInput(f"the tokenizer definition is broken: {error}", where=where) from error
+
+
+def fingerprint(definition: Definition) -> str:
+    """Returns the SHA-256 of a definition, the same for every way of writing the same JSON."""
+    return hash_json(definition)
+
+
+def parts(step: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
+    """Flattens a processing step that may be a Sequence of steps; `key` names the list inside a Sequence."""
+    if not step:
+        return []
+    if step.get("type") == "Sequence":
+        return [part for inner in step.get(key, []) for part in parts(inner, key)]
+    return [step]
+
+
+def is_byte_level(definition: Definition) -> bool:
+    """Tells whether pieces are spelled in GPT-2's printable alphabet of bytes."""
+    return any(part.get("type") == "ByteLevel" for part in parts(definition.get("decoder"), "decoders"))
+
+
+def kind_of(definition: Definition) -> str:
+    """Names the kind of tokenizer: byte-bpe, bpe, unigram, wordpiece, character, byte or word."""
+    model = definition["model"]
+    kind = model.get("type", "BPE")
+    if kind != "BPE":
+        return {"Unigram": "unigram", "WordPiece": "wordpiece", "WordLevel": "word"}[kind]
+    if is_byte_level(definition):
+        return "byte-bpe" if model.get("merges") else "byte"
+    if not model.get("merges") and not definition.get("pre_tokenizer") and not definition.get("normalizer"):
+        return "character"
+    return "bpe"
+
+
+def special_tokens(definition: Definition) -> list[str]:
+    """Returns the tokens that stand for something other than text, in the order of the file."""
+    return [token["content"] for token in definition["added_tokens"] if token.get("special")]
+
+
+def guess_roles(vocabulary: Mapping[str, int], special: list[str]) -> dict[str, str]:
+    """Gives roles to special tokens by their published names; used when no tokenizer_config.json says them."""
+    names = [name for name in special if name in vocabulary]
+    found = {role: next((name for name in known if name in names), None) for role, known in KNOWN_ROLES.items()}
+    return {role: name for role, name in found.items() if name is not None}
+
+
+def without_special_pieces(definition: Definition) -> Definition | None:
+    """Returns a copy in which no text can be read as a special token, or None when the original already is so.
+
+    Special tokens that are listed beside the vocabulary are switched off by the library. Those that are also pieces
+    of the vocabulary (as SentencePiece models have them: `</s>` is piece 2) would still be found by a Unigram or
+    word-matching model, and a document that quotes "</s>" would end there. Their spelling is replaced by one made of
+    Unicode noncharacters, which no text holds.
+    """
+    model = definition["model"]
+    kind = model.get("type", "BPE")
+    if kind == "BPE" and not model.get("ignore_merges"):
+        merged = {"".join(merge) if isinstance(merge, list) else merge.replace(" ", "") for merge in model["merges"]}
+        hidden = {name for name in special_tokens(definition) if name in model["vocab"] and len(name) == 1}
+        hidden -= merged
+    else:
+        pieces = {piece for piece, _ in model["vocab"]} if kind == "Unigram" else model["vocab"].keys()
+        hidden = {name for name in special_tokens(definition) if name in pieces}
+    hidden -= {model.get("unk_token")}
+    if not hidden:
+        return None
+    variant = copy.copy(definition)
+    variant["added_tokens"] = [token for token in definition["added_tokens"] if not token.get("special")]
+
+    def spelled(piece: str) -> str:
+        return f"\U0010fffe{piece}\U0010ffff" if piece in hidden else piece
+
+    if kind == "Unigram":
+        vocabulary: Any = [[spelled(piece), score] for piece, score in model["vocab"]]
+    else:
+        vocabulary = {spelled(piece): index for piece, index in model["vocab"].items()}
+    variant["model"] = {**model, "vocab": vocabulary}
+    return variant

@@ -1,0 +1,380 @@
+"""Learning a tokenizer from text: byte-level BPE, Unigram, WordPiece, characters, bytes.
+
+| kind | vocabulary | round trip |
+|---|---|---|
+| byte-bpe | 256 bytes and the most useful merges (Sennrich et al. 2016, on bytes as in GPT-2) | exact, any text |
+| unigram | pieces of a unigram language model (Kudo 2018), 256 bytes for everything else | exact, any text |
+| wordpiece | words and ##continuations, as BERT | lossy: spacing and unknown characters are not kept |
+| character | one token for each character of the text | exact for known characters |
+| byte | the 256 bytes; id = value of the byte | exact, any text |
+
+Not here: reading files (the caller brings texts) and applying what was learned (`tokenizer`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
+
+from zhixing.core.errors import BadInput, unknown_name
+from zhixing.core.progress import human_bytes, progress_bar
+from zhixing.tokenization.decoding import ALPHABET
+from zhixing.tokenization import definition as definitions
+from zhixing.tokenization.definition import KNOWN_ROLES, Definition
+from zhixing.tokenization.patterns import multilingual_pattern
+from zhixing.tokenization.sample import Sample
+from zhixing.tokenization.tokenizer import Tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+UNKNOWN = "<|unk|>"
+DEFAULT_VOCAB_SIZE = 8192
+DEFAULT_MAX_BYTES = 100_000_000
+
+MAX_TOKEN_BYTES = 64
+"""No learned piece is longer: keeps lines of signs and boilerplate sentences out of the vocabulary."""
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a tokenizer was learned from, for reports."""
+
+    kind: str
+    vocab_size: int
+    requested_vocab_size: int | None
+    documents_seen: int
+    characters_seen: int
+    bytes_seen: int
+    bytes_used: int
+    max_bytes: int | None
+    seconds: float
+    left_out: dict[str, int]
+    """Counts of what did not get a token, by what it is."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether only part of the text was used."""
+        return self.bytes_used < self.bytes_seen
+
+    def summary(self) -> list[str]:
+        """Returns the facts in a few lines for people."""
+        used = f"learned from all {human_bytes(self.bytes_seen)}"
+        if self.sampled:
+            share = 100 * self.bytes_used / self.bytes_seen
+            used = (
+                f"learned from {human_bytes(self.bytes_used)} ({share:.3g} %) sampled evenly "
+                f"from {human_bytes(self.bytes_seen)}"
+            )
+        lines = [
+            f"{self.kind} tokenizer with {self.vocab_size} tokens, {used} "
+            f"in {self.documents_seen} documents, {self.seconds:.1f} s"
+        ]
+        if self.requested_vocab_size is not None and self.vocab_size < self.requested_vocab_size:
+            lines.append(
+                f"{self.requested_vocab_size} tokens were asked for: the text repeats too little for more than "
+                f"{self.vocab_size}"
+            )
+        lines += [f"{count} {what}" for what, count in self.left_out.items()]
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the facts as plain data."""
+        return {**asdict(self), "sampled": self.sampled}
+
+
+class Trained(NamedTuple):
+    """A new tokenizer and the facts of its training."""
+
+    tokenizer: Tokenizer
+    facts: TrainingFacts
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The options of one training, checked."""
+
+    vocab_size: int
+    special: list[str]
+    min_frequency: int
+    max_digits: int
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    kind: str = "byte-bpe",
+    vocab_size: int | None = None,
+    *,
+    special_tokens: Sequence[str] | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    min_frequency: int = 2,
+    max_digits: int = 3,
+    seed: int = 0,
+) -> Trained:
+    """Learns a tokenizer from texts.
+
+    Args:
+        texts: The documents. Read once, in order; never held in memory beyond `max_bytes`.
+        kind: byte-bpe, unigram, wordpiece, character or byte.
+        vocab_size: The number of tokens wanted, special tokens included; 8192 when not given. For characters: the
+            most frequent ones (all when not given). Bytes need none.
+        special_tokens: Tokens that no text can produce, placed after all others. The first is the end of text, which
+            also begins and pads. When not given: "<|endoftext|>" (for characters also "<|unk|>"). With an empty list
+            a character tokenizer is exactly the sorted characters of the text.
+        max_bytes: Learn from at most this much text, sampled evenly over all of it. Characters are counted over all.
+        min_frequency: A pair is merged only if it occurs at least so often.
+        max_digits: The most digits in one token (1 to 3; byte-bpe and unigram).
+        seed: Decides the sample.
+
+    Returns:
+        The tokenizer and the facts, which say how much text was seen and used.
+
+    Raises:
+        BadInput: An option cannot be, or there is no text.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of tokenizer", kind, KINDS)
+    request = _check(kind, vocab_size, special_tokens, max_bytes, min_frequency, max_digits)
+    start = time.perf_counter()
+    left_out: dict[str, int] = {}
+    used: int | None = None
+    if kind == "byte":
+        definition, documents, characters, size = _bytes(), 0, 0, 0
+    elif kind == "character":
+        counts, documents, size = _count_characters(texts)
+        characters = counts.total()
+        definition, left_out = _characters(counts, request, vocab_size is not None)
+    else:
+        sample = _read_sample(texts, max_bytes, seed)
+        documents, characters, size, used = (
+            sample.documents,
+            sample.characters_seen,
+            sample.bytes_seen,
+            sample.bytes_used,
+        )
+        with progress_bar(f"learning the {kind} tokenizer") as bar:
+            bar.advance(0, f"from {human_bytes(used)}")
+            definition = LEARNERS[kind](sample.texts(), request)
+    if not size and kind != "byte":
+        raise BadInput("there is no text to learn a tokenizer from")
+    tokenizer = _finish(definition, request)
+    facts = TrainingFacts(
+        kind=kind,
+        vocab_size=tokenizer.vocab_size,
+        requested_vocab_size=request.vocab_size if kind in LEARNERS else None,
+        documents_seen=documents,
+        characters_seen=characters,
+        bytes_seen=size,
+        bytes_used=size if used is None else used,
+        max_bytes=max_bytes if kind in LEARNERS else None,
+        seconds=time.perf_counter() - start,
+        left_out=left_out,
+    )
+    return Trained(tokenizer, facts)
+
+
+def _read_sample(texts: Iterable[str], max_bytes: int, seed: int) -> Sample:
+    sample = Sample(max_bytes, seed)
+    with progress_bar("reading text for the tokenizer") as bar:
+        for text in texts:
+            before = sample.bytes_seen
+            sample.add(text)
+            bar.advance(sample.bytes_seen - before, human_bytes(sample.bytes_seen))
+    return sample
+
+
+def _check(
+    kind: str,
+    vocab_size: int | None,
+    special_tokens: Sequence[str] | None,
+    max_bytes: int,
+    min_frequency: int,
+    max_digits: int,
+) -> _Request:
+    if special_tokens is None:
+        special = [END_OF_TEXT, UNKNOWN] if kind == "character" else [END_OF_TEXT]
+    else:
+        special = list(special_tokens)
+    if len(set(special)) < len(special) or "" in special:
+        raise BadInput(f"the special tokens must be distinct and not empty, not {special}")
+    size = DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size
+    floor = {"byte-bpe": 256, "unigram": 256 + 2, "wordpiece": 2, "byte": 256}.get(kind, 1) + len(special)
+    if kind == "byte":
+        size = floor if vocab_size is None else size
+        if size != floor:
+            raise BadInput(f"a byte tokenizer with these special tokens has {floor} tokens, not {size}")
+    if size < floor:
+        raise BadInput(
+            f"a vocabulary of {size} is too small for a {kind} tokenizer with {len(special)} special tokens",
+            remedy=f"ask for at least {floor}",
+        )
+    for name, value, low, high in (
+        ("max_bytes", max_bytes, 1, None),
+        ("min_frequency", min_frequency, 1, None),
+        ("max_digits", max_digits, 1, 3),
+    ):
+        if value < low or (high is not None and value > high):
+            raise BadInput(f"{name} is {value}, but must be at least {low}{f' and at most {high}' if high else ''}")
+    return _Request(size, special, min_frequency, max_digits)
+
+
+def _split(max_digits: int) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Split(Regex(multilingual_pattern(max_digits)), "isolated")
+
+
+def _byte_bpe(texts: list[str], request: _Request) -> Definition:
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [_split(request.max_digits), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=request.vocab_size - len(request.special),
+        min_frequency=request.min_frequency,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=MAX_TOKEN_BYTES,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return _definition(backend)
+
+
+def _unigram(texts: list[str], request: _Request) -> Definition:
+    """Spaces stay spaces (no ▁), so that every text comes back exactly, also one that holds a ▁."""
+    backend = Backend(models.Unigram())
+    backend.pre_tokenizer = _split(request.max_digits)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=request.vocab_size - len(request.special) - 256,
+        show_progress=False,
+        special_tokens=[UNKNOWN],
+        unk_token=UNKNOWN,
+        max_piece_length=16,
+    )
+    backend.train_from_iterator(texts, trainer)
+    definition = _definition(backend)
+    model = definition["model"]
+    # The trainer's alphabet is as large as the text's: a vocabulary smaller than that is not kept to, so cut here,
+    # where the byte pieces can spell what goes. The list is sorted by score behind the unknown token.
+    pieces = model["vocab"][: request.vocab_size - len(request.special) - 256]
+    floor = min((score for _, score in pieces[1:]), default=-1.0)
+    model["vocab"] = pieces + [[f"<0x{byte:02X}>", floor - 10.0] for byte in range(256)]
+    model["byte_fallback"] = True
+    definition["decoder"] = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
+    definition["added_tokens"] = []
+    return definition
+
+
+def _wordpiece(texts: list[str], request: _Request) -> Definition:
+    backend = Backend(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(cleanup=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=request.vocab_size - len(request.special),
+        min_frequency=request.min_frequency,
+        show_progress=False,
+        special_tokens=["[UNK]"],
+    )
+    backend.train_from_iterator(texts, trainer)
+    return _definition(backend)
+
+
+LEARNERS: dict[str, Callable[[list[str], _Request], Definition]] = {
+    "byte-bpe": _byte_bpe,
+    "unigram": _unigram,
+    "wordpiece": _wordpiece,
+}
+KINDS = (*LEARNERS, "character", "byte")
+"""The kinds of tokenizer that can be made."""
+
+
+def _definition(backend: Backend) -> Definition:
+    definition: Definition = json.loads(backend.to_str())
+    return definition
+
+
+def _characters(counts: Counter[str], request: _Request, limited: bool) -> tuple[Definition, dict[str, int]]:
+    """A BPE without merges: every character is a token, in sorted order."""
+    unknown = _unknown(request.special)
+    room = request.vocab_size - len(request.special) if limited else len(counts)
+    kept = sorted(sorted(counts, key=lambda character: (-counts[character], character))[:room])
+    left_out = {}
+    if len(kept) < len(counts):
+        if unknown is None:
+            raise BadInput(
+                f"the text has {len(counts)} different characters, which do not fit a vocabulary of "
+                f"{request.vocab_size}, and there is no token for unknown ones",
+                remedy=f"ask for {len(counts) + len(request.special)} tokens, or add {UNKNOWN!r} to the special tokens",
+            )
+        rare = counts.total() - sum(counts[character] for character in kept)
+        left_out["different characters have no token of their own (they are the rarest)"] = len(counts) - len(kept)
+        left_out["characters of the text become the unknown token"] = rare
+    vocabulary = [*kept, unknown] if unknown else kept
+    backend = Backend(models.BPE(vocab={piece: index for index, piece in enumerate(vocabulary)}, merges=[]))
+    backend.decoder = decoders.Fuse()
+    definition = _definition(backend)
+    definition["model"]["unk_token"] = unknown
+    return definition, left_out
+
+
+def _bytes() -> Definition:
+    spelling = {byte: character for character, byte in ALPHABET.items()}
+    backend = Backend(models.BPE(vocab={spelling[byte]: byte for byte in range(256)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return _definition(backend)
+
+
+def _count_characters(texts: Iterable[str]) -> tuple[Counter[str], int, int]:
+    """Returns how often each character occurs, the number of documents, and their UTF-8 bytes."""
+    counts: Counter[str] = Counter()
+    documents = size = 0
+    with progress_bar("reading text for the tokenizer") as bar:
+        for text in texts:
+            counts.update(text)
+            documents += 1
+            added = len(text.encode("utf-8", errors="surrogatepass"))
+            size += added
+            bar.advance(added, human_bytes(size))
+    return counts, documents, size
+
+
+def _unknown(special: Sequence[str]) -> str | None:
+    return next((name for name in special if name in KNOWN_ROLES["unk_token"]), None)
+
+
+def _finish(definition: Definition, request: _Request) -> Tokenizer:
+    """Puts the special tokens behind all pieces, where no text can reach them, and gives them their roles."""
+    vocabulary = definition["model"]["vocab"]
+    pieces = [piece for piece, _ in vocabulary] if isinstance(vocabulary, list) else list(vocabulary)
+    unknown = _unknown(request.special)
+    if unknown is None:
+        unknown = next((name for name in (UNKNOWN, "[UNK]") if name in pieces), None)
+    added: list[dict[str, Any]] = []
+    fresh = len(pieces)
+    for name in sorted({*request.special, *([unknown] if unknown else [])}, key=[*request.special, unknown].index):
+        if name in pieces and name != unknown:
+            raise BadInput(
+                f"the special token {name!r} is also an ordinary piece of the learned vocabulary",
+                remedy="choose a name that no text holds, such as <|name|>",
+            )
+        index = pieces.index(name) if name in pieces else fresh
+        fresh += index == fresh
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        added.append({"id": index, "content": name, **flags})
+    definition["added_tokens"] = sorted(added, key=lambda token: token["id"])
+    names = [name for name in request.special if name != unknown]
+    roles = definitions.guess_roles({token["content"]: token["id"] for token in added}, names)
+    for role in ("eos_token", "bos_token", "pad_token"):
+        if names:
+            roles.setdefault(role, roles.get("eos_token", names[0]))
+    if unknown:
+        roles["unk_token"] = unknown
+    return Tokenizer(definition, roles)
