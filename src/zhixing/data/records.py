@@ -1,0 +1,341 @@
+"""Records of structured files: JSON Lines, JSON, CSV, TSV, Parquet; and which of their fields holds the text."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from zhixing.core.errors import BadInput, missing_extra, nearest
+from zhixing.data.decoding import CHUNK, NotTextError, Utf8Stream, buffered, find_encoding, read_up_to
+from zhixing.data.problems import Problems
+from zhixing.data.sources import Source
+
+TEXT_FIELDS = ("text", "content", "document", "body", "passage", "article", "story", "sentence", "raw_content", "code")
+"""Names of a field that holds text, best first; in Chinese files also the ones below."""
+CHINESE_TEXT_FIELDS = ("文本", "正文", "内容", "文章", "句子")
+RECORD_LIMIT = 1 << 26
+"""Longest record, in bytes, that is held in memory at once."""
+HOPELESS = 1000
+"""When so many records in a row from the beginning have no text, the file has none."""
+
+Record = dict[str, Any] | str | Any
+
+
+class TextField:
+    """Finds the text of a record: a string itself, the field that was asked for, or one with a usual name.
+
+    Args:
+        asked: The name of the field; None looks for a usual one in the first records.
+    """
+
+    def __init__(self, asked: str | None) -> None:
+        self.asked = asked
+        self.name: str | None = asked
+        self.columns: list[str] = []
+        self.found = False
+        self._misses = 0
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many records had no text that the file must be of another kind."""
+        return not self.found and self._misses >= HOPELESS
+
+    def choose(self, columns: list[str]) -> str | None:
+        """Returns the column of a table that holds the text, if any."""
+        self.columns = columns
+        if self.asked is None:
+            lowered = {column.strip().lower(): column for column in reversed(columns)}
+            names = (*TEXT_FIELDS, *CHINESE_TEXT_FIELDS)
+            self.name = next((lowered[name] for name in names if name in lowered), None)
+        return self.name if self.name in columns else None
+
+    def text(self, record: Record) -> str | None:
+        """Returns the text of a record, or None when it has none."""
+        value: Any = record
+        if isinstance(record, dict):
+            if not self.found and (self.name is None or self.name not in record):
+                self.choose([str(key) for key in record])
+            value = record.get(self.name) if self.name is not None else None
+        elif self.asked is not None:
+            value = None
+        if isinstance(value, str):
+            self.found = True
+            return value
+        self._misses += 1
+        return None
+
+    def why(self, record: Record) -> str:
+        """Says why a record has no text."""
+        if not isinstance(record, dict):
+            return f"a record with named fields is expected, this is {_kind(record)}"
+        if self.name is None:
+            return f"no field with a usual name ({', '.join(TEXT_FIELDS[:4])}) among: {_list(record)}"
+        if self.name not in record:
+            return f"no field {self.name!r} among: {_list(record)}"
+        return f"field {self.name!r} is {_kind(record[self.name])}, not text"
+
+    def error(self, where: str) -> BadInput:
+        """Builds the error for a file none of whose fields is the text."""
+        if self.asked is not None:
+            guess = nearest(self.asked, self.columns)
+            hint = f"did you mean {guess!r}? " if guess else ""
+            return BadInput(
+                f"no text in a field {self.asked!r}", where=where, remedy=f"{hint}fields: {_list(self.columns)}"
+            )
+        return BadInput(
+            "no field has one of the usual names of text",
+            where=where,
+            remedy=f"name the field that holds the text; fields here: {_list(self.columns)}",
+        )
+
+
+def _list(names: Any) -> str:
+    names = [str(name) for name in names]
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def read_records(
+    source: Source, stream: BinaryIO, problems: Problems, field: TextField
+) -> Iterator[tuple[int, Record]]:
+    """Reads the records of a structured source.
+
+    Yields:
+        The line (for Parquet and JSON arrays on few lines: see each reader) and the record: a dict, or a bare value.
+    """
+    if source.format == "parquet":
+        yield from _parquet(source, stream, problems, field)
+        return
+    first = read_up_to(stream, CHUNK)
+    if not first:
+        problems.report("empty", source.name, "the file is empty")
+        return
+    try:
+        encoding = find_encoding(first, complete=len(first) < CHUNK)
+    except NotTextError as error:
+        problems.report(error.kind, source.name, str(error), line=error.line)
+        return
+    if encoding.note:
+        problems.report("encoding", source.name, encoding.note)
+    text = buffered(Utf8Stream(first[encoding.mark :], stream, encoding.codec))
+    if source.format == "jsonl":
+        yield from _json_lines(source, text, problems)
+    elif source.format == "json":
+        yield from _json(source, text, problems)
+    else:
+        yield from _table(source, text, problems, field)
+
+
+def _lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a UTF-8 stream with their numbers; lines that are too long or do not decode are reported."""
+    number = 0
+    while line := stream.readline(RECORD_LIMIT):
+        number += 1
+        if len(line) == RECORD_LIMIT and not line.endswith(b"\n"):
+            while (rest := stream.readline(RECORD_LIMIT)) and not rest.endswith(b"\n"):
+                pass
+            problems.report("long", source.name, f"a line of more than {RECORD_LIMIT >> 20} MiB", line=number)
+            continue
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            problems.report("undecodable", source.name, f"not UTF-8 at byte {error.start + 1} of the line", line=number)
+
+
+def _json_lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, Record]]:
+    empty = True
+    for number, line in _lines(source, stream, problems):
+        if line.isspace():
+            continue
+        empty = False
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            problems.report("json", source.name, f"not valid JSON: {_json_fault(error)}", line=number)
+        else:
+            yield number, value
+    if empty and not problems.total:
+        problems.report("empty", source.name, "the file holds nothing but white space")
+
+
+def _json_fault(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} (column {error.colno})"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _json(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, Record]]:
+    """Reads a JSON document: a list of records is streamed; an object is one record, or holds a list as its `data`."""
+    reader = _JsonText(stream)
+    try:
+        if reader.peek() == "[":
+            yield from reader.items()
+        elif reader.peek():
+            value, line = reader.value(), 1
+            inner = value.get("data") if isinstance(value, dict) else None
+            if isinstance(inner, list):
+                yield from ((line, item) for item in inner)
+            else:
+                yield line, value
+        else:
+            problems.report("empty", source.name, "the file holds nothing but white space")
+            return
+        if reader.peek():
+            raise ValueError("more text after the end")
+    except UnicodeDecodeError as error:
+        problems.report(
+            "undecodable", source.name, f"not UTF-8; the rest is left out: {error.reason}", line=reader.line
+        )
+    except (ValueError, RecursionError) as error:
+        fault = f"not valid JSON: {_json_fault(error)}; the rest of the file is left out"
+        problems.report("json", source.name, fault, line=reader.line)
+
+
+class _JsonText:
+    """Parses JSON from a stream value by value, holding one value (at most RECORD_LIMIT) in memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._parse = json.JSONDecoder().raw_decode
+        self._text, self._at, self._ended = "", 0, False
+        self.line = 1
+
+    def _more(self, count: int = CHUNK) -> bool:
+        """Reads on; False when the stream has ended."""
+        if self._ended:
+            return False
+        data = read_up_to(self._stream, count)
+        self._ended = len(data) < count
+        self._text = self._text[self._at :] + self._decode(data, self._ended)
+        self._at = 0
+        return True
+
+    def _take(self, end: int) -> None:
+        self.line += self._text.count("\n", self._at, end)
+        self._at = end
+
+    def peek(self) -> str:
+        """Returns the next character that is not white space, "" at the end."""
+        while True:
+            rest = self._at
+            while rest < len(self._text) and self._text[rest] in " \t\r\n":
+                rest += 1
+            self._take(rest)
+            if rest < len(self._text):
+                return self._text[rest]
+            if not self._more():
+                return ""
+
+    def value(self) -> Any:
+        """Parses the next value."""
+        self.peek()
+        size = CHUNK
+        while True:
+            try:
+                value, end = self._parse(self._text, self._at)
+            except json.JSONDecodeError:
+                # It may only be cut off. Reading twice as much each time keeps the work linear.
+                if len(self._text) - self._at > RECORD_LIMIT or not self._more(size):
+                    raise
+                size *= 2
+            else:
+                if end == len(self._text) and not self._ended:  # a number may go on
+                    self._more(size)
+                    continue
+                self._take(end)
+                return value
+
+    def items(self) -> Iterator[tuple[int, Any]]:
+        """Parses a list, yielding each item with the line it starts on."""
+        self._take(self._at + 1)
+        if self.peek() == "]":
+            self._take(self._at + 1)
+            return
+        while True:
+            self.peek()
+            line = self.line
+            yield line, self.value()
+            follows = self.peek()
+            if follows not in (",", "]"):
+                raise ValueError(f"',' or ']' expected, found {follows!r}" if follows else "the list does not end")
+            self._take(self._at + 1)
+            if follows == "]":
+                return
+
+
+def _table(source: Source, stream: BinaryIO, problems: Problems, field: TextField) -> Iterator[tuple[int, Record]]:
+    """Reads CSV or TSV. The first row names the columns, unless the field asked for is a column number."""
+    csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))
+    lines = (line for _, line in _lines(source, stream, problems))
+    header_line = next(lines, "")
+    if not header_line:
+        return
+    delimiter = "\t" if source.format == "tsv" else max(",;\t|", key=header_line.count)
+
+    def chained() -> Iterator[str]:
+        yield header_line
+        yield from lines
+
+    rows = csv.reader(chained(), delimiter=delimiter)
+    columns: list[str] | None = None
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problems.report("csv", source.name, str(error), line=line)
+            continue
+        if columns is None:
+            numbered = field.asked is not None and field.asked.isdigit() and field.asked not in row
+            columns = [str(number) for number in range(1, len(row) + 1)] if numbered else row
+            if field.choose(columns) is None:
+                problems.report("field", source.name, field.why(dict.fromkeys(columns)))
+                return
+            if not numbered:
+                continue
+        if not row:
+            continue
+        if len(row) != len(columns):
+            fault = f"{len(row)} cells where the first row has {len(columns)}"
+            problems.report("csv", source.name, fault, line=line)
+            continue
+        yield line, dict(zip(columns, row, strict=True))
+
+
+def _parquet(source: Source, stream: BinaryIO, problems: Problems, field: TextField) -> Iterator[tuple[int, Record]]:
+    """Reads the text column of a Parquet file, a batch of rows at a time. The line is the number of the row."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow", "data", "reading .parquet files") from error
+    with tempfile.TemporaryFile() as spool:
+        file: Any = source.path
+        if source.member is not None or source.compression != "none":
+            shutil.copyfileobj(stream, spool, CHUNK)  # Parquet is read from its end: a stream will not do
+            file = spool
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+            column = field.choose(list(table.schema_arrow.names))
+            if column is None:
+                problems.report("field", source.name, field.why(dict.fromkeys(field.columns)))
+                return
+            row = 0
+            for batch in table.iter_batches(batch_size=256, columns=[column]):
+                for value in batch.column(0).to_pylist():
+                    row += 1
+                    yield row, {column: value}
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            problems.report("unreadable", source.name, f"not a Parquet file that can be read: {error}")
