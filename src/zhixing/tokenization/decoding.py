@@ -26,7 +26,7 @@ ANCHOR = "a"
 
 
 def byte_alphabet() -> dict[str, int]:
-    """Returns GPT-2's printable spelling of the 256 bytes: printable Latin-1 stands for itself, the rest is moved up."""
+    """Returns GPT-2's printable spelling of the 256 bytes: printable Latin-1 is itself, the rest is moved up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(moved)}

@@ -69,7 +69,7 @@ def build_backend(definition: Definition, where: str | None = None) -> Backend:
     """
     try:
         return Backend.from_str(json.dumps(definition, ensure_ascii=False))
-    except Exception as error:  # noqa: BLE001 - the library raises bare Exception for every fault of a definition
+    except Exception as error:  # The library has no error class of its own.
         raise BadInput(f"the tokenizer definition is broken: {error}", where=where) from error
 
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """GPT-2's own pattern (Radford et al. 2019), the one that `tokenizers` calls ByteLevel(use_regex=True)."""
 
+QWEN_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""The pattern of Qwen 2 and later, whose vocab.json does not say it."""
+
 CJK_MARKS = r"\u3000-\u303F\uFF00-\uFF0F\uFF1A-\uFF20\uFF3B-\uFF40\uFF5B-\uFF65"
 """Chinese and Japanese punctuation and full-width signs, as part of a character class."""
 
 
 def multilingual_pattern(max_digits: int = 3) -> str:
-    """Returns the pattern that Zhixing's own tokenizers cut with: GPT-4's, made to treat Chinese as a writing of its own.
+    """Returns the pattern that Zhixing's own tokenizers cut with: GPT-4's, with Chinese as a script of its own.
 
     From left to right, a piece is one of:
 

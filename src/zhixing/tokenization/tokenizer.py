@@ -22,6 +22,7 @@ from zhixing.tokenization.readable import readable_piece
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
 
 KEPT_CONFIG = (
     "chat_template",

@@ -25,8 +25,8 @@ from tokenizers import Tokenizer as Backend
 
 from zhixing.core.errors import BadInput, unknown_name
 from zhixing.core.progress import human_bytes, progress_bar
-from zhixing.tokenization.decoding import ALPHABET
 from zhixing.tokenization import definition as definitions
+from zhixing.tokenization.decoding import ALPHABET
 from zhixing.tokenization.definition import KNOWN_ROLES, Definition
 from zhixing.tokenization.patterns import multilingual_pattern
 from zhixing.tokenization.sample import Sample
@@ -275,7 +275,7 @@ def _wordpiece(texts: list[str], request: _Request) -> Definition:
         clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(cleanup=False)
+    backend.decoder = decoders.WordPiece(cleanup=True)
     trainer = trainers.WordPieceTrainer(
         vocab_size=request.vocab_size - len(request.special),
         min_frequency=request.min_frequency,
