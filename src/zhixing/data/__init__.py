@@ -1,11 +1,12 @@
 """From files of text to packed batches of tokens: sources, documents, the held-out split, shards, samplers.
 
-Tokenizers are not here: whatever encodes text is handed in (see `build.Encoder`).
+Tokenizers are not here: whatever encodes text is handed in (see `encode.Encoder`).
 """
 
 from zhixing.data.batches import IGNORE, Batch, PackedSampler, sequential_blocks
-from zhixing.data.build import Encoder, ShardOptions, build_shards
+from zhixing.data.build import ShardOptions, build_shards
 from zhixing.data.documents import Document
+from zhixing.data.encode import Encoder
 from zhixing.data.problems import Problem, Problems
 from zhixing.data.readers import read_documents
 from zhixing.data.shards import ShardFacts, ShardSet, SplitFacts, TokenStore, open_shards

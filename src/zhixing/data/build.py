@@ -1,8 +1,4 @@
-"""Building token shards from text: read, split, encode, write. The format on disk is `shards`' concern.
-
-The tokenizer's own threads do the heavy part; meanwhile this process reads ahead by one bounded batch and writes the
-one before, so that memory depends on the batch and not on the corpus.
-"""
+"""Building token shards from text: read, split, encode, write. The format on disk is `shards`' concern."""
 
 from __future__ import annotations
 
@@ -10,20 +6,18 @@ import contextlib
 import itertools
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from zhixing.core.errors import BadInput, ZhixingError, unknown_name
 from zhixing.core.files import FolderLock, atomic_folder, atomic_write, hash_json, os_fault, read_json
 from zhixing.core.progress import human_count, progress_bar
+from zhixing.data.encode import Encoder, Text, encode_ahead, flatten, in_batches
 from zhixing.data.inputs import (
     InputFile,
     hash_inputs,
@@ -42,36 +36,14 @@ from zhixing.data.shards import (
     ShardFacts,
     ShardSet,
     SplitWriter,
-    TokenArray,
     open_shards,
 )
 from zhixing.data.sources import Source, find_sources
 from zhixing.data.split import document_hash, split_key
+from zhixing.data.writer import SplitWriter
 
 INPUTS = "inputs.json"
-BATCH_DOCUMENTS = 4096
-BATCH_CHARACTERS = min(1 << 23, max(1 << 20, (os.cpu_count() or 1) << 18))
-"""Characters encoded at once: four documents of full length for each core."""
 SPLIT_WAYS = ("document", "tail")
-
-
-class Encoder(Protocol):
-    """What a tokenizer must offer to build shards."""
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the largest id."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of everything that decides how it encodes."""
-
-    @property
-    def end_of_text_id(self) -> int | None:
-        """The id that ends a document, if there is one."""
-
-    def encode_batch(self, texts: list[str]) -> Sequence[Any]:
-        """Returns the ids of each text, as a list or an array, without adding special tokens."""
 
 
 @dataclass(frozen=True)
@@ -192,14 +164,6 @@ def _up_to_date(
     return replace(ready, reused=True)
 
 
-class _Text(NamedTuple):
-    """A text that is to be encoded, and where it goes (an index into SPLITS)."""
-
-    split: int
-    text: str
-    byte_count: int
-
-
 class _Builder:
     def __init__(
         self,
@@ -269,7 +233,7 @@ class _Builder:
         atomic_write(folder / INDEX, json.dumps(index, ensure_ascii=False, indent=1))
 
     def _write(
-        self, folder: Path, texts: Callable[[Callable[[int], None]], Iterator[_Text]]
+        self, folder: Path, texts: Callable[[Callable[[int], None]], Iterator[Text]]
     ) -> tuple[SplitWriter, SplitWriter]:
         """Encodes and writes what `texts` yields."""
         for left in folder.iterdir():
@@ -278,13 +242,13 @@ class _Builder:
         total = sum(source.size for source in self.sources)
         tokens = 0
         with progress_bar("Tokenizing", total) as bar:
-            for batch, encoded in _encode_ahead(_in_batches(texts(bar.advance)), self.tokenizer):
+            for batch, encoded in encode_ahead(in_batches(texts(bar.advance)), self.tokenizer):
                 for split, writer in enumerate(writers):
                     tokens += self._write_split(writer, split, batch, encoded)
                 bar.advance(0, f"{human_count(tokens)} tokens")
         return writers
 
-    def _write_split(self, writer: SplitWriter, split: int, batch: list[_Text], encoded: Sequence[Any]) -> int:
+    def _write_split(self, writer: SplitWriter, split: int, batch: list[Text], encoded: Sequence[Any]) -> int:
         chosen = []
         for text, ids in zip(batch, encoded, strict=True):
             if text.split == split:
@@ -305,15 +269,15 @@ class _Builder:
         documents = read_documents(self.sources, self.problems, field=self.options.field, advance=advance)
         return (document.text for document in documents)
 
-    def _by_document(self, threshold: float, advance: Callable[[int], None]) -> Iterator[_Text]:
+    def _by_document(self, threshold: float, advance: Callable[[int], None]) -> Iterator[Text]:
         seed = self.options.seed
         for text in self._read(advance):
             data = text.encode("utf-8")
             key = split_key(document_hash(data), seed)
             self.least_key = min(self.least_key, key)
-            yield _Text(int(key < threshold), text, len(data))
+            yield Text(int(key < threshold), text, len(data))
 
-    def _tail(self, advance: Callable[[int], None]) -> Iterator[_Text]:
+    def _tail(self, advance: Callable[[int], None]) -> Iterator[Text]:
         with progress_bar("Counting characters", sum(source.size for source in self.sources)) as bar:
             characters = sum(map(len, self._read(bar.advance)))
         left = int(characters * (1 - self.options.validation_fraction))
@@ -321,7 +285,7 @@ class _Builder:
             if self.separator is None:
                 texts = seamless_chunks(texts, self.tokenizer.encode_batch, self.notes.append)
             for text in texts:
-                yield _Text(split, text, len(text.encode("utf-8")))
+                yield Text(split, text, len(text.encode("utf-8")))
 
 
 def _split_at(texts: Iterator[str], characters: int) -> tuple[Iterator[str], Iterator[str]]:
@@ -344,58 +308,3 @@ def _split_at(texts: Iterator[str], characters: int) -> tuple[Iterator[str], Ite
 
 def _drain(texts: list[str]) -> Iterator[str]:
     yield from texts
-
-
-def _in_batches(texts: Iterator[_Text]) -> Iterator[list[_Text]]:
-    batch: list[_Text] = []
-    characters = 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text.text)
-        if characters >= BATCH_CHARACTERS or len(batch) == BATCH_DOCUMENTS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def _encode_ahead(batches: Iterator[list[_Text]], tokenizer: Encoder) -> Iterator[tuple[list[_Text], Sequence[Any]]]:
-    """Encodes each batch in a thread of its own while the one before is written and the next one is read."""
-    with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
-        pending: tuple[list[_Text], Future[Sequence[Any]]] | None = None
-        for batch in batches:
-            future = pool.submit(tokenizer.encode_batch, [text.text for text in batch])
-            if pending is not None:
-                yield pending[0], pending[1].result()
-            pending = batch, future
-        if pending is not None:
-            yield pending[0], pending[1].result()
-
-
-def flatten(
-    encoded: Sequence[Any], dtype: np.dtype[Any], vocab_size: int, separator: int | None
-) -> tuple[TokenArray, NDArray[np.int64]]:
-    """Joins the ids of several documents into one array, each followed by the separator if there is one.
-
-    Returns:
-        The tokens, and how many each document has.
-
-    Raises:
-        ValueError: An id is not below `vocab_size`: the tokenizer contradicts itself.
-    """
-    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-    count = int(lengths.sum())
-    if isinstance(encoded[0], np.ndarray):
-        flat = np.concatenate(encoded)
-    else:
-        flat = np.fromiter(itertools.chain.from_iterable(encoded), np.int64, count)
-    if count and not 0 <= int(flat.min()) <= int(flat.max()) < vocab_size:
-        raise ValueError(f"the tokenizer gave ids {flat.min()}..{flat.max()}, but its vocabulary has {vocab_size}")
-    if separator is None:
-        return flat.astype(dtype), lengths
-    lengths += 1
-    tokens = np.full(count + len(encoded), separator, dtype)
-    is_token = np.ones(len(tokens), bool)
-    is_token[np.cumsum(lengths) - 1] = False
-    tokens[is_token] = flat
-    return tokens, lengths

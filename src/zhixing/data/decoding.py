@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import io
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
 CHUNK = 1 << 18
@@ -61,7 +62,7 @@ def _mark_bad_bytes(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("zhixing-mark", _mark_bad_bytes)
 
 
-def find_encoding(sample: bytes, *, complete: bool, suffix: str = "") -> Encoding:
+def find_encoding(sample: bytes, *, complete: bool, suffix: str = "", nul_share: float = 0.001) -> Encoding:
     """Finds the encoding of a file from its beginning.
 
     UTF-8 is expected. Byte-order marks decide at once; Python sources may name their encoding (PEP 263); GB18030 is
@@ -71,6 +72,7 @@ def find_encoding(sample: bytes, *, complete: bool, suffix: str = "") -> Encodin
         sample: The first bytes of the file.
         complete: Whether that is the whole file (else its last character may be cut).
         suffix: The suffix of the file's name, with its dot.
+        nul_share: The share of NUL bytes from which the file is binary; fewer are faults in a text.
 
     Raises:
         NotTextError: The bytes are binary, or in an encoding that cannot be told.
@@ -79,11 +81,11 @@ def find_encoding(sample: bytes, *, complete: bool, suffix: str = "") -> Encodin
         if sample.startswith(mark):
             note = None if codec == "utf-8" else f"read as {codec.upper()}, as its byte-order mark says"
             return Encoding(codec, len(mark), note)
-    if (nul := sample.find(0)) >= 0:
+    bad_from = _first_bad_byte(sample, complete)
+    if (nul := sample.find(0)) >= 0 and (bad_from is not None or sample.count(0) > nul_share * len(sample)):
         raise NotTextError("binary", f"holds a NUL byte at offset {nul}: binary, or UTF-16 without a byte-order mark")
     if suffix in (".py", ".pyi", ".pyw") and (named := _coding_line(sample)):
         return Encoding(named)
-    bad_from = _first_bad_byte(sample, complete)
     if bad_from is None:
         return Encoding("utf-8")
     if _is_chinese(sample, complete):
@@ -163,7 +165,10 @@ def decode_stream(first: bytes, stream: BinaryIO, codec: str) -> Iterator[str]:
 
 
 class Utf8Stream(io.RawIOBase):
-    """A stream that gives the text of another stream as UTF-8, whatever its codec; bad bytes come out as 0xff."""
+    """A stream that gives the text of another one as UTF-8, whatever its codec; bad bytes come out as 0xff.
+
+    Where lines end with a carriage return alone, it becomes a line feed.
+    """
 
     def __init__(self, first: bytes, stream: BinaryIO, codec: str) -> None:
         self._chunks = _utf8_chunks(first, stream, codec)
@@ -187,11 +192,14 @@ class Utf8Stream(io.RawIOBase):
 
 
 def _utf8_chunks(first: bytes, stream: BinaryIO, codec: str) -> Iterator[bytes]:
+    chunks: Iterable[bytes]
     if codec == "utf-8":
-        if first:
-            yield first
-        while chunk := stream.read(CHUNK):
-            yield chunk
+        chunks = itertools.chain((first,), iter(lambda: stream.read(CHUNK), b""))
     else:
-        for text in decode_stream(first, stream, codec):
-            yield text.encode("utf-8", "surrogateescape")
+        chunks = (text.encode("utf-8", "surrogateescape") for text in decode_stream(first, stream, codec))
+    old_macintosh = None
+    for chunk in chunks:
+        if old_macintosh is None:
+            old_macintosh = b"\r" in chunk and b"\n" not in chunk
+        if chunk:
+            yield chunk.replace(b"\r", b"\n") if old_macintosh else chunk

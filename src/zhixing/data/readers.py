@@ -8,19 +8,24 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from zhixing.core.errors import BadInput
 from zhixing.data.cutting import cut_text
 from zhixing.data.decoding import BAD, CHUNK, NotTextError, decode_stream, find_encoding, read_up_to
 from zhixing.data.documents import Document
+from zhixing.data.fields import TextField
 from zhixing.data.problems import Problems
-from zhixing.data.records import RECORD_LIMIT, TextField, read_records
+from zhixing.data.records import RECORD_LIMIT, read_records
 from zhixing.data.sources import Source
-from zhixing.data.streams import open_source, read_faults
+from zhixing.data.streams import open_source, read_faults, require_packages
 
 WHOLE_RECORD = 1 << 18
 """Records (of JSON, CSV, Parquet) of at most so many characters stay whole; longer ones are cut like files."""
+BAD_LINES = 0.05
+"""When no more than this share of the lines of a text hold bad bytes, only those lines are left out."""
+
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 def read_documents(
@@ -45,6 +50,8 @@ def read_documents(
         BadInput: There is not one document, and why: for instance no column holds text, and which columns there are.
         MissingResource: A format needs a package that is not installed.
     """
+    sources = list(sources)
+    require_packages(sources)
     faults = read_faults()
     found = False
     without_text: list[tuple[Source, TextField]] = []
@@ -63,6 +70,8 @@ def read_documents(
                     for document in documents:
                         found = True
                         yield document
+                if source.format == "parquet" and source.member is None and advance is not None:
+                    advance(source.size)  # it is not read through the stream, which would have counted
             except faults as error:
                 problems.report("unreadable", source.name, _reason(error))
             if not text_field.found and text_field.columns:
@@ -130,19 +139,57 @@ def _read_text(source: Source, stream: BinaryIO, problems: Problems) -> Iterator
         problems.report("encoding", name, encoding.note)
     line, offset = 1, encoding.mark
     for text in cut_text(decode_stream(first[encoding.mark :], stream, encoding.codec)):
-        if bad := _bad(text):
-            kind, message = _describe_bad(text, bad, encoding.codec, offset)
-            problems.report(kind, name, message, line=line + text.count("\n", 0, bad.start()))
-            if encoding.codec == "utf-8":
-                offset += len(text.encode("utf-8", "surrogateescape"))
+        bad = _bad(text)
+        if bad:
+            kept = _without_bad_lines(text, _Place(name, line, offset, encoding.codec), problems)
+        elif line == 1 and text.isspace():
+            problems.report("empty", name, "nothing but white space")
+            kept = ""
         else:
-            if line == 1 and text.isspace():
-                problems.report("empty", name, "nothing but white space")
-            else:
-                yield Document(text, name, line)
-            if encoding.codec == "utf-8":
-                offset += len(text) if text.isascii() else len(text.encode("utf-8"))
-        line += text.count("\n")
+            kept = text
+        if kept:
+            yield Document(kept, name, line)
+        line += text.count("\n") or text.count("\r")
+        offset += len(text.encode("utf-8", "surrogateescape"))
+
+
+class _Place(NamedTuple):
+    """Where a text begins: file, line, and the offset in bytes if it is UTF-8."""
+
+    source: str
+    line: int
+    offset: int
+    codec: str
+
+
+def _without_bad_lines(text: str, place: _Place, problems: Problems) -> str:
+    """Leaves out, and reports, the lines that hold bad characters; when they are many, the whole text."""
+    lines = text.splitlines(keepends=True) if "\n" not in text else _LINE.findall(text)
+    bad_lines = {number for number, line in enumerate(lines) if BAD.search(line)}
+    whole = len(bad_lines) > max(1, BAD_LINES * len(lines)) or len(bad_lines) == len(lines)
+    at = 0
+    for number, line in enumerate(lines):
+        if number in bad_lines:
+            bad = BAD.search(line)
+            assert bad is not None
+            before = len(text[: at + bad.start()].encode("utf-8", "surrogateescape"))
+            skipped = (
+                f"{len(text)} characters are skipped" if whole else f"the line ({len(line)} characters) is skipped"
+            )
+            what = _describe(bad[0], place.codec, place.offset + before)
+            problems.report("undecodable", place.source, f"{what}; {skipped}", line=place.line + number)
+            if whole:
+                return ""
+        at += len(line)
+    return "".join(line for number, line in enumerate(lines) if number not in bad_lines)
+
+
+def _describe(bad: str, codec: str, offset: int) -> str:
+    if bad == "\0":
+        return "a NUL character"
+    if codec != "utf-8":
+        return f"not {codec.upper()}"
+    return f"not UTF-8: byte 0x{ord(bad) - 0xDC00:02x} at offset {offset}"
 
 
 def _bad(text: str) -> re.Match[str] | None:
@@ -156,16 +203,6 @@ def _bad(text: str) -> re.Match[str] | None:
         else:
             return None
     return BAD.search(text)
-
-
-def _describe_bad(text: str, bad: re.Match[str], codec: str, offset: int) -> tuple[str, str]:
-    if bad[0] == "\0":
-        return "undecodable", f"a NUL character; the {len(text)} characters around it are skipped"
-    place = ""
-    if codec == "utf-8":
-        at = offset + len(text[: bad.start()].encode("utf-8", "surrogateescape"))
-        place = f": byte 0x{ord(bad[0]) - 0xDC00:02x} at offset {at}"
-    return "undecodable", f"not {codec.upper()}{place}; the {len(text)} characters around it are skipped"
 
 
 def _read_table(source: Source, stream: BinaryIO, problems: Problems, field: TextField) -> Iterator[Document]:

@@ -1,4 +1,4 @@
-"""Records of structured files: JSON Lines, JSON, CSV, TSV, Parquet; and which of their fields holds the text."""
+"""Records of structured files: JSON Lines, JSON, CSV, TSV, Parquet. Which of their fields holds the text is `fields`'."""
 
 from __future__ import annotations
 
@@ -10,98 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from zhixing.core.errors import BadInput, missing_extra, nearest
 from zhixing.data.decoding import CHUNK, NotTextError, Utf8Stream, buffered, find_encoding, read_up_to
+from zhixing.data.fields import Record, TextField
 from zhixing.data.problems import Problems
 from zhixing.data.sources import Source
 
-TEXT_FIELDS = ("text", "content", "document", "body", "passage", "article", "story", "sentence", "raw_content", "code")
-"""Names of a field that holds text, best first; in Chinese files also the ones below."""
-CHINESE_TEXT_FIELDS = ("文本", "正文", "内容", "文章", "句子")
 RECORD_LIMIT = 1 << 26
 """Longest record, in bytes, that is held in memory at once."""
-HOPELESS = 1000
-"""When so many records in a row from the beginning have no text, the file has none."""
-
-Record = dict[str, Any] | str | Any
-
-
-class TextField:
-    """Finds the text of a record: a string itself, the field that was asked for, or one with a usual name.
-
-    Args:
-        asked: The name of the field; None looks for a usual one in the first records.
-    """
-
-    def __init__(self, asked: str | None) -> None:
-        self.asked = asked
-        self.name: str | None = asked
-        self.columns: list[str] = []
-        self.found = False
-        self._misses = 0
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether so many records had no text that the file must be of another kind."""
-        return not self.found and self._misses >= HOPELESS
-
-    def choose(self, columns: list[str]) -> str | None:
-        """Returns the column of a table that holds the text, if any."""
-        self.columns = columns
-        if self.asked is None:
-            lowered = {column.strip().lower(): column for column in reversed(columns)}
-            names = (*TEXT_FIELDS, *CHINESE_TEXT_FIELDS)
-            self.name = next((lowered[name] for name in names if name in lowered), None)
-        return self.name if self.name in columns else None
-
-    def text(self, record: Record) -> str | None:
-        """Returns the text of a record, or None when it has none."""
-        value: Any = record
-        if isinstance(record, dict):
-            if not self.found and (self.name is None or self.name not in record):
-                self.choose([str(key) for key in record])
-            value = record.get(self.name) if self.name is not None else None
-        elif self.asked is not None:
-            value = None
-        if isinstance(value, str):
-            self.found = True
-            return value
-        self._misses += 1
-        return None
-
-    def why(self, record: Record) -> str:
-        """Says why a record has no text."""
-        if not isinstance(record, dict):
-            return f"a record with named fields is expected, this is {_kind(record)}"
-        if self.name is None:
-            return f"no field with a usual name ({', '.join(TEXT_FIELDS[:4])}) among: {_list(record)}"
-        if self.name not in record:
-            return f"no field {self.name!r} among: {_list(record)}"
-        return f"field {self.name!r} is {_kind(record[self.name])}, not text"
-
-    def error(self, where: str) -> BadInput:
-        """Builds the error for a file none of whose fields is the text."""
-        if self.asked is not None:
-            guess = nearest(self.asked, self.columns)
-            hint = f"did you mean {guess!r}? " if guess else ""
-            return BadInput(
-                f"no text in a field {self.asked!r}", where=where, remedy=f"{hint}fields: {_list(self.columns)}"
-            )
-        return BadInput(
-            "no field has one of the usual names of text",
-            where=where,
-            remedy=f"name the field that holds the text; fields here: {_list(self.columns)}",
-        )
-
-
-def _list(names: Any) -> str:
-    names = [str(name) for name in names]
-    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 def read_records(
@@ -120,7 +35,7 @@ def read_records(
         problems.report("empty", source.name, "the file is empty")
         return
     try:
-        encoding = find_encoding(first, complete=len(first) < CHUNK)
+        encoding = find_encoding(first, complete=len(first) < CHUNK, nul_share=0.1)
     except NotTextError as error:
         problems.report(error.kind, source.name, str(error), line=error.line)
         return
@@ -152,7 +67,7 @@ def _lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tup
 
 
 def _json_lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, Record]]:
-    empty = True
+    empty, before = True, problems.total
     for number, line in _lines(source, stream, problems):
         if line.isspace():
             continue
@@ -163,7 +78,7 @@ def _json_lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterato
             problems.report("json", source.name, f"not valid JSON: {_json_fault(error)}", line=number)
         else:
             yield number, value
-    if empty and not problems.total:
+    if empty and problems.total == before:
         problems.report("empty", source.name, "the file holds nothing but white space")
 
 
@@ -245,7 +160,9 @@ class _JsonText:
                 value, end = self._parse(self._text, self._at)
             except json.JSONDecodeError:
                 # It may only be cut off. Reading twice as much each time keeps the work linear.
-                if len(self._text) - self._at > RECORD_LIMIT or not self._more(size):
+                if len(self._text) - self._at > RECORD_LIMIT:
+                    raise ValueError(f"a value is longer than {RECORD_LIMIT >> 20} MiB, or broken") from None
+                if not self._more(size):
                     raise
                 size *= 2
             else:
@@ -316,11 +233,9 @@ def _table(source: Source, stream: BinaryIO, problems: Problems, field: TextFiel
 
 def _parquet(source: Source, stream: BinaryIO, problems: Problems, field: TextField) -> Iterator[tuple[int, Record]]:
     """Reads the text column of a Parquet file, a batch of rows at a time. The line is the number of the row."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise missing_extra("pyarrow", "data", "reading .parquet files") from error
+    import pyarrow
+    import pyarrow.parquet
+
     with tempfile.TemporaryFile() as spool:
         file: Any = source.path
         if source.member is not None or source.compression != "none":

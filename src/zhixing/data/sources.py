@@ -265,6 +265,8 @@ def _zip_sources(path: Path, problems: Problems) -> Iterator[Source]:
             problems.report("duplicate", where, "a second member of the same name; the last one in the archive is read")
         elif info.flag_bits & 1:
             problems.report("unreadable", where, "encrypted; unpack the archive first")
+        elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            problems.report("unsupported", where, "compressed in an unusual way; unpack the archive first")
         elif source := _source(path, info.filename, info.filename, info.compress_size, problems):
             seen.add(info.filename)
             yield source

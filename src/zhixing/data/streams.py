@@ -6,10 +6,11 @@ Memory is bounded whatever the bytes claim, and so is how far a small file may e
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -30,6 +31,24 @@ ZSTD_STEP = 2048
 
 class DamagedError(ValueError):
     """A compressed stream that breaks off, or that expands beyond all measure."""
+
+
+def require_packages(sources: Iterable[Source]) -> None:
+    """Makes sure, before hours of reading, that the packages are there which the sources need.
+
+    Raises:
+        MissingResource: One of them is not installed.
+    """
+    sources = list(sources)
+    for package, what, needed in (
+        ("zstandard", ".zst", any(source.compression == "zstd" for source in sources)),
+        ("pyarrow", ".parquet", any(source.format == "parquet" for source in sources)),
+    ):
+        if needed:
+            try:
+                importlib.import_module(package)
+            except ImportError as error:
+                raise missing_extra(package, "data", f"reading {what} files") from error
 
 
 def read_faults() -> tuple[type[Exception], ...]:
@@ -75,10 +94,8 @@ class _Zstandard(io.RawIOBase):
     """Decompresses frames one after the other. Unlike `zstandard.stream_reader` it notices a stream that breaks off."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            raise missing_extra("zstandard", "data", "reading .zst files") from error
+        import zstandard
+
         self._stream = stream
         self._new: Callable[[], zstandard.ZstdDecompressionObj] = zstandard.ZstdDecompressor().decompressobj
         self._frame: zstandard.ZstdDecompressionObj | None = None
@@ -130,7 +147,10 @@ def open_source(
             limit = None
         else:
             archive = archive or stack.enter_context(zipfile.ZipFile(source.path))
-            stream = cast(BinaryIO, stack.enter_context(archive.open(source.member)))
+            try:
+                stream = cast(BinaryIO, stack.enter_context(archive.open(source.member)))
+            except KeyError as error:
+                raise DamagedError("the archive has no such member any more") from error
             limit = max(EXPANDS_FREELY, EXPANDS_AT_MOST * source.size)
         if source.compression == "none" and source.member is None and advance is None:
             yield stream
