@@ -35,7 +35,6 @@ from zhixing.data.shards import (
     SPLITS,
     ShardFacts,
     ShardSet,
-    SplitWriter,
     open_shards,
 )
 from zhixing.data.sources import Source, find_sources

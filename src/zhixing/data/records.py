@@ -1,4 +1,4 @@
-"""Records of structured files: JSON Lines, JSON, CSV, TSV, Parquet. Which of their fields holds the text is `fields`'."""
+"""Records of structured files: JSON Lines, JSON, CSV, TSV, Parquet. Which field holds the text is `fields`' concern."""
 
 from __future__ import annotations
 
