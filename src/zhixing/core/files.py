@@ -177,3 +177,15 @@ class FolderLock:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.release()
+
+
+def in_use(folder: Path) -> bool:
+    """Tells whether a living process holds the `FolderLock` of a folder; changes nothing in it."""
+    try:
+        with (folder / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file, or one that may not be read: nobody can be seen to hold it
+        return False
+    return False

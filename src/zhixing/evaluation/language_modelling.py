@@ -1,0 +1,439 @@
+"""Bits per byte and perplexity of a language model on text, with sliding windows.
+
+Every token of a document is predicted exactly once. The first window predicts all of its tokens; each later one moves
+on by `stride` and predicts only the tokens that are new, so that they have at least `window - stride` tokens before
+them. What is not here: reading files (`zhixing.data`), the yardsticks beside a figure (`yardsticks`), and the quick
+validation on fixed blocks that training does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zhixing.core.errors import BadInput
+from zhixing.core.progress import human_bytes, progress_bar
+from zhixing.data.cutting import cut_text
+from zhixing.data.documents import Document
+from zhixing.models.loss import token_losses
+from zhixing.models.transformer import Transformer
+from zhixing.tokenization.tokenizer import Tokenizer
+
+BATCH_TOKENS = 8192
+"""Positions in one forward pass: enough to keep the matrix products large, small enough for any memory."""
+
+BUFFERED_BATCHES = 16
+"""Windows of so many batches are sorted by length before they are run, so that little of a batch is padding."""
+
+ENCODE_CHARACTERS = 1 << 20
+"""Texts are encoded in groups of about this many characters; a longer text is cut after a blank line for encoding."""
+
+PADDING = 0
+"""Any token will do: what stands behind a window cannot reach what comes before it, and is never scored."""
+
+Ints: TypeAlias = npt.NDArray[Any]
+
+
+class TokenDocument(NamedTuple):
+    """A document that is encoded already.
+
+    Attributes:
+        tokens: Its token ids, (tokens,); a memory-mapped array is read a window at a time.
+        bytes: The bytes of its text in UTF-8.
+        source: Where it came from; scores are kept apart by it.
+        first_bytes: The bytes of its first token, left out of the count when that token cannot be scored.
+    """
+
+    tokens: Ints
+    bytes: int
+    source: str = ""
+    first_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class LanguageModelScore:
+    """How well a model predicts a text.
+
+    Attributes:
+        bits_per_byte: Cross-entropy in bits over the bytes of the scored text in UTF-8: compares across tokenizers.
+        perplexity: exp(loss): compares only between models with the same tokenizer.
+        loss: Mean cross-entropy in nats per scored token.
+        tokens: Tokens scored.
+        bytes: UTF-8 bytes of the text that these tokens spell.
+        documents: Documents that hold at least one scored token.
+        window: Longest input, in tokens.
+        stride: Tokens by which a window moves on.
+        tokenizer: Fingerprint of the tokenizer that the perplexity belongs to.
+        unscored_tokens: First tokens that nothing comes before (only without an end-of-text or begin token).
+        unscored_bytes: Their bytes, which `bytes` does not count.
+        unknown_tokens: Scored tokens that stand for text the vocabulary cannot spell: they make bits per byte too low.
+        notes: What a reader of these figures has to know, in sentences.
+    """
+
+    bits_per_byte: float
+    perplexity: float
+    loss: float
+    tokens: int
+    bytes: int
+    documents: int
+    window: int
+    stride: int
+    tokenizer: str
+    unscored_tokens: int = 0
+    unscored_bytes: int = 0
+    unknown_tokens: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the score as plain data; a perplexity too large for a float is null."""
+        values = asdict(self)
+        values["perplexity"] = self.perplexity if math.isfinite(self.perplexity) else None
+        values["notes"] = list(self.notes)
+        return values
+
+
+def evaluate_text(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    texts: Iterable[str | Document],
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    total_bytes: int | None = None,
+) -> LanguageModelScore:
+    """Measures a model on texts, each one a document that is predicted on its own.
+
+    Where the tokenizer has a begin or end-of-text token, the first token of a document is predicted from it, as in
+    training; else the first token is left out, and said. The end of a document is not predicted.
+
+    Args:
+        model: The network; its weights decide the device.
+        tokenizer: Its tokenizer.
+        texts: The documents, read once and in order. A text of more than a million characters is encoded in parts
+            that end at blank lines.
+        window: Longest input in tokens; the model's context when not given.
+        stride: Tokens by which a window moves on, from 1 to `window`; half the window when not given.
+        batch_tokens: Positions in one forward pass; changes speed and memory only.
+        total_bytes: The size of all texts, when known, for the progress bar.
+
+    Raises:
+        BadInput: A setting cannot be, the tokenizer is not the model's, or there is nothing to score.
+    """
+    return evaluate_by_source(
+        model, tokenizer, texts, window=window, stride=stride, batch_tokens=batch_tokens, total_bytes=total_bytes
+    )[0]
+
+
+def evaluate_by_source(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    texts: Iterable[str | Document],
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    total_bytes: int | None = None,
+) -> tuple[LanguageModelScore, dict[str, LanguageModelScore]]:
+    """Like `evaluate_text`, and also returns the score of each source that has one, in the order they were met."""
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise BadInput(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}",
+            remedy="use the tokenizer that the model was trained with",
+        )
+    start = tokenizer.begin_id if tokenizer.begin_id is not None else tokenizer.end_of_text_id
+    if total_bytes is None and isinstance(texts, Sequence):
+        total_bytes = sum(len(_text(text).encode("utf-8")) for text in texts)
+    return evaluate_tokens(
+        model,
+        encode_documents(tokenizer, texts),
+        start=start,
+        window=window,
+        stride=stride,
+        batch_tokens=batch_tokens,
+        total_bytes=total_bytes,
+        fingerprint=tokenizer.fingerprint,
+        unknown=tokenizer.unknown_id,
+        notes=_tokenizer_notes(tokenizer),
+    )
+
+
+def evaluate_tokens(
+    model: Transformer,
+    documents: Iterable[TokenDocument],
+    *,
+    start: int | None,
+    window: int | None = None,
+    stride: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    total_bytes: int | None = None,
+    fingerprint: str = "",
+    unknown: int | None = None,
+    notes: Sequence[str] = (),
+) -> tuple[LanguageModelScore, dict[str, LanguageModelScore]]:
+    """Measures a model on encoded documents, such as the validation part of token shards.
+
+    Args:
+        model: The network.
+        documents: The documents; a stream without boundaries is one document.
+        start: The token that the first token of a document is predicted from; None leaves the first token out.
+        window: As in `evaluate_text`.
+        stride: As in `evaluate_text`.
+        batch_tokens: As in `evaluate_text`.
+        total_bytes: As in `evaluate_text`.
+        fingerprint: Fingerprint of the tokenizer, for the record.
+        unknown: The token for what the vocabulary cannot spell, to count.
+        notes: More sentences for the score.
+
+    Returns:
+        The score of all documents together, and the score of each source.
+
+    Raises:
+        BadInput: A setting cannot be, there is nothing to score, or the model's predictions are not numbers.
+    """
+    window, stride = _check_window(model, window, stride)
+    tallies: dict[str, _Tally] = {}
+    was_training = model.training
+    model.eval()
+    try:
+        with progress_bar("measuring", total_bytes) as bar:
+            cut = _cut(documents, tallies, start, window, stride, unknown)
+            nats, tokens = 0.0, 0
+            for windows in _batches(cut, batch_tokens):
+                new_nats, new_tokens = _score(model, windows, tallies)
+                nats, tokens = nats + new_nats, tokens + new_tokens
+                share = sum(window.share for window in windows)
+                bar.advance(share, f"{tokens} tokens, {nats / tokens:.3f} nats each")
+    finally:
+        model.train(was_training)
+    whole = _Tally()
+    for tally in tallies.values():
+        whole.add(tally)
+    if not whole.tokens or not whole.bytes:
+        raise BadInput(
+            "there is no token to score: the text is empty, or one token long with no end-of-text token before it",
+            remedy="give a longer text",
+        )
+    fixed = (window, stride, fingerprint, tuple(notes))
+    return whole.result(*fixed), {name: tally.result(*fixed) for name, tally in tallies.items() if tally.tokens}
+
+
+def encode_documents(tokenizer: Tokenizer, texts: Iterable[str | Document]) -> Iterator[TokenDocument]:
+    """Encodes texts in groups, on all cores, holding about a million characters at a time."""
+    group: list[tuple[str, str]] = []
+    size = 0
+    for item in texts:
+        text, source = _text(item), item.source if isinstance(item, Document) else ""
+        if size + len(text) > ENCODE_CHARACTERS and group:
+            yield from _encode_group(tokenizer, group)
+            group, size = [], 0
+        group.append((text, source))
+        size += len(text)
+    if group:
+        yield from _encode_group(tokenizer, group)
+
+
+def _text(item: str | Document) -> str:
+    return item if isinstance(item, str) else item.text
+
+
+def _encode_group(tokenizer: Tokenizer, group: list[tuple[str, str]]) -> Iterator[TokenDocument]:
+    if len(group) == 1 and len(group[0][0]) > ENCODE_CHARACTERS:
+        text, source = group[0]
+        parts = [np.asarray(tokenizer.encode(part), dtype=np.int32) for part in cut_text([text])]
+        encoded = [np.concatenate(parts)]
+    else:
+        encoded = [np.asarray(ids, dtype=np.int32) for ids in tokenizer.encode_batch([text for text, _ in group])]
+    for (text, source), tokens in zip(group, encoded, strict=True):
+        first = _first_bytes(tokenizer, int(tokens[0])) if len(tokens) else 0
+        yield TokenDocument(tokens, len(text.encode("utf-8")), source, first)
+
+
+def _first_bytes(tokenizer: Tokenizer, token: int) -> int:
+    """Returns the bytes that a token spells at the beginning of a text, also when they are part of a character."""
+    text = tokenizer.decode([token])
+    return len(tokenizer.token_bytes(token)) if "\ufffd" in text else len(text.encode("utf-8"))
+
+
+def _tokenizer_notes(tokenizer: Tokenizer) -> list[str]:
+    if tokenizer.kind == "wordpiece":
+        return ["a WordPiece tokenizer does not keep all spacing, so bits per byte is lower than for a whole text"]
+    return []
+
+
+def _check_window(model: Transformer, window: int | None, stride: int | None) -> tuple[int, int]:
+    context = model.config.context
+    window = context if window is None else window
+    if not 1 <= window <= context:
+        raise BadInput(
+            f"the window is {window} tokens, but must be from 1 to the model's context of {context}",
+            where="--window",
+            remedy=f"--window {context}",
+        )
+    stride = max(1, window // 2) if stride is None else stride
+    if not 1 <= stride <= window:
+        raise BadInput(
+            f"the stride is {stride} tokens, but must be from 1 to the window of {window}",
+            where="--stride",
+            remedy=f"--stride {max(1, window // 2)}",
+        )
+    return window, stride
+
+
+@dataclass
+class _Tally:
+    """Running sums of one source."""
+
+    nats: float = 0.0
+    tokens: int = 0
+    bytes: int = 0
+    documents: int = 0
+    unscored_tokens: int = 0
+    unscored_bytes: int = 0
+    unknown_tokens: int = 0
+
+    def add(self, other: _Tally) -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def result(self, window: int, stride: int, fingerprint: str, notes: tuple[str, ...]) -> LanguageModelScore:
+        loss = self.nats / self.tokens
+        try:
+            perplexity = math.exp(loss)
+        except OverflowError:
+            perplexity = math.inf
+        if self.unscored_tokens:
+            notes += (
+                f"the first token of {self.unscored_tokens} document(s) has nothing before it and is not scored "
+                f"({human_bytes(self.unscored_bytes)} left out)",
+            )
+        if self.unknown_tokens:
+            notes += (
+                f"{self.unknown_tokens} token(s) stand for text that the vocabulary cannot spell, "
+                "so bits per byte is lower than for the whole text",
+            )
+        return LanguageModelScore(
+            bits_per_byte=self.nats / math.log(2) / self.bytes if self.bytes else math.inf,
+            perplexity=perplexity,
+            loss=loss,
+            tokens=self.tokens,
+            bytes=self.bytes,
+            documents=self.documents,
+            window=window,
+            stride=stride,
+            tokenizer=fingerprint,
+            unscored_tokens=self.unscored_tokens,
+            unscored_bytes=self.unscored_bytes,
+            unknown_tokens=self.unknown_tokens,
+            notes=notes,
+        )
+
+
+class _Window(NamedTuple):
+    """One input, and which of its targets are scored: those from `skip` on."""
+
+    inputs: Ints  # (time)
+    targets: Ints  # (time)
+    skip: int
+    source: str
+    share: float
+    """Bytes of text that this window accounts for, for the progress bar."""
+
+
+def _cut(
+    documents: Iterable[TokenDocument],
+    tallies: dict[str, _Tally],
+    start: int | None,
+    window: int,
+    stride: int,
+    unknown: int | None,
+) -> Iterator[_Window]:
+    """Cuts documents into windows that all have the same length, but for documents that are shorter."""
+    for document in documents:
+        tally = tallies.setdefault(document.source, _Tally())
+        tokens = document.tokens
+        lead = 0 if start is not None else 1  # targets begin at this token
+        count = len(tokens) - lead
+        if start is None and len(tokens):
+            tally.unscored_tokens += 1
+            left_out = min(document.first_bytes, document.bytes) if count else document.bytes
+            tally.unscored_bytes += left_out
+            tally.bytes -= left_out
+        tally.bytes += document.bytes if len(tokens) else 0
+        if count <= 0:
+            continue
+        tally.documents += 1
+        done = 0
+        while done < count:
+            end = min(count, done + (stride if done else window))
+            begin = max(0, end - window)
+            targets = np.asarray(tokens[begin + lead : end + lead], dtype=np.int64)
+            before = begin + lead - 1
+            if before < 0:
+                assert start is not None
+                inputs = np.concatenate(([start], targets[:-1]))
+            else:
+                inputs = np.asarray(tokens[before : end + lead - 1], dtype=np.int64)
+            skip = done - begin
+            if unknown is not None:
+                tally.unknown_tokens += int((targets[skip:] == unknown).sum())
+            yield _Window(inputs, targets, skip, document.source, document.bytes * (end - done) / count)
+            done = end
+
+
+def _batches(windows: Iterable[_Window], batch_tokens: int) -> Iterator[list[_Window]]:
+    """Groups windows of similar length, so that no batch holds more than `batch_tokens` positions (or one window)."""
+    buffer: list[_Window] = []
+    held = 0
+    for window in windows:
+        buffer.append(window)
+        held += len(window.inputs)
+        if held >= batch_tokens * BUFFERED_BATCHES:
+            yield from _sorted_batches(buffer, batch_tokens)
+            buffer, held = [], 0
+    yield from _sorted_batches(buffer, batch_tokens)
+
+
+def _sorted_batches(buffer: list[_Window], batch_tokens: int) -> Iterator[list[_Window]]:
+    buffer = sorted(buffer, key=lambda window: -len(window.inputs))
+    at = 0
+    while at < len(buffer):
+        rows = max(1, batch_tokens // len(buffer[at].inputs))
+        yield buffer[at : at + rows]
+        at += rows
+
+
+@torch.inference_mode()
+def _score(model: Transformer, windows: list[_Window], tallies: dict[str, _Tally]) -> tuple[float, int]:
+    """Runs one batch, longest window first; returns its summed loss in nats and the number of tokens scored."""
+    device = model.embedding.weight.device
+    longest = len(windows[0].inputs)
+    inputs = np.full((len(windows), longest), PADDING, dtype=np.int64)
+    scored = np.zeros((len(windows), longest), dtype=bool)
+    for row, window in enumerate(windows):
+        inputs[row, : len(window.inputs)] = window.inputs
+        scored[row, window.skip : len(window.inputs)] = True
+    targets = torch.from_numpy(np.concatenate([window.targets[window.skip :] for window in windows])).to(device)
+    hidden = model.hidden_states(torch.from_numpy(inputs).to(device))  # (batch, time, width)
+    # Only the scored positions go through the output head, which is most of the work for a large vocabulary.
+    kept = hidden[torch.from_numpy(scored).to(device)]  # (scored, width)
+    losses = token_losses(kept[None], model.output_matrix, targets[None], model.config.logit_softcap)[0]
+    if not bool(torch.isfinite(losses).all()):
+        raise BadInput(
+            "the model's predictions are not numbers (NaN or infinity)",
+            remedy="its weights are damaged or its training diverged: use an earlier checkpoint",
+        )
+    counts = [len(window.inputs) - window.skip for window in windows]
+    sums = [part.sum().item() for part in losses.double().split(counts)]
+    for window, count, nats in zip(windows, counts, sums, strict=True):
+        tally = tallies[window.source]
+        tally.nats += nats
+        tally.tokens += count
+
+    return sum(sums), sum(counts)
