@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from zhixing.tokenization.utf8 import utf8_size
+
 PIECE = 1 << 16
 """The most characters taken or left together, so that one huge document is sampled inside as well."""
 
@@ -53,11 +55,15 @@ class Sample:
         self._pieces = 0
 
     def add(self, text: str) -> None:
-        """Offers one document to the sample."""
+        """Offers one document to the sample.
+
+        Raises:
+            BadInput: UTF-8 cannot spell it.
+        """
         self.documents += 1
         self.characters_seen += len(text)
         for piece in cut(text):
-            size = len(piece.encode("utf-8", errors="surrogatepass"))
+            size = utf8_size(piece)
             self.bytes_seen += size
             self._pieces += 1
             # A heap's smallest comes first, and the largest number is the one to go: hence the minus.

@@ -166,9 +166,10 @@ def to_definition(model: SentencePieceModel) -> Definition:
         raise BadInput("a SentencePiece model that puts spaces behind words (treat_whitespace_as_suffix) is not known")
     if model.byte_fallback:
         spelled = {piece.text for piece in model.pieces if piece.type == BYTE}
-        if len(spelled) != 256 or not all(f"<0x{byte:02X}>" in spelled for byte in range(256)):
+        missing = [name for name in map("<0x{:02X}>".format, range(256)) if name not in spelled]
+        if missing:
             raise BadInput(
-                f"byte fallback needs the 256 byte pieces, and {len(spelled)} are there: the file is corrupt"
+                f"byte fallback needs the 256 byte pieces, but {missing[0]!r} is missing: the file is corrupt"
             )
     unknown = model.special_ids["unk"]
     if not 0 <= unknown < len(model.pieces):

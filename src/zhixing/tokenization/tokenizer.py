@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
@@ -19,6 +19,7 @@ from zhixing.tokenization import definition as definitions
 from zhixing.tokenization.decoding import Decoder, StreamDecoder
 from zhixing.tokenization.definition import ROLES, Definition
 from zhixing.tokenization.readable import readable_piece
+from zhixing.tokenization.utf8 import utf8_size
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -212,8 +213,9 @@ class Tokenizer:
         backend = self._parser if parse_special and self.special_tokens else self._plain
         try:
             return list(backend.encode(text, add_special_tokens=special).ids)
-        except TypeError as error:
-            self._refuse([text], error)
+        except TypeError:
+            utf8_size(text)  # The library takes only what UTF-8 can spell, and does not say which character it was.
+            raise
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the token ids of many texts, on all cores; special tokens are neither added nor read. The fast path.
@@ -224,8 +226,10 @@ class Tokenizer:
         self._check(texts)
         try:
             encodings = self._plain.encode_batch_fast(texts, add_special_tokens=False)
-        except TypeError as error:
-            self._refuse(texts, error)
+        except TypeError:
+            for text in texts:
+                utf8_size(text)
+            raise
         return [encoding.ids for encoding in encodings]
 
     def _check(self, texts: Sequence[str]) -> None:
@@ -240,18 +244,6 @@ class Tokenizer:
                     remedy=f"leave such characters out (it knows {len(self._closed_alphabet)}), "
                     "or train the tokenizer with an unknown token or on text that has them",
                 )
-
-    def _refuse(self, texts: Sequence[str], error: TypeError) -> NoReturn:
-        """The library takes only what UTF-8 can spell; says which character it was."""
-        for text in texts:
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as fault:
-                raise BadInput(
-                    f"the text holds half a character (lone surrogate U+{ord(text[fault.start]):04X} at {fault.start})",
-                    remedy="mend the encoding of the source: text.encode('utf-16', 'surrogatepass').decode('utf-16')",
-                ) from error
-        raise error
 
     def decode(self, tokens: Iterable[int], *, skip_special: bool = False) -> str:
         """Returns the text of token ids; special tokens appear by name unless they are skipped.

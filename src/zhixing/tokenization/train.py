@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import json
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -31,6 +33,7 @@ from zhixing.tokenization.definition import KNOWN_ROLES, Definition
 from zhixing.tokenization.patterns import multilingual_pattern
 from zhixing.tokenization.sample import Sample
 from zhixing.tokenization.tokenizer import Tokenizer
+from zhixing.tokenization.utf8 import utf8_size
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unk|>"
@@ -258,15 +261,31 @@ def _unigram(texts: list[str], request: _Request) -> Definition:
     backend.train_from_iterator(texts, trainer)
     definition = _definition(backend)
     model = definition["model"]
-    # The trainer's alphabet is as large as the text's: a vocabulary smaller than that is not kept to, so cut here,
-    # where the byte pieces can spell what goes. The list is sorted by score behind the unknown token.
-    pieces = model["vocab"][: request.vocab_size - len(request.special) - 256]
-    floor = min((score for _, score in pieces[1:]), default=-1.0)
-    model["vocab"] = pieces + [[f"<0x{byte:02X}>", floor - 10.0] for byte in range(256)]
+    room = request.vocab_size - len(request.special) - 256
+    pieces = _settled(model["vocab"][1:])[: room - 1]
+    floor = min((score for _, score in pieces), default=-1.0)
+    byte_pieces = [[f"<0x{byte:02X}>", floor - 10.0] for byte in range(256)]
+    model["vocab"] = [[UNKNOWN, 0.0], *pieces, *byte_pieces]
+    model["unk_id"] = 0
     model["byte_fallback"] = True
     definition["decoder"] = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
     definition["added_tokens"] = []
     return definition
+
+
+def _settled(pieces: list[list[Any]]) -> list[list[Any]]:
+    """Sorts a learned Unigram vocabulary by score, the same on every run.
+
+    The trainer adds up in the order of a hash table, which changes the last digits: they are rounded off. It also gives
+    characters that must stay but have no probability the lowest score and a little more, in that same order: here they
+    all get the lowest. The vocabulary can be larger than asked for when the text has very many characters; what is cut
+    from the end of this list can still be spelled by bytes.
+    """
+    rounded = [(piece, round(score, 6)) for piece, score in pieces]
+    lowest = min((score for _, score in rounded), default=0.0)
+    loose = lowest + 1e-4 * sum(len(piece) == 1 for piece, _ in rounded)
+    settled = [(piece, lowest if len(piece) == 1 and score <= loose else score) for piece, score in rounded]
+    return [[piece, score] for piece, score in sorted(settled, key=lambda entry: (-entry[1], entry[0]))]
 
 
 def _wordpiece(texts: list[str], request: _Request) -> Definition:
@@ -280,10 +299,27 @@ def _wordpiece(texts: list[str], request: _Request) -> Definition:
         vocab_size=request.vocab_size - len(request.special),
         min_frequency=request.min_frequency,
         show_progress=False,
-        special_tokens=["[UNK]"],
+        # The library numbers continuations in the order of a hash table, and the numbers decide between equal merges:
+        # naming them first is what makes the result the same on every run. (`_finish` takes the list off again.)
+        special_tokens=["[UNK]", *(f"##{character}" for character in _inner_characters(texts))],
     )
     backend.train_from_iterator(texts, trainer)
     return _definition(backend)
+
+
+def _inner_characters(texts: Iterable[str]) -> list[str]:
+    """Returns the characters that stand inside words by BERT's rules, sorted."""
+    pairs: set[tuple[str, str]] = set()
+    for text in texts:
+        pairs.update(pairwise(text))
+
+    def joins(character: str) -> bool:
+        category = unicodedata.category(character)
+        signs = category[0] in "PZC" or (character.isascii() and not character.isalnum())
+        return not signs and not unicodedata.name(character, "").startswith("CJK ")
+
+    inside = {character for pair in pairs for character in pair if joins(character)}
+    return sorted({after for before, after in pairs if before in inside and after in inside})
 
 
 LEARNERS: dict[str, Callable[[list[str], _Request], Definition]] = {
@@ -340,7 +376,7 @@ def _count_characters(texts: Iterable[str]) -> tuple[Counter[str], int, int]:
         for text in texts:
             counts.update(text)
             documents += 1
-            added = len(text.encode("utf-8", errors="surrogatepass"))
+            added = utf8_size(text)
             size += added
             bar.advance(added, human_bytes(size))
     return counts, documents, size
