@@ -6,7 +6,9 @@ becomes a folder (`checkpoints.references`), and the training state of a run (`t
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +40,12 @@ class ModelFolder:
     generation: dict[str, Any]
 
 
-def read_weights(path: Path) -> Weights:
+def read_tensors(path: Path) -> Weights:
     """Reads every tensor of a safetensors file, after the library has checked offsets and sizes against the file.
 
     Raises:
         MissingResource: The file is not there.
-        BadInput: It is truncated, corrupt, or holds a number type that models do not use.
+        BadInput: It is truncated or corrupt.
     """
     if not path.exists():
         raise MissingResource("no such file", where=str(path))
@@ -56,6 +58,23 @@ def read_weights(path: Path) -> Weights:
         ) from error
     except OSError as error:
         raise os_fault(error, path, "reading weights") from error
+    return weights
+
+
+def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file; a full disk or a missing permission becomes one clear message."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(whole, path, metadata=metadata)
+    except SafetensorError as error:  # the library wraps the system's error in its own
+        if shutil.disk_usage(path.parent).free < sum(tensor.nbytes for tensor in whole.values()):
+            raise os_fault(OSError(errno.ENOSPC, "disk full"), path, "writing weights") from error
+        raise MissingResource(f"cannot write weights ({error})", where=str(path)) from error
+
+
+def read_weights(path: Path) -> Weights:
+    """Reads a model's safetensors file; besides what `read_tensors` refuses, number types that models do not use."""
+    weights = read_tensors(path)
     for name, tensor in weights.items():
         if tensor.dtype not in DTYPES:
             raise BadInput(f"the tensor {name!r} has the unsupported type {tensor.dtype}", where=str(path))
@@ -182,11 +201,10 @@ def save_folder(
     layout = family_named(family)
     values = layout.config_to(model.config)
     state = weights if weights is not None else dict(model.named_parameters())
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     ends = tokenizer.end_of_text_id if tokenizer else None
     for key, value in (("bos_token_id", ends), ("eos_token_id", ends), ("pad_token_id", ends)):
         values[key] = value
-    values["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    values["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
     generation = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "eos_token_id": ends, "pad_token_id": ends}
     generation = {key: value for key, value in generation.items() if value is not None}
     with atomic_folder(folder) as temporary:
@@ -196,4 +214,5 @@ def save_folder(
             tokenizer.save(temporary)
         if card:
             (temporary / "README.md").write_text(card, encoding="utf-8")
-        save_file(layout.weights_to(tensors), temporary / "model.safetensors", metadata={"format": "pt"})
+        tensors = {name: tensor.detach() for name, tensor in state.items()}
+        write_tensors(temporary / "model.safetensors", layout.weights_to(tensors), {"format": "pt"})

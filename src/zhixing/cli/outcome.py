@@ -1,0 +1,61 @@
+"""How the training commands show what came out."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+from zhixing.core.progress import human_count
+
+if TYPE_CHECKING:
+    from zhixing.workflows.pretrain import Outcome
+
+
+def print_outcome(outcome: Outcome, as_json: bool) -> None:
+    """Prints the held-out figures beside the yardsticks, some writing, and where everything is."""
+    from zhixing.workflows.prepare import relative
+
+    folder, score = relative(outcome.folder), outcome.score
+    if as_json:
+        values = {
+            "run": folder,
+            "model": f"{folder}/model",
+            "report": f"{folder}/report.html",
+            "evaluation": score.to_json(),
+            "yardsticks": [yardstick.to_json() for yardstick in outcome.yardsticks],
+            "proof": vars(outcome.proof) if outcome.proof else None,
+        }
+        print(json.dumps(values, ensure_ascii=False))
+        return
+    print("\nHeld-out text, bits per byte (lower is better):")
+    bars = [(f"{yardstick.name}", yardstick.bits_per_byte) for yardstick in outcome.yardsticks]
+    bars.append(("this model", score.bits_per_byte))
+    longest = max(value for _, value in bars)
+    for name, value in sorted(bars, key=lambda bar: -bar[1]):
+        print(f"  {name:<11} {value:7.4f}  {'█' * max(1, round(32 * value / longest))}")
+    perplexity = f"{score.perplexity:.2f}" if math.isfinite(score.perplexity) else "not finite"
+    print(
+        f"  perplexity {perplexity} per token with this tokenizer;"
+        f" {human_count(score.tokens)} tokens, window {score.window}, stride {score.stride}"
+    )
+    for note in score.notes:
+        print(f"  {note}")
+    for sample in outcome.samples[:2]:
+        print(f"\n--- it writes, after {sample['prompt'][-60:]!r} ---\n{sample['text'][:400].rstrip()}")
+    print(f"\nModel:  {folder}/model\nReport: {folder}/report.html")
+
+
+def print_next_commands(outcome: Outcome) -> None:
+    """Prints commands to go on with, each of which works as printed."""
+    import shlex
+
+    from zhixing.workflows.prepare import relative
+
+    folder = shlex.quote(relative(outcome.folder))
+    prompt = shlex.quote(outcome.samples[0]["prompt"].strip().splitlines()[-1][:40] if outcome.samples else "The")
+    print("\nNext:")
+    print(f"  zhixing generate {folder}/model {prompt} --max-tokens 200")
+    print(f"  zhixing eval {folder}/model README.md" if False else f"  zhixing tokenizer show {folder}/model")
+    print(f"  zhixing report {folder}")
+    print("  zhixing runs")

@@ -1,0 +1,199 @@
+"""The training loop: batches in, steps out, with measuring, saving and stopping around them.
+
+One `Trainer` is one model in training. `step` does exactly one optimizer step and depends on nothing but the state that
+`capture` returns, which is why a resumed run repeats an uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zhixing.core.recipe import Recipe
+from zhixing.data.batches import PackedSampler
+from zhixing.models.transformer import Transformer
+from zhixing.training.objectives import TensorBatch, objective_named
+from zhixing.training.optimizers import MuonAdamW, clip_gradients
+from zhixing.training.schedules import learning_rate_share
+from zhixing.training.state import TrainingState, capture_generators, restore_generators
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MEAN_DECAY = 0.98
+"""Of the running mean that spikes are measured against: about the last 50 steps."""
+
+MEAN_AFTER = 20
+"""Steps before the running mean is trusted."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step did.
+
+    Attributes:
+        step: Steps done, this one included.
+        loss: Mean loss over the step's targets, in nats.
+        gradient_norm: Joint norm of the gradients before clipping.
+        tokens: Targets of the step.
+        share: Share of the peak learning rate.
+        problem: Why the step was not applied (not-a-number, a spike), or None.
+    """
+
+    step: int
+    loss: float
+    gradient_norm: float
+    tokens: int
+    share: float
+    problem: str | None = None
+
+
+class Trainer:
+    """A model in training.
+
+    Args:
+        model: The network, initialised, on its device.
+        sampler: Where batches come from.
+        recipe: A resolved recipe.
+    """
+
+    def __init__(self, model: Transformer, sampler: PackedSampler, recipe: Recipe) -> None:
+        assert recipe.train.steps is not None
+        self.model, self.sampler, self.recipe = model, sampler, recipe
+        self.device = torch.device(recipe.train.device)
+        self.objective = objective_named(recipe.train.objective)
+        self.optimizer = MuonAdamW(model.named_parameters(), recipe.optimizer)
+        self.steps: int = recipe.train.steps
+        self.done = 0
+        self.tokens = 0
+        self.loss_mean = 0.0  # exponential, bias-corrected where it is read
+        decay = recipe.train.average_decay
+        self.average: dict[str, Tensor] = {}
+        if decay is not None:
+            self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+        dtype = DTYPES[recipe.train.precision]
+        self._autocast_dtype = None if dtype == torch.float32 else dtype
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        model.checkpoint_activations = recipe.train.checkpoint_activations
+        self._loss_sum = self.objective.loss_sum
+        if recipe.train.compile:
+            self._loss_sum = torch.compile(self.objective.loss_sum, dynamic=False)
+        model.train()
+
+    def autocast(self) -> Any:
+        """Returns the context in which forward passes run."""
+        if self._autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self._autocast_dtype)
+
+    def step(self) -> StepResult:
+        """Does one optimizer step: forward and backward over all micro-batches, clip, update, average."""
+        train = self.recipe.train
+        batches = [TensorBatch.of(self.sampler.next(), self.device) for _ in range(train.accumulate)]
+        # The divisor is the number of targets in the whole step: micro-batches with few targets must not count more.
+        count = max(1, sum(batch.target_count for batch in batches))
+        loss = 0.0
+        for batch in batches:
+            with self.autocast():
+                part = self._loss_sum(self.model, batch) / count
+            self.scaler.scale(part).backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
+        self._unscale()
+        norm = clip_gradients(self.model.parameters(), train.clip)
+        share = learning_rate_share(self.done, self.steps, self.recipe.schedule)
+        problem = self._problem(loss, norm)
+        if problem is None:
+            if math.isfinite(norm):
+                self.optimizer.step(share)
+            self._rescale(norm)
+            self._update_average()
+            self.done += 1
+            self.tokens += count
+            self.loss_mean = MEAN_DECAY * self.loss_mean + (1 - MEAN_DECAY) * loss
+        self.optimizer.zero_grad()
+        return StepResult(self.done if problem is None else self.done + 1, loss, norm, count, share, problem)
+
+    def _unscale(self) -> None:
+        if self.scaler.is_enabled():
+            scale = float(self.scaler.get_scale())
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale)
+
+    def _rescale(self, norm: float) -> None:
+        """Halves the loss scale after an overflow, doubles it after 2,000 good steps, as GradScaler does."""
+        if self.scaler.is_enabled():
+            scale = float(self.scaler.get_scale())
+            self.scaler.update(scale / 2 if not math.isfinite(norm) else scale * (2 if self.done % 2000 == 1999 else 1))
+
+    def _problem(self, loss: float, norm: float) -> str | None:
+        if not math.isfinite(loss):
+            return f"the loss became {loss}"
+        if not math.isfinite(norm) and not self.scaler.is_enabled():  # float16 skips such a step and lowers its scale
+            return f"the gradient's norm became {norm}"
+        if self.done >= MEAN_AFTER:
+            mean = self.loss_mean / (1 - MEAN_DECAY**self.done)
+            if loss > self.recipe.train.spike * mean:
+                return f"the loss jumped to {loss:.3f}, over {self.recipe.train.spike:g} times its mean of {mean:.3f}"
+        return None
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = self.recipe.train.average_decay
+        if decay is not None:
+            # A young average follows closely, so that the random start does not linger in it.
+            weight = 1 - min(decay, (self.done + 1) / (self.done + 10))
+            parameters = [parameter.detach() for _, parameter in self.model.named_parameters()]
+            torch._foreach_lerp_(list(self.average.values()), parameters, weight)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Puts the averaged weights into the model for the time of the block, where an average is kept."""
+        if not self.average:
+            yield
+            return
+        own = {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
+        self._set_weights(self.average)
+        try:
+            yield
+        finally:
+            self._set_weights(own)
+
+    @torch.no_grad()
+    def _set_weights(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(weights[name])
+
+    def capture(self) -> TrainingState:
+        """Returns everything that the next step depends on (not copied: save it before stepping on)."""
+        values = {
+            "tokens": self.tokens,
+            "loss_mean": self.loss_mean,
+            "sampler": self.sampler.state_dict(),
+            "scale": float(self.scaler.get_scale()) if self.scaler.is_enabled() else None,
+        }
+        return TrainingState(
+            step=self.done,
+            weights={name: parameter.detach() for name, parameter in self.model.named_parameters()},
+            optimizer=self.optimizer.state(),
+            average=self.average,
+            generators=capture_generators(),
+            values=values,
+        )
+
+    def restore(self, state: TrainingState) -> None:
+        """Goes back to a captured state."""
+        self._set_weights(state.weights)
+        self.optimizer.load_state(state.optimizer)
+        for name, tensor in self.average.items():
+            tensor.copy_(state.average[name])
+        restore_generators(state.generators)
+        self.sampler.load_state_dict(state.values["sampler"])
+        self.done, self.tokens = state.step, int(state.values["tokens"])
+        self.loss_mean = float(state.values["loss_mean"])
+        if state.values["scale"] is not None:
+            self.scaler.update(float(state.values["scale"]))

@@ -1,0 +1,140 @@
+"""Optimizers: Muon for the matrices of the blocks, AdamW for everything else, under one roof with a plain state.
+
+Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest semi-orthogonal matrix, found with a few
+Newton-Schulz iterations. Here they run in float32 (bfloat16 products are slow on most CPUs), all matrices of one shape
+in one batch. What is not here: learning-rate schedules, clipping, gradient accumulation.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from zhixing.core.recipe import OptimizerRecipe
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration, chosen by Jordan et al. for a steep slope at zero."""
+
+
+def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
+    """Approximates the nearest semi-orthogonal matrix, U V^T of the singular value decomposition, for each matrix.
+
+    Args:
+        matrices: (n, rows, columns), float32.
+        steps: Newton-Schulz iterations; singular values end between about 0.7 and 1.2 after five.
+
+    Returns:
+        A tensor of the same shape.
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.transpose(1, 2) if tall else matrices
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)  # Frobenius norm bounds the largest singular value
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(steps):
+        gram = torch.bmm(x, x.transpose(1, 2))  # (n, short, short)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.transpose(1, 2) if tall else x
+
+
+class MuonAdamW:
+    """Muon on the block matrices and AdamW (Loshchilov & Hutter 2019) on the rest, or AdamW on all.
+
+    Args:
+        parameters: (name, parameter) pairs; those without a gradient are left out.
+        recipe: Rates and decays; all learning rates must be resolved.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], recipe: OptimizerRecipe) -> None:
+        self.recipe = recipe
+        self.named = {name: parameter for name, parameter in parameters if parameter.requires_grad}
+        shapes: dict[tuple[int, int], list[str]] = defaultdict(list)
+        plain: list[str] = []
+        for name, parameter in self.named.items():
+            if recipe.name == "muon" and name.startswith("blocks.") and parameter.dim() == 2:
+                shapes[(parameter.shape[0], parameter.shape[1])].append(name)
+            else:
+                plain.append(name)
+        self.matrix_groups = list(shapes.values())
+        self.momentum = [torch.zeros(len(g), *self.named[g[0]].shape) for g in self.matrix_groups]
+        self.momentum = [m.to(self.named[g[0]].device) for m, g in zip(self.momentum, self.matrix_groups, strict=True)]
+        self.adamw = self._adamw(plain) if plain else None
+
+    def _adamw(self, names: list[str]) -> torch.optim.AdamW:
+        recipe = self.recipe
+        rates = {name: recipe.learning_rate for name in names}
+        if "head.weight" in rates and recipe.head_learning_rate is not None:
+            rates["head.weight"] = recipe.head_learning_rate
+        groups = []
+        for name in names:
+            parameter, rate = self.named[name], rates[name]
+            # Norm scales and biases are not decayed: shrinking them does not regularise the map (Devlin et al. 2019).
+            decay = recipe.weight_decay if parameter.dim() >= 2 else 0.0
+            groups.append({"params": [parameter], "lr": rate, "peak": rate, "weight_decay": decay})
+        return torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True)
+
+    @torch.no_grad()
+    def step(self, share: float) -> None:
+        """Applies the gradients at `share` of the peak learning rates."""
+        if self.adamw is not None:
+            for group in self.adamw.param_groups:
+                group["lr"] = group["peak"] * share
+            self.adamw.step()
+        for names, momentum in zip(self.matrix_groups, self.momentum, strict=True):
+            self._muon(names, momentum, share)
+
+    def _muon(self, names: list[str], momentum: Tensor, share: float) -> None:
+        recipe = self.recipe
+        assert recipe.matrix_learning_rate is not None
+        parameters = [self.named[name] for name in names]
+        gradients = torch.stack([p.grad.float() for p in parameters if p.grad is not None])  # (n, rows, columns)
+        momentum.lerp_(gradients, 1 - recipe.momentum)
+        update = orthogonalise(gradients.lerp_(momentum, recipe.momentum), recipe.newton_schulz_steps)  # Nesterov
+        rows, columns = momentum.shape[1:]
+        rate = recipe.matrix_learning_rate * share
+        if recipe.matrix_weight_decay:
+            torch._foreach_mul_(parameters, 1 - rate * recipe.matrix_weight_decay)
+        # sqrt(rows / columns) keeps the change of a tall map's output as large as a square one's.
+        torch._foreach_add_(parameters, list(update.unbind()), alpha=-rate * max(1.0, rows / columns) ** 0.5)
+
+    def zero_grad(self) -> None:
+        """Drops all gradients."""
+        for parameter in self.named.values():
+            parameter.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns every tensor that the next step depends on, by name."""
+        tensors: dict[str, Tensor] = {}
+        for names, momentum in zip(self.matrix_groups, self.momentum, strict=True):
+            tensors |= {f"momentum.{name}": row for name, row in zip(names, momentum.unbind(), strict=True)}
+        if self.adamw is not None:
+            for name, parameter in self.named.items():
+                for key, value in self.adamw.state.get(parameter, {}).items():
+                    tensors[f"{key}.{name}"] = value
+        return tensors
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Restores what `state` returned."""
+        for names, momentum in zip(self.matrix_groups, self.momentum, strict=True):
+            for name, row in zip(names, momentum.unbind(), strict=True):
+                row.copy_(tensors[f"momentum.{name}"])
+        if self.adamw is None:
+            return
+        for name, parameter in self.named.items():
+            if f"exp_avg.{name}" in tensors:
+                keys = ("step", "exp_avg", "exp_avg_sq")
+                device = parameter.device
+                self.adamw.state[parameter] = {key: tensors[f"{key}.{name}"].clone().to(device) for key in keys}
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> float:
+    """Scales all gradients so that their joint norm is at most `largest`; returns the norm before."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch._foreach_norm(gradients)
+    norm = torch.linalg.vector_norm(torch.stack(list(norms)))
+    if largest is not None and norm > largest:
+        torch._foreach_mul_(gradients, largest / (norm + 1e-6))
+    return float(norm)

@@ -1,0 +1,106 @@
+"""Completes a recipe: what follows from `model.depth`, the machine and the data is filled in, and only what was null.
+
+The result is what the run folder keeps, so a resumed run derives nothing again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zhixing.core.device import choose_device, choose_precision
+from zhixing.core.errors import BadInput
+from zhixing.core.recipe import ModelRecipe, Recipe
+from zhixing.families import family_named
+from zhixing.models import ops
+from zhixing.models.config import TransformerConfig
+
+WIDTH_PER_LAYER = 64
+BATCH_TOKENS = 4096
+"""Tokens in a default micro-batch."""
+
+BASE_WIDTH = 256
+"""The width at which the default AdamW rates were tuned; they scale by (BASE_WIDTH / width)^0.5."""
+
+
+def model_config(recipe: ModelRecipe, vocab_size: int) -> TransformerConfig:
+    """Builds the network's configuration from the recipe's model section and the vocabulary's size.
+
+    Raises:
+        BadInput: The fields contradict one another or the family.
+    """
+    fixed: dict[str, Any] = dict(family_named(recipe.family).fixed)
+    width = recipe.width or WIDTH_PER_LAYER * recipe.depth
+    head_dim = recipe.head_dim or (width // recipe.heads if recipe.heads else min(width, 64 if width >= 256 else 32))
+    heads = recipe.heads or max(1, width // head_dim)
+    if recipe.heads and not recipe.head_dim and width % recipe.heads:
+        raise BadInput(
+            f"model.width ({width}) is not a multiple of model.heads ({recipe.heads})",
+            where="model",
+            remedy="choose heads that divide the width, or set model.head_dim",
+        )
+    gated = bool(fixed.get("gated", False))
+    mlp_width = recipe.mlp_width or (-(-8 * width // 3 // 64) * 64 if gated else 4 * width)
+    optional: dict[str, Any] = {"rope_theta": recipe.rope_theta}
+    if "logit_softcap" not in fixed:
+        optional["logit_softcap"] = recipe.logit_softcap or 15.0
+    if recipe.family == "gpt2":
+        optional["activation"] = "gelu_tanh"
+        optional["norm_eps"] = 1e-5
+    return TransformerConfig(
+        vocab_size=vocab_size, width=width, layers=recipe.depth, heads=heads, kv_heads=recipe.kv_heads or heads,
+        head_dim=head_dim, mlp_width=mlp_width, context=recipe.context,
+        tied=recipe.tied if recipe.tied is not None else recipe.family == "gpt2",
+        dropout=recipe.dropout, attention_dropout=recipe.attention_dropout,
+        init_std=recipe.init_std, zero_init_outputs=recipe.zero_init_outputs,
+        **fixed, **{key: value for key, value in optional.items() if value is not None},
+    )  # fmt: skip
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """Returns a copy of the recipe with everything filled in that does not depend on the data.
+
+    Steps stay open when the run is given in tokens or minutes of a model that must be measured first.
+    """
+    done = recipe.model_copy(deep=True)
+    model, train, optimizer = done.model, done.train, done.optimizer
+    config = model_config(model, vocab_size=max(2, done.tokenizer.vocab_size))
+    model.width, model.heads, model.kv_heads = config.width, config.heads, config.kv_heads
+    model.head_dim, model.mlp_width, model.tied = config.head_dim, config.mlp_width, config.tied
+    model.rope_theta, model.logit_softcap = config.rope_theta, config.logit_softcap
+    train.block = train.block or model.context
+    if train.block > model.context:
+        raise BadInput(
+            f"train.block ({train.block}) is longer than model.context ({model.context})",
+            remedy="lower the one or raise the other",
+        )
+    train.batch_size = train.batch_size or max(1, BATCH_TOKENS // train.block)
+    narrow = (BASE_WIDTH / config.width) ** 0.5
+    if optimizer.name == "muon":
+        optimizer.matrix_learning_rate = optimizer.matrix_learning_rate or 0.02
+        optimizer.learning_rate = optimizer.learning_rate or 0.01 * narrow
+        optimizer.head_learning_rate = optimizer.head_learning_rate or 0.004 * narrow
+    else:
+        optimizer.learning_rate = optimizer.learning_rate or 1e-3 * narrow
+    device = choose_device(train.device)
+    train.device = str(device)
+    train.precision = choose_precision(train.precision, device)
+    if train.matmul == "auto":
+        train.matmul = ops.select_matmul() if device.type == "cpu" else "torch"
+    given = [name for name in ("steps", "tokens", "minutes") if getattr(train, name) is not None]
+    if len(given) > 1:
+        raise BadInput(f"train.{given[0]} and train.{given[1]} both say how long to train", remedy="give one of them")
+    if not given:
+        train.steps = 1000
+    if train.tokens is not None:
+        train.steps = max(1, train.tokens // (train.batch_size * train.accumulate * train.block))
+    if train.steps is not None:
+        fill_intervals(done)
+    return done
+
+
+def fill_intervals(recipe: Recipe) -> None:
+    """Derives how often to validate and save from the number of steps."""
+    train = recipe.train
+    assert train.steps is not None
+    train.validate_every = train.validate_every or max(1, train.steps // 10)
+    train.save_every = train.save_every or train.validate_every

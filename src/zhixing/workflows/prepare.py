@@ -1,0 +1,192 @@
+"""From a recipe to everything that training needs: tokenizer, token shards, network, trainer.
+
+Each part is kept in the run folder when it is done and taken from there the next time, so that an interrupted run goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zhixing.core.device import processor_name, tune_allocator, usable_threads
+from zhixing.core.errors import BadInput
+from zhixing.core.progress import human_bytes, human_count, progress_bar
+from zhixing.core.recipe import Recipe
+from zhixing.data.batches import PackedSampler
+from zhixing.data.build import ShardOptions, build_shards
+from zhixing.data.problems import Problems
+from zhixing.data.readers import read_documents
+from zhixing.data.shards import ShardSet, TokenStore
+from zhixing.data.sources import find_sources
+from zhixing.data.split import document_hash, held_out
+from zhixing.models import ops
+from zhixing.models.transformer import Transformer
+from zhixing.tokenization.tokenizer import Tokenizer
+from zhixing.tokenization.train import train_tokenizer
+from zhixing.training.loop import Trainer
+from zhixing.training.resolve import fill_intervals, model_config
+from zhixing.training.run import Run
+from zhixing.workflows.console import say
+
+CALIBRATION_SECONDS = 4.0
+"""Time spent on measuring a step when a run is given in minutes."""
+
+CALIBRATION_SHARE = 0.94
+"""Share of the time that is planned for steps; the rest is for validation and saving."""
+
+
+def prepare_tokenizer(run: Run) -> Tokenizer:
+    """Loads the run's tokenizer, or trains it (or copies the one that the recipe names) into the run folder."""
+    folder, recipe = run.folder / "tokenizer", run.recipe.tokenizer
+    if folder.exists():
+        return Tokenizer.load(folder)
+    if recipe.path is not None:
+        tokenizer = Tokenizer.load(recipe.path)
+        facts: dict[str, Any] = {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "from": recipe.path}
+    else:
+        trained = train_tokenizer(
+            _training_texts(run.recipe), recipe.kind, recipe.vocab_size,
+            special_tokens=recipe.special_tokens, max_bytes=recipe.sample_bytes,
+        )  # fmt: skip
+        tokenizer, facts = trained.tokenizer, dataclasses.asdict(trained.facts)
+        used, seen = facts["bytes_used"], facts["bytes_seen"]
+        part = "all of it" if used >= seen else f"an even sample of {human_bytes(used)}"
+        say(f"Tokenizer: {facts['kind']}, {tokenizer.vocab_size} tokens, from {human_bytes(seen)} of text ({part})")
+    part_folder = run.folder / ".tokenizer.part"
+    shutil.rmtree(part_folder, ignore_errors=True)
+    part_folder.mkdir()
+    tokenizer.save(part_folder)
+    part_folder.rename(folder)
+    run.add_facts(tokenizer={**facts, "fingerprint": tokenizer.fingerprint})
+    return Tokenizer.load(folder)
+
+
+def _training_texts(recipe: Recipe) -> Iterator[str]:
+    """Yields the texts that a tokenizer may learn from: held-out documents are left out.
+
+    A character vocabulary is the exception: it must be able to spell the held-out text as well.
+    """
+    data = recipe.data
+    leave_out = data.split == "document" and recipe.tokenizer.kind != "character"
+    for document in read_documents(find_sources(data.paths, Problems()), Problems(), field=data.field):
+        key = document_hash(document.text.encode("utf-8"))
+        if not (leave_out and held_out(key, data.validation_fraction, data.seed)):
+            yield document.text
+
+
+def prepare_shards(run: Run, tokenizer: Tokenizer) -> ShardSet:
+    """Opens the run's token shards, or builds them."""
+    data = run.recipe.data
+    options = ShardOptions(
+        validation_fraction=data.validation_fraction, split=data.split, separator=data.separator,
+        field=data.field, seed=data.seed,
+    )  # fmt: skip
+    shards = build_shards(data.paths, tokenizer, run.folder / "shards", options)
+    facts, train, validation = shards.facts, shards.facts.train, shards.facts.validation
+    say(
+        f"Data: {human_count(train.documents)} documents, {human_bytes(train.bytes)}, {human_count(train.tokens)} tokens"
+        f" to train on; {human_count(validation.documents)} documents, {human_bytes(validation.bytes)} held out"
+    )
+    for line in [*facts.notes, *facts.problems.summary()]:
+        say(f"  {line}")
+    run.add_facts(data={**facts.to_json(), "paths": data.paths})
+    return shards
+
+
+def check_unchanged(run: Run, shards: ShardSet) -> None:
+    """Refuses to resume on other data than the run began with.
+
+    Raises:
+        BadInput: The text has changed since.
+    """
+    before = run.state().get("data_hash")
+    if before is not None and before != shards.facts.data_hash:
+        raise BadInput(
+            "the text has changed since this run began, so it cannot go on as the same run",
+            where=str(run.folder),
+            remedy="put the old text back, or start a new run",
+        )
+    run.set_state(run.state().get("state", "preparing"), data_hash=shards.facts.data_hash)
+
+
+def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
+    """Makes the network with fresh weights, and its trainer."""
+    recipe = run.recipe
+    train = recipe.train
+    tune_allocator()
+    torch.manual_seed(train.seed)
+    ops.set_matmul("onednn" if train.matmul == "onednn" else "torch")
+    config = model_config(recipe.model, tokenizer.vocab_size)
+    model = Transformer(config)
+    model.initialise(torch.Generator().manual_seed(train.seed))
+    model.to(torch.device(train.device))
+    if train.steps is None:
+        assert train.minutes is not None
+        seconds = measure_step(model, sampler_for(recipe, shards.train), recipe)
+        train.steps = max(1, int(train.minutes * 60 * CALIBRATION_SHARE / seconds))
+        fill_intervals(recipe)
+        run.save_recipe()
+        say(f"One step takes {1000 * seconds:.0f} ms: {train.steps} steps fit into {train.minutes:g} minutes")
+    run.add_facts(
+        model={
+            "family": recipe.model.family, "parameters": config.parameter_count(),
+            **dataclasses.asdict(config),
+        },
+        machine={
+            "processor": processor_name(), "processors": usable_threads(), "threads": torch.get_num_threads(),
+            "torch": torch.__version__, "device": train.device, "precision": train.precision, "matmul": train.matmul,
+        },
+    )  # fmt: skip
+    return Trainer(model, sampler_for(recipe, shards.train), recipe)
+
+
+def sampler_for(recipe: Recipe, store: TokenStore) -> PackedSampler:
+    """Returns a fresh sampler over the training tokens."""
+    train = recipe.train
+    assert train.block is not None
+    assert train.batch_size is not None
+    within = recipe.data.within_documents
+    return PackedSampler(store, train.block, train.batch_size, train.seed, recipe.data.order, within_documents=within)
+
+
+def measure_step(model: Transformer, sampler: PackedSampler, recipe: Recipe) -> float:
+    """Returns the seconds of one optimizer step, measured on a copy that is thrown away."""
+    trial_recipe = recipe.model_copy(deep=True)
+    trial_recipe.train.steps = 1_000_000
+    state = torch.get_rng_state()
+    trainer = Trainer(copy.deepcopy(model), sampler, trial_recipe)
+    times: list[float] = []
+    with progress_bar("Measuring a step") as bar:
+        begun = time.perf_counter()
+        while len(times) < 4 or time.perf_counter() - begun < CALIBRATION_SECONDS:
+            start = time.perf_counter()
+            trainer.step()
+            times.append(time.perf_counter() - start)
+            bar.advance(1)
+    torch.set_rng_state(state)
+    settled = sorted(times[1:])
+    return settled[len(settled) // 2]
+
+
+def load_weights_into(run: Run, model: Transformer, step: int) -> None:
+    """Puts the weights of a checkpoint into the model: the average where one is kept, else the weights themselves."""
+    from zhixing.training.state import load_checkpoint
+
+    state = load_checkpoint(run.checkpoints, step)
+    model.load_state_dict(state.average or state.weights)
+
+
+def relative(path: Path) -> str:
+    """Returns a path as a user would type it from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,205 @@
+"""One run from beginning to end: prepare, train, write the model folder, measure it, let it write, report.
+
+Every phase leaves its result in the run folder, so that `resume_run` only has to do what is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zhixing.checkpoints.folder import load_folder, save_folder
+from zhixing.core.device import peak_memory_bytes
+from zhixing.core.errors import BadInput, Interrupted
+from zhixing.core.progress import human_count, human_time
+from zhixing.core.recipe import Recipe
+from zhixing.data.shards import ShardSet, TokenStore
+from zhixing.evaluation.language_modelling import LanguageModelScore, TokenDocument, evaluate_tokens
+from zhixing.evaluation.report import write_report
+from zhixing.evaluation.yardsticks import Yardstick, unigram_yardstick, xz_yardstick
+from zhixing.models import ops
+from zhixing.tokenization.tokenizer import Tokenizer
+from zhixing.training.fit import Fit
+from zhixing.training.prove import Proof, copy_state, prove
+from zhixing.training.resolve import resolve
+from zhixing.training.run import Run
+from zhixing.training.validation import Validation
+from zhixing.workflows.card import model_card
+from zhixing.workflows.console import say
+from zhixing.workflows.prepare import (
+    build_trainer,
+    check_unchanged,
+    load_weights_into,
+    prepare_shards,
+    prepare_tokenizer,
+    relative,
+)
+from zhixing.workflows.samples import write_samples
+
+YARDSTICK_TOKENS = 50_000_000
+"""Training tokens that the unigram yardstick counts at most."""
+
+YARDSTICK_BYTES = 20_000_000
+"""Held-out text that xz compresses at most."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        folder: The run folder.
+        score: The final measurement on the held-out text.
+        yardsticks: Plain figures to hold it against.
+        proof: What `--prove` compared, or None.
+    """
+
+    folder: Path
+    score: LanguageModelScore
+    yardsticks: list[Yardstick]
+    proof: Proof | None = None
+
+
+def start_run(recipe: Recipe, folder: Path) -> Outcome:
+    """Runs a recipe in a new folder.
+
+    Raises:
+        BadInput: The recipe contradicts itself, the data cannot be used, the folder is taken.
+        MissingResource: Text, disk space or a permission is missing.
+        Interrupted: Ctrl-C; what was done is kept.
+    """
+    if not recipe.data.paths:
+        raise BadInput("no text to train on", where="data.paths", remedy="name files, folders or globs in data.paths")
+    run = Run.create(folder, resolve(recipe))
+    return _carry_on(run, prove_first=False)
+
+
+def resume_run(folder: Path, *, prove_first: bool = False) -> Outcome:
+    """Goes on with a run where it stopped, in whichever phase that was.
+
+    Args:
+        folder: The run folder.
+        prove_first: Replay the last steps before going on, and compare every bit.
+    """
+    run = Run.open(folder)
+    return _carry_on(run, prove_first=prove_first)
+
+
+def _carry_on(run: Run, *, prove_first: bool) -> Outcome:
+    try:
+        return _phases(run, prove_first)
+    except KeyboardInterrupt:
+        run.set_state("interrupted")
+        raise Interrupted("stopped", remedy=f"go on: zhixing resume {relative(run.folder)}") from None
+    except Interrupted:
+        write_report(run.folder)
+        raise
+    finally:
+        run.close()
+
+
+def _phases(run: Run, prove_first: bool) -> Outcome:
+    begun = time.monotonic()
+    tokenizer = prepare_tokenizer(run)
+    shards = prepare_shards(run, tokenizer)
+    check_unchanged(run, shards)
+    trainer = build_trainer(run, tokenizer, shards)
+    recipe = run.recipe
+    train = recipe.train
+    assert train.block is not None
+    peak = ops.matmul_peak() if train.device == "cpu" else 0.0
+    run.add_facts(machine={**run.facts()["machine"], "matmul_gflops": round(peak, 1)})
+    validation = Validation(shards.validation, train.block, train.validation_tokens, recipe.data.within_documents)
+    fit = Fit(run, trainer, validation, peak)
+    proof = None
+    if prove_first:
+        proof = prove(run, trainer, copy_state(trainer.capture()))
+        say(
+            f"Proved: steps {proof.start + 1} to {proof.end} repeated; {proof.losses} losses and {proof.tensors} tensors"
+            " agree bit for bit"
+        )
+    step = fit.resume()
+    config = trainer.model.config
+    say(
+        f"Model: {recipe.model.family}, {human_count(config.parameter_count())} parameters ({config.layers} layers,"
+        f" {config.width} wide, {config.heads} heads), context {config.context}"
+        + (f"; from step {step} of {trainer.steps}" if step else f"; {trainer.steps} steps")
+    )
+    trained = time.monotonic()
+    fit.go()
+    if fit.repeated:
+        say(f"{fit.repeated} steps repeated after the interruption, with bit-identical losses")
+    if trainer.done > step:
+        say(f"Trained in {human_time(time.monotonic() - trained)}")
+    best = int(run.state()["best"]["step"])
+    load_weights_into(run, trainer.model, best)
+    outcome = _finish(run, trainer.model, tokenizer, shards, proof)
+    run.set_state("finished", step=trainer.done, peak_memory=peak_memory_bytes(), total_seconds=time.monotonic() - begun)
+    write_report(run.folder)
+    return outcome
+
+
+def _finish(run: Run, model: Any, tokenizer: Tokenizer, shards: ShardSet, proof: Proof | None) -> Outcome:
+    """Measures the finished model, lets it write, and writes the model folder."""
+    recipe = run.recipe
+    block = recipe.train.block
+    assert block is not None
+    with torch.inference_mode():
+        start = shards.facts.separator_id
+        documents = held_out_documents(shards.validation, start, recipe.train.validation_tokens, recipe.data.split)
+        score, _ = evaluate_tokens(model, documents, start=start, window=block, fingerprint=tokenizer.fingerprint)
+    yardsticks = measure_yardsticks(shards, tokenizer)
+    run.add_facts(
+        evaluation={
+            **score.to_json(),
+            "yardsticks": {f"{yardstick.name}_bits_per_byte": yardstick.bits_per_byte for yardstick in yardsticks},
+            "yardstick_descriptions": {yardstick.name: yardstick.description for yardstick in yardsticks},
+        }
+    )
+    facts = run.facts()
+    save_folder(run.folder / "model", model, tokenizer, recipe.model.family, card=model_card(recipe, facts))
+    run.add_facts(samples=write_samples(load_folder(run.folder / "model"), shards.validation, recipe.train.seed))
+    return Outcome(run.folder, score, yardsticks, proof)
+
+
+def held_out_documents(store: TokenStore, separator: int | None, most: int, split: str) -> Iterator[TokenDocument]:
+    """Yields held-out documents without their separators, until about `most` tokens.
+
+    With a tail split the held-out part is one running text, so it is given as one.
+    """
+    bounds = store.documents
+    if split == "tail" and separator is None:
+        yield TokenDocument(store.read(0, len(store)), int(store.document_bytes.sum()))
+        return
+    given = 0
+    for index in range(len(bounds) - 1):
+        start, end = int(bounds[index]), int(bounds[index + 1])
+        tokens = store.read(start, end - start)
+        if separator is not None and len(tokens) and tokens[-1] == separator:
+            tokens = tokens[:-1]
+        if len(tokens):
+            yield TokenDocument(tokens, int(store.document_bytes[index]))
+            given += len(tokens)
+        if given >= most:
+            return
+
+
+def measure_yardsticks(shards: ShardSet, tokenizer: Tokenizer) -> list[Yardstick]:
+    """Measures xz and a unigram model on the held-out text."""
+    store = shards.validation
+    count = min(len(store), YARDSTICK_BYTES // 4)
+    text = tokenizer.decode(store.read(0, count).tolist(), skip_special=True)
+    pieces = (shards.train.read(at, min(1 << 20, len(shards.train) - at)) for at in _steps(len(shards.train)))
+    unigram = unigram_yardstick(pieces, [store.read(0, len(store))], tokenizer.vocab_size, int(store.byte_count))
+    return [unigram, xz_yardstick([text])]
+
+
+def _steps(length: int) -> range:
+    return range(0, min(length, YARDSTICK_TOKENS), 1 << 20)
+
+
