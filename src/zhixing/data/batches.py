@@ -212,15 +212,17 @@ def gather(store: TokenStore, starts: NDArray[np.int64], block: int, within_docu
     rows = np.empty((len(starts), block + 1), np.int64)
     for row, start in zip(rows, starts.tolist(), strict=True):
         row[:] = store.read(start, block + 1)
-    tokens, targets = rows[:, :-1], rows[:, 1:]
+    # Copies: targets may be masked, and must not share memory with the tokens.
+    tokens, targets = rows[:, :-1].copy(), rows[:, 1:].copy()
     if not within_documents:
-        return Batch(np.ascontiguousarray(tokens), np.ascontiguousarray(targets))
+        return Batch(tokens, targets)
     documents = np.stack([store.documents_at(start, block + 1) for start in starts.tolist()])
-    targets = np.where(documents[:, 1:] == documents[:, :-1], targets, IGNORE)
     # Counted by changes, not by difference of numbers, so that the segments of a block are 0, 1, 2, ...
-    changes = np.diff(documents, axis=1) != 0
-    segments = np.concatenate([np.zeros((len(starts), 1), np.int64), np.cumsum(changes, axis=1)], axis=1)
-    return Batch(np.ascontiguousarray(tokens), targets, np.ascontiguousarray(segments[:, :-1]))
+    changes = documents[:, 1:] != documents[:, :-1]
+    targets[changes] = IGNORE
+    segments = np.zeros_like(tokens)
+    np.cumsum(changes[:, :-1], axis=1, out=segments[:, 1:])
+    return Batch(tokens, targets, segments)
 
 
 def sequential_blocks(

@@ -17,6 +17,7 @@ BAD_SHARE = 0.01
 BAD = re.compile("[\x00\ud800-\udfff]")
 """Characters that no document may hold: NUL, and the marks that undecodable bytes leave behind."""
 
+_BAD_BYTES = re.compile("[\ud800-\udfff]")
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is its beginning
@@ -82,21 +83,19 @@ def find_encoding(sample: bytes, *, complete: bool, suffix: str = "", nul_share:
             note = None if codec == "utf-8" else f"read as {codec.upper()}, as its byte-order mark says"
             return Encoding(codec, len(mark), note)
     bad_from = _first_bad_byte(sample, complete)
-    if (nul := sample.find(0)) >= 0 and (bad_from is not None or sample.count(0) > nul_share * len(sample)):
+    bad = 0 if bad_from is None else len(_BAD_BYTES.findall(sample.decode("utf-8", "surrogateescape")))
+    mostly_bad = bad > max(1, BAD_SHARE * len(sample))
+    if (nul := sample.find(0)) >= 0 and (mostly_bad or sample.count(0) > nul_share * len(sample)):
         raise NotTextError("binary", f"holds a NUL byte at offset {nul}: binary, or UTF-16 without a byte-order mark")
     if suffix in (".py", ".pyi", ".pyw") and (named := _coding_line(sample)):
         return Encoding(named)
-    if bad_from is None:
-        return Encoding("utf-8")
-    if _is_chinese(sample, complete):
+    if bad_from is not None and _is_chinese(sample, complete):
         return Encoding("gb18030", 0, "not UTF-8; read as GB18030, which decodes it to Chinese")
-    marks = sum(map(len, re.findall("[\ud800-\udfff]+", sample.decode("utf-8", "surrogateescape"))))
-    if marks > max(1, BAD_SHARE * len(sample)):
-        line = sample.count(b"\n", 0, bad_from) + 1
+    if bad_from is not None and mostly_bad:
         raise NotTextError(
             "undecodable",
             f"not UTF-8: byte 0x{sample[bad_from]:02x} at offset {bad_from}; convert it: iconv -f ENCODING -t UTF-8",
-            line,
+            sample.count(b"\n", 0, bad_from) + 1,
         )
     return Encoding("utf-8")
 

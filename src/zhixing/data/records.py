@@ -89,23 +89,25 @@ def _json_fault(error: Exception) -> str:
 
 
 def _json(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, Record]]:
-    """Reads a JSON document: a list of records is streamed; an object is one record, or holds a list as its `data`."""
+    """Reads JSON: a list of records is streamed; an object is one record, or holds a list as its `data`.
+
+    Several values may follow each other, as in JSON Lines.
+    """
     reader = _JsonText(stream)
     try:
-        if reader.peek() == "[":
-            yield from reader.items()
-        elif reader.peek():
-            value, line = reader.value(), 1
+        if not reader.peek():
+            problems.report("empty", source.name, "the file holds nothing but white space")
+        while following := reader.peek():
+            if following == "[":
+                yield from reader.items()
+                continue
+            line = reader.line
+            value = reader.value()
             inner = value.get("data") if isinstance(value, dict) else None
             if isinstance(inner, list):
                 yield from ((line, item) for item in inner)
             else:
                 yield line, value
-        else:
-            problems.report("empty", source.name, "the file holds nothing but white space")
-            return
-        if reader.peek():
-            raise ValueError("more text after the end")
     except UnicodeDecodeError as error:
         problems.report(
             "undecodable", source.name, f"not UTF-8; the rest is left out: {error.reason}", line=reader.line
@@ -242,7 +244,7 @@ def _parquet(source: Source, stream: BinaryIO, problems: Problems, field: TextFi
             shutil.copyfileobj(stream, spool, CHUNK)  # Parquet is read from its end: a stream will not do
             file = spool
         try:
-            table = pyarrow.parquet.ParquetFile(file)
+            table = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
             column = field.choose(list(table.schema_arrow.names))
             if column is None:
                 problems.report("field", source.name, field.why(dict.fromkeys(field.columns)))
