@@ -217,29 +217,41 @@ def _coloured(tokens: list[TokenView], ids: bool, plain: bool) -> Text:
     return shown
 
 
+def _short_names(names: list[str]) -> list[str]:
+    """Returns the shortest ends of the paths that still tell them apart."""
+    parts = [Path(name).parts for name in names]
+    for length in range(1, max(map(len, parts)) + 1):
+        short = [str(Path(*part[-length:])) for part in parts]
+        if len(set(short)) == len(set(names)):
+            return short
+    return names
+
+
 def _print_comparison(rows: list[Comparison]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("tokenizer", overflow="fold")
-    for name in ("kind", "vocabulary", "tokens", "bytes/token", "characters/token", "unknown", "exact", "MB/s"):
-        table.add_column(name, justify="left" if name in ("kind", "exact") else "right")
+    table.add_column("kind", no_wrap=True)
+    for name in ("vocab", "tokens", "bytes/\ntoken", "chars/\ntoken", "unknown", "exact", "MB/s"):
+        table.add_column(name, justify="right", no_wrap=True)
 
     def figure(value: float | None, digits: int) -> str:
         return "-" if value is None else f"{value:.{digits}f}"
 
-    for row in rows:
-        exact = "-" if row.round_trip is None else "yes" if row.round_trip else "no"
+    for name, row in zip(_short_names([row.name for row in rows]), rows, strict=True):
         table.add_row(
-            row.name,
+            Text(name),
             row.kind,
             str(row.vocab_size),
             figure(row.tokens, 0),
             figure(row.bytes_per_token, 3),
             figure(row.characters_per_token, 3),
             str(row.unknown),
-            exact,
+            "-" if row.round_trip is None else "yes" if row.round_trip else "no",
             figure(row.megabytes_per_second, 1),
         )
     console = Console()

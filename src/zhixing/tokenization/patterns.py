@@ -40,7 +40,7 @@ def multilingual_pattern(max_digits: int = 3) -> str:
         (
             r"'(?i:[sdmt]|ll|ve|re)(?!\p{L})",
             r"\p{Han}+",
-            rf"[^\r\n\p{{L}}\p{{M}}\p{{N}}{CJK_MARKS}]?(?:(?!\p{{Han}})[\p{{L}}\p{{M}}])+",
+            rf"[^\r\n\p{{L}}\p{{M}}\p{{N}}{CJK_MARKS}]?[\p{{L}}\p{{M}}&&[^\p{{Han}}]]+",
             digits,
             r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
             r"\s*[\r\n]+",

@@ -34,6 +34,10 @@ SCRIPTS = {
 """First word of a letter's Unicode name, and the script it is counted as."""
 
 
+TIMED_FROM = 100_000
+"""Bytes of text below which an encoding speed says nothing."""
+
+
 @dataclass(frozen=True)
 class TokenView:
     """One token of a text."""
@@ -78,6 +82,7 @@ class Comparison:
     """Tokens that stand for what the vocabulary cannot spell."""
     round_trip: bool | None
     megabytes_per_second: float | None
+    """Encoding speed on this machine now; None for a text too short to time."""
     problem: str | None
 
     def to_json(self) -> dict[str, Any]:
@@ -183,6 +188,6 @@ def _compare_one(name: str, tokenizer: Tokenizer, texts: Sequence[str], size: in
         characters_per_token=sum(map(len, texts)) / tokens if tokens else None,
         unknown=sum(ids.count(unknown) for ids in encoded) if unknown is not None else 0,
         round_trip=exact,
-        megabytes_per_second=size / 1e6 / seconds,
+        megabytes_per_second=size / 1e6 / seconds if size >= TIMED_FROM else None,
         problem=None,
     )
