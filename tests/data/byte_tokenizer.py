@@ -14,8 +14,8 @@ class ByteTokenizer:
         self.calls += 1
         return [list(text.encode("utf-8")) for text in texts]
 
-    def decode(self, tokens: object) -> str:
-        return bytes(token for token in tokens if token < 256).decode("utf-8")  # type: ignore[attr-defined]
+    def decode(self, tokens: list[int]) -> str:
+        return bytes(token for token in tokens if token < 256).decode("utf-8")
 
 
 class WordTokenizer(ByteTokenizer):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,12 @@ from byte_tokenizer import ByteTokenizer, WordTokenizer
 
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.core.files import FolderLock
-from zhixing.data import ShardOptions, ShardSet, build_shards
+from zhixing.data import ShardOptions, ShardSet, build_shards, open_shards
 from zhixing.data.encode import flatten
 from zhixing.data.seams import seamless_chunks
 
-WORDS = ["知", "行", "合", "一", "the", "of", "model", "language", "train,", "data.", "学而时习之", "不亦说乎", "\n", "\n\n", "", "", "x'll"]
+MIXED = "知 行 合 一 the of model language train, data. 学而时习之 不亦说乎 x'll"
+WORDS = [*MIXED.split(), "\n", "\n\n", "", ""]
 
 
 def make_text(seed: int, count: int) -> str:
@@ -36,7 +39,7 @@ def side_of_each(shards: ShardSet) -> dict[str, str]:
     sides = {}
     for side, store in (("train", shards.train), ("validation", shards.validation)):
         for index in range(store.document_count):
-            sides[tokenizer.decode(store.document(index))] = side
+            sides[tokenizer.decode(store.document(index).tolist())] = side
     return sides
 
 
@@ -198,6 +201,21 @@ def test_what_a_killed_build_left_is_cleared(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".shards.building", "shards", "text"]
 
 
+def test_full_disk_leaves_the_old_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "text", a="first", b="second")
+    build_shards([folder], ByteTokenizer(), tmp_path / "shards")
+    write(folder, c="third")
+
+    def full(self: object, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("zhixing.data.writer._HashedFile.write", full)
+    with pytest.raises(MissingResource, match="the disk is full"):
+        build_shards([folder], ByteTokenizer(), tmp_path / "shards")
+    open_shards(tmp_path / "shards").verify()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".shards.building", "shards", "text"]
+
+
 def test_two_builds_at_once(tmp_path: Path) -> None:
     folder = write(tmp_path / "text", a="first")
     with FolderLock(tmp_path / ".shards.building"), pytest.raises(BadInput, match="another process"):
@@ -294,12 +312,11 @@ def test_builds_are_deterministic(tmp_path: Path) -> None:
     assert one == two
 
 
-def test_memory_does_not_grow_with_the_text(tmp_path: Path) -> None:
-    import tracemalloc
-
-    line = "a line of text, 一行文字, again and again\n"
+def test_memory_does_not_grow_with_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zhixing.data.encode.BATCH_CHARACTERS", 1 << 18)
+    line = "many words in a line, 一行文字, " * 100 + "\n"
     peaks = []
-    for count in (60_000, 240_000):
+    for count in (300, 1200):
         (tmp_path / "a.txt").write_text(line * count)
 
         class Light(ByteTokenizer):

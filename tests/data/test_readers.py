@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -48,7 +50,6 @@ def test_long_text_is_cut_and_lines_are_counted(tmp_path: Path) -> None:
 def test_encodings(tmp_path: Path, codec: str) -> None:
     data = b"\xfe\xff" + CHINESE.encode("utf-16-be") if codec == "utf-16-be-bom" else CHINESE.encode(codec)
     (tmp_path / "a.txt").write_bytes(data)
-    (tmp_path / "b.jsonl").write_bytes(data.replace(CHINESE.encode("utf-8"), b"") if codec == "x" else data)
     documents, problems = read(tmp_path / "a.txt")
     assert [document.text for document in documents] == [CHINESE]
     assert problems.counts == ({} if codec == "utf-8-sig" else {"encoding": 1})
@@ -175,9 +176,9 @@ def test_json_lines_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ("content", "expected", "counts"),
     [
         ('["a", "b"]', ["a", "b"], {}),
-        ('[{"content": "a"}, {"content": "b"}]', ["a", "b"], {}),
+        ('[{"content": "a"}, {"content": "b"}]', ["a", "b"], {"chosen": 1}),
         ('{"data": [{"text": "a"}], "version": 1}', ["a"], {}),
-        ('{"chapter": "大學", "paragraphs": ["大學之道", "在明明德"]}', ["大學之道\n在明明德"], {}),
+        ('{"chapter": "大學", "paragraphs": ["大學之道", "在明明德"]}', ["大學之道\n在明明德"], {"chosen": 1}),
         ('[{"content": 1, "text": "a"}]', ["a"], {}),
         ('[{"text": "a"}, {"text": "b"', ["a"], {"json": 1}),
         ('[{"text": "a"} {"text": "b"}]', ["a"], {"json": 1}),
@@ -242,7 +243,7 @@ def test_csv(tmp_path: Path) -> None:
         (4, "知行"),
         (7, "e"),
     ]
-    assert problems.counts == {"csv": 1, "empty": 1}
+    assert problems.counts == {"csv": 1, "empty": 1, "chosen": 1}
     assert problems.examples["csv"][0].line == 5
 
 
@@ -328,6 +329,26 @@ def test_file_that_vanishes_or_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt").unlink()
     assert [document.text for document in read_documents(sources, problems)] == ["b"]
     assert "No such file" in str(problems.examples["unreadable"][0])
+
+
+def test_no_permission_and_input_output_errors_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    opened = Path.open
+
+    def failing(path: Path, *arguments: object) -> object:
+        if path.name != "c.txt":
+            code = errno.EACCES if path.name == "a.txt" else errno.EIO
+            raise OSError(code, os.strerror(code))
+        return opened(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "open", failing)
+    documents, problems = read(tmp_path)
+    assert [document.text for document in documents] == ["c"]
+    assert [example.message for example in problems.examples["unreadable"]] == [
+        "no permission to read it",
+        f"cannot be read: {os.strerror(errno.EIO)}",
+    ]
 
 
 def test_progress_counts_the_bytes_on_disk(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ KINDS: Mapping[str, str] = {
     "hidden": "hidden file(s) and folder(s) skipped",
     "duplicate": "file(s) met twice, read once",
     "encoding": "file(s) read in another encoding than UTF-8",
+    "chosen": "file(s) whose text field was found by its name",
     "empty": "empty text(s) skipped",
     "undecodable": "text(s) skipped that do not decode",
     "json": "broken JSON record(s) skipped",
@@ -23,7 +24,7 @@ KINDS: Mapping[str, str] = {
 }
 """Every kind of problem, with the words of its summary."""
 
-NOTES = frozenset({"binary", "hidden", "duplicate", "encoding", "empty"})
+NOTES = frozenset({"binary", "hidden", "duplicate", "encoding", "chosen", "empty"})
 """The kinds that are worth knowing but cost no text that was meant."""
 
 

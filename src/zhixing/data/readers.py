@@ -226,3 +226,5 @@ def _read_table(source: Source, stream: BinaryIO, problems: Problems, field: Tex
         else:
             for piece in cut_text([text]):
                 yield Document(piece, name, line)
+    if field.found and field.asked is None and field.name not in (None, "text"):
+        problems.report("chosen", name, f"the text is taken from {field.name!r}")
