@@ -1,0 +1,319 @@
+"""report.html of a run: one file with everything in it, that opens anywhere and loads nothing.
+
+Here the figures are chosen and put into words; `charts` makes the geometry, `report_facts` the lists, and
+templates/ holds the page. All text from the run (samples, file names, messages) is escaped by the template engine, and
+the page forbids itself every connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from zhixing.core.files import atomic_write
+from zhixing.core.progress import human_count, human_time
+from zhixing.evaluation.charts import Chart, Point, loss_chart, percent, short_number, small_chart
+from zhixing.evaluation.report_facts import (
+    fact_groups,
+    in_words,
+    input_rows,
+    problem_rows,
+    yardstick_bars,
+)
+from zhixing.evaluation.run_folder import Run, number, read_run, section
+from zhixing.version import __version__
+
+REPORT = "report.html"
+
+STATES = {
+    "running": ("running", "训练中", "This run is going on; the figures are those of the last record."),
+    "finished": ("finished", "已完成", ""),
+    "interrupted": ("interrupted", "已中断", "This run was interrupted and can go on where it stopped."),
+    "stopped": ("stopped", "已停止", "This run ended without saying so (killed, or the machine stopped)."),
+    "failed": ("failed", "失败", "This run failed."),
+    "unknown": ("no state", "未知", "This folder does not say how the run ended."),
+}
+
+
+@dataclass
+class Card:
+    """One headline figure."""
+
+    label: str
+    chinese: str
+    value: str
+    unit: str = ""
+    note: str = ""
+
+
+@dataclass
+class Sample:
+    """One text that the model wrote."""
+
+    prompt: str
+    text: str
+    settings: str
+
+
+def write_report(run_folder: Path) -> Path:
+    """Writes (or refreshes) report.html of a run, whatever state it is in.
+
+    Args:
+        run_folder: The folder of the run.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        MissingResource: The folder is not there, or cannot be written.
+        BadInput: It is not a run.
+    """
+    page = render_report(read_run(run_folder))
+    target = run_folder / REPORT
+    atomic_write(target, page)
+    return target
+
+
+def render_report(run: Run) -> str:
+    """Returns the page of a run as HTML."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("zhixing.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(_content(run))
+    # What a run recorded may hold half a character (a lone surrogate), which no UTF-8 file can.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _content(run: Run) -> dict[str, Any]:
+    summary = run.summary()
+    inputs, more_inputs = input_rows(run)
+    bits = summary["bits_per_byte"]
+    bars = yardstick_bars(run, bits)
+    reason = str(run.state.get("reason") or "")
+    state, state_chinese, banner = STATES[run.status]
+    templates = files("zhixing.evaluation").joinpath("templates")
+    return {
+        "version": __version__,
+        "name": run.name,
+        "folder": str(run.folder),
+        "language": "zh" if mostly_chinese(_sample_text(run)) else "en",
+        "state": state,
+        "state_chinese": state_chinese,
+        "banner": banner,
+        "reason": reason[:1].upper() + reason[1:],
+        "can_resume": run.status in ("interrupted", "stopped", "failed"),
+        "sentence": _sentence(run, summary),
+        "updated": run.updated.strftime("%Y-%m-%d %H:%M") if run.updated else "",
+        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        "hero": _hero(summary, bars),
+        "cards": _cards(run, summary),
+        "progress": _progress(summary) if run.status in ("running", "interrupted", "stopped") else None,
+        "loss_charts": _loss_charts(run),
+        "small_charts": _small_charts(run),
+        "validations": [_validation_row(record) for record in run.validation],
+        "bars": bars,
+        "samples": _samples(run),
+        "groups": fact_groups(run),
+        "problems": problem_rows(run),
+        "recipe": _recipe_lines(run.recipe),
+        "events": _events(run),
+        "faults": run.faults,
+        "inputs": inputs,
+        "more_inputs": more_inputs,
+        "style": templates.joinpath("report.css").read_text(encoding="utf-8"),
+        "script": templates.joinpath("report.js").read_text(encoding="utf-8"),
+    }
+
+
+def _sentence(run: Run, summary: dict[str, Any]) -> str:
+    """Says in one sentence what this run is."""
+    model, data = section(run.facts, "model"), section(run.facts, "data")
+    words = []
+    if summary["parameters"]:
+        layers = number(model.get("layers"))
+        depth = f"{layers:.0f}-layer " if layers else ""
+        family = f"{model['family']} " if isinstance(model.get("family"), str) else ""
+        words.append(f"a {depth}{family}model of {human_count(summary['parameters'])} parameters")
+    if size := number(data.get("bytes")):
+        words.append(f"trained on {in_words('bytes', size)} of text")
+    if words and summary["seconds"]:
+        words.append(f"in {human_time(summary['seconds'])}")
+    sentence = " ".join(words)
+    return sentence[:1].upper() + sentence[1:] + "." if sentence else ""
+
+
+def _hero(summary: dict[str, Any], bars: Iterable[Any]) -> Card:
+    """The one figure: bits per byte, else the loss, else that there is none yet."""
+    bits = summary["bits_per_byte"]
+    if bits is not None:
+        gains = []
+        for bar in bars:
+            if not bar.ours and bar.value > 0:
+                change = 100 * (1 - bits / bar.value)
+                gains.append(f"{abs(change):.0f} % {'below' if change >= 0 else 'above'} {bar.name}")
+        return Card("bits per byte", "每字节比特数", f"{bits:.3f}", "", ", ".join(reversed(gains)))
+    if summary["validation_loss"] is not None:
+        return Card("validation loss", "验证损失", f"{summary['validation_loss']:.3f}", note="nats per token")
+    if summary["train_loss"] is not None:
+        return Card("training loss", "训练损失", f"{summary['train_loss']:.3f}", note="nats per token; not validated yet")
+    return Card("bits per byte", "每字节比特数", "–", note="nothing is measured yet")
+
+
+def _cards(run: Run, summary: dict[str, Any]) -> list[Card]:
+    tokenizer, machine = section(run.facts, "tokenizer"), section(run.facts, "machine")
+    model = section(run.facts, "model")
+    cards = []
+    if summary["perplexity"] is not None:
+        size = number(tokenizer.get("vocab_size"))
+        kind = str(tokenizer.get("kind", "")) or "its tokenizer"
+        name = f"per token of {kind}" + (f", {size:,.0f} tokens" if size else "")
+        cards.append(Card("perplexity", "困惑度", f"{summary['perplexity']:.4g}", "", name))
+    if summary["validation_loss"] is not None and summary["bits_per_byte"] is not None:
+        at = f"nats per token, best at step {summary['best_step']:,}" if _is_count(summary["best_step"]) else "nats per token"
+        cards.append(Card("validation loss", "验证损失", f"{summary['validation_loss']:.4f}", "", at))
+    if summary["parameters"]:
+        shape = [f"{model[key]} {word}" for key, word in (("layers", "layers"), ("width", "wide")) if key in model]
+        cards.append(Card("parameters", "参数量", *_count_and_unit(summary["parameters"]), ", ".join(shape)))
+    if summary["tokens"]:
+        done = f"step {summary['step']:,}" + (f" of {summary['steps']:,}" if _is_count(summary["steps"]) else "")
+        cards.append(Card("tokens seen", "训练词元", *_count_and_unit(summary["tokens"]), done))
+    if summary["seconds"]:
+        speed = summary["tokens_per_second"]
+        note = f"{speed:,.0f} tokens/s" if speed else ""
+        cards.append(Card("time", "用时", human_time(summary["seconds"]), "", note))
+    if summary["matmul_share"] is not None:
+        peak = number(machine.get("matmul_gflops"))
+        note = f"of {peak:,.0f} GFLOP/s measured" if peak else "of the measured peak"
+        cards.append(Card("of matmul peak", "算力利用率", f"{100 * summary['matmul_share']:.0f}", "%", note))
+    return cards
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _count_and_unit(value: float) -> tuple[str, str]:
+    figure, _, unit = human_count(value).partition(" ")
+    return figure, unit
+
+
+def _progress(summary: dict[str, Any]) -> float | None:
+    if not _is_count(summary["steps"]) or summary["steps"] < 1:
+        return None
+    return min(100.0, 100.0 * summary["step"] / summary["steps"])
+
+
+def _points(records: list[dict[str, Any]], key: str) -> list[Point]:
+    return [(record["step"], value) for record in records if (value := number(record.get(key))) is not None]
+
+
+def _loss_charts(run: Run) -> list[Chart]:
+    train = _points(run.train, "loss")
+    validation = [
+        (float(record["step"]), loss, number(record.get("bits_per_byte")))
+        for record in run.validation
+        if (loss := number(record.get("loss"))) is not None
+    ]
+    best = run.best or {}
+    step, loss = number(best.get("step")), number(best.get("loss"))
+    mark = (step, loss) if step is not None and loss is not None else None
+    # The last event of a step is its mark: a run that was interrupted and resumed at one step shows "resumed".
+    events = {
+        step: str(event.get("event", ""))
+        for event in run.events
+        if event.get("event") != "finished" and (step := number(event.get("step"))) is not None
+    }
+    charts = [loss_chart(train, validation, mark, list(events.items()), axis) for axis in ("linear", "log")]
+    return [chart for chart in charts if chart is not None]
+
+
+def _small_charts(run: Run) -> list[tuple[str, str, Chart]]:
+    speed = _points(run.train, "tokens_per_second")
+    made = (
+        ("learning rate, share of peak", "学习率", small_chart(
+            "Learning rate over steps", "share of peak", _points(run.train, "learning_rate"))),
+        ("gradient norm", "梯度范数", small_chart(
+            "Gradient norm over steps", "norm", _points(run.train, "gradient_norm"), robust=True)),
+        ("tokens per second", "每秒词元", small_chart(
+            "Tokens per second over steps", "tokens/s", speed, y_format=short_number)),
+        ("share of matmul peak", "算力利用率", small_chart(
+            "Share of the matmul peak over steps", "share", _points(run.train, "matmul_share"), top=1.0,
+            y_format=percent)),
+    )  # fmt: skip
+    return [(title, chinese, chart) for title, chinese, chart in made if chart is not None]
+
+
+def _validation_row(record: dict[str, Any]) -> list[str]:
+    cells = [f"{record['step']:,}"]
+    for key, form in (("loss", ".4f"), ("bits_per_byte", ".4f"), ("perplexity", ".4g")):
+        value = number(record.get(key))
+        cells.append("–" if value is None else format(value, form))
+    seconds = number(record.get("seconds"))
+    return [*cells, human_time(seconds) if seconds is not None else "–"]
+
+
+def _sample_records(run: Run) -> list[dict[str, Any]]:
+    recorded = run.facts.get("samples")
+    return [entry for entry in recorded if isinstance(entry, dict)] if isinstance(recorded, list) else []
+
+
+def _sample_text(run: Run) -> str:
+    return "".join(str(entry.get("text", "")) for entry in _sample_records(run))
+
+
+def _samples(run: Run) -> list[Sample]:
+    """Takes the prompt off the text where it is repeated there, so that it can be set apart."""
+    samples = []
+    for entry in _sample_records(run):
+        prompt, text = str(entry.get("prompt") or ""), str(entry.get("text") or "")
+        settings = ", ".join(
+            f"{key.replace('_', ' ')} {in_words(key, value)}"
+            for key, value in entry.items()
+            if key not in ("prompt", "text") and value is not None
+        )
+        samples.append(Sample(prompt, text.removeprefix(prompt), settings))
+    return samples
+
+
+def _events(run: Run) -> list[dict[str, str]]:
+    rows = []
+    for event in run.events:
+        step = number(event.get("step"))
+        kind = str(event.get("event", ""))
+        rows.append(
+            {
+                "step": f"{step:,.0f}" if step is not None else "",
+                "event": kind,
+                "message": str(event.get("message", "")),
+                "grave": "grave" if kind in ("spike", "nan", "failed") else "",
+            }
+        )
+    return rows
+
+
+def _recipe_lines(text: str) -> list[tuple[str, str, str]]:
+    """Splits YAML into (indent, key with its colon, rest) per line, for a little colour."""
+    lines = []
+    for line in text.rstrip("\n").split("\n") if text else []:
+        bare = line.lstrip(" -")
+        key, colon, rest = bare.partition(":")
+        is_key = bool(colon) and (not rest or rest.startswith(" ")) and " " not in key
+        indent = line[: len(line) - len(bare)]
+        lines.append((indent, key + colon, rest) if is_key else (indent, "", bare))
+    return lines
+
+
+def mostly_chinese(text: str) -> bool:
+    """Tells whether a text has more Chinese characters than it has Latin letters."""
+    chinese = sum("\u4e00" <= character <= "\u9fff" for character in text)
+    return chinese > sum(character.isascii() and character.isalpha() for character in text)
