@@ -200,7 +200,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.text(min_size=1).filter(lambda t: t.strip()), json_values), min_size=1, max_size=6))
 def test_streamed_json_gives_what_json_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list) -> None:
     monkeypatch.setattr("zhixing.data.records.CHUNK", 7)

@@ -39,6 +39,13 @@ def test_documents_at(lengths: list[int], data: st.DataObject) -> None:
     np.testing.assert_array_equal(store.documents_at(start, count), owners[start : start + count])
 
 
+def test_whole_documents() -> None:
+    store = TokenStore.from_documents([[1] * 5, [2] * 3, [3] * 4], [50, 30, 40])
+    expected = {0: (5, 50), 5: (5, 50), 7: (5, 50), 8: (8, 80), 11: (8, 80), 12: (12, 120), 99: (12, 120)}
+    assert {limit: store.whole_documents(limit) for limit in expected} == expected
+    assert TokenStore.from_documents([]).whole_documents(9) == (0, 0)
+
+
 def test_writer_fills_files_to_the_limit(tmp_path: Path) -> None:
     writer = SplitWriter(tmp_path, "train", np.dtype("<u4"), shard_tokens=100)
     generator = np.random.default_rng(0)

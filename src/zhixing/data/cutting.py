@@ -22,8 +22,9 @@ WINDOW = 64
 NEAR_END = 8_192
 """In text without line ends, the cut is sought in so many last characters before the limit."""
 
-_BLANK_LINES = re.compile(r"(?:\r\n?|\n)(?:[ \t]*(?:\r\n?|\n))+")
-_LINE_END = re.compile(r"\r\n|\n|\r")
+# Patterns that begin with one literal character, which the regex engine seeks fast; one set for each kind of line end.
+_BLANK_LINES = {"\n": re.compile(r"\n(?:[ \t\r]*\n)+"), "\r": re.compile(r"\r(?:[ \t]*\r)+")}
+_LINE_END = {"\n": re.compile(r"\n"), "\r": re.compile(r"\r")}
 _WORD_END = re.compile(r"[\s。！？；，、]")
 
 
@@ -52,7 +53,8 @@ def cut_text(chunks: Iterable[str]) -> Iterator[str]:
     start = 0
     while was_cut:
         # The rest obeys the same rule as the middle: text that is appended later must not move these cuts.
-        marked, _ = _best(_BLANK_LINES, buffer, start + SHORTEST, len(buffer))
+        line_end = _line_end(buffer, start, len(buffer))
+        marked, _ = _best(_BLANK_LINES[line_end], buffer, start + SHORTEST, len(buffer))
         if marked is None or marked == len(buffer):
             break
         yield buffer[start:marked]
@@ -62,14 +64,20 @@ def cut_text(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def _next_cut(buffer: str, start: int, end: int) -> int:
-    marked, least = _best(_BLANK_LINES, buffer, start + SHORTEST, end)
+    line_end = _line_end(buffer, start, end)
+    marked, least = _best(_BLANK_LINES[line_end], buffer, start + SHORTEST, end)
     if marked is not None:
         return marked
     if least is None:
-        least = _best(_LINE_END, buffer, start + SHORTEST, end, one_in=0)[1]
+        least = _best(_LINE_END[line_end], buffer, start + SHORTEST, end, one_in=0)[1]
     if least is None:
         least = _best(_WORD_END, buffer, end - NEAR_END, end, one_in=0)[1]
     return end if least is None else least
+
+
+def _line_end(buffer: str, start: int, end: int) -> str:
+    """Returns the character that ends lines here: a carriage return only where there is no line feed."""
+    return "\r" if buffer.find("\n", start, end) < 0 and buffer.find("\r", start, end) >= 0 else "\n"
 
 
 def _best(

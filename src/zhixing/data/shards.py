@@ -173,6 +173,15 @@ class TokenStore:
         start, end = int(self.documents[index]), int(self.documents[index + 1])
         return self.read(start, end - start)
 
+    def whole_documents(self, limit: int) -> tuple[int, int]:
+        """Returns how many tokens, and bytes of text, the first whole documents have that fit into `limit` tokens.
+
+        It is at least one document: a measure over so many tokens has an exact number of bytes.
+        """
+        count = max(1, int(np.searchsorted(self.documents, np.uint64(max(0, limit)), "right")) - 1)
+        count = min(count, self.document_count)
+        return int(self.documents[count]), int(self.document_bytes[:count].sum(dtype=np.uint64))
+
     def documents_at(self, start: int, count: int) -> NDArray[np.int64]:
         """Returns the number of the document that each of the tokens `start : start + count` belongs to."""
         first = int(np.searchsorted(self.documents, np.uint64(start), "right")) - 1
