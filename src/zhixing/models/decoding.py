@@ -1,0 +1,268 @@
+"""One token after another, fast: the same network as `models.transformer`, arranged for steps of a single position.
+
+A step of one token through the modules spends as much time on dispatch as on arithmetic. Here the projections that read
+the same input are one matrix, the rotation of queries and keys is one operation, grouped heads read the cache where it
+lies, and nothing is allocated that a step does not need. The formulas stay in `models.layers` and `models.attention`;
+`tests/models/test_decoding.py` holds both to the same logits. What this does not know (another device or number type, a
+configuration field that is newer) goes through the modules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zhixing.models.cache import KVCache
+from zhixing.models.config import TransformerConfig
+from zhixing.models.layers import Linear, Norm, activate
+from zhixing.models.loss import soft_cap
+from zhixing.models.transformer import Block, Transformer
+
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Computes rows @ weight.T + bias: (n, in), (out, in), (out) -> (n, out)."""
+
+KNOWN_FIELDS = frozenset({
+    "vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width", "context", "norm", "norm_eps",
+    "norm_weight", "embedding_norm", "position", "rope_theta", "rope_reversed", "qk_norm", "activation", "gated",
+    "attention_bias", "attention_output_bias", "mlp_bias", "tied", "logit_softcap", "dropout", "attention_dropout",
+    "init_std", "zero_init_outputs",
+})  # fmt: skip
+"""The configuration fields that the fast step computes. With any other field it steps aside, so that a new feature of
+the Transformer is never silently left out here."""
+
+
+class Step(Protocol):
+    """Feeds the next token of every sequence."""
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Maps the newest tokens, (batch), to the logits of the next ones, (batch, vocab), and extends the cache."""
+
+
+def decode_step(model: Transformer, cache: KVCache, share: bool = False) -> Step:
+    """Returns the fastest way to feed one token at a time that gives this model's logits.
+
+    Args:
+        model: The network, in evaluation mode. Its weights must not change while the step is used.
+        cache: Filled with the prompt; the step appends to it. Make a new step after `cache.keep` or `cache.repeat`.
+        share: Lay the model's own weights out anew (their values stay), so that fused matrices take no extra memory.
+            For models that are only used, not for one in training.
+    """
+    return _FastStep(model, cache, share) if is_fast(model) else _PlainStep(model, cache)
+
+
+def is_fast(model: Transformer) -> bool:
+    """Tells whether `decode_step` has a fast path for this model: float32 on a CPU, and every field known."""
+    weight = model.embedding.weight
+    known = {field.name for field in dataclasses.fields(model.config)} <= KNOWN_FIELDS
+    return known and not model.training and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
+class _PlainStep:
+    """Through the modules."""
+
+    def __init__(self, model: Transformer, cache: KVCache) -> None:
+        self._model, self._cache = model, cache
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self._model(tokens[:, None], cache=self._cache)
+        return logits[:, -1]
+
+
+def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return result
+
+
+_products: dict[int, Product] = {}
+
+
+def fastest_product(rows: int) -> Product:
+    """Measures, once per number of rows, which library multiplies few rows by a matrix faster; about 5 ms.
+
+    Such products are bound by memory. MKL's single-row product reaches half the bandwidth that oneDNN's does on
+    processors that are not Intel's.
+    """
+    if rows not in _products:
+        few, matrices = torch.ones(rows, 512), [torch.ones(1536, 512) for _ in range(4)]
+        candidates: list[Product] = [F.linear, _onednn]
+        seconds = []
+        for product in candidates:
+            try:
+                seconds.append(min(_time(product, few, matrix) for matrix in matrices * 3))
+            except (AttributeError, RuntimeError):  # a build of PyTorch without oneDNN
+                seconds.append(float("inf"))
+        _products[rows] = _onednn if seconds[1] < 0.9 * seconds[0] else F.linear
+    return _products[rows]
+
+
+def _time(product: Product, rows: Tensor, weight: Tensor) -> float:
+    start = time.perf_counter()
+    product(rows, weight, None)
+    return time.perf_counter() - start
+
+
+class _FastNorm:
+    """`layers.Norm` in four operations: x / sqrt(mean(x^2) + eps) = x * sqrt(n) / hypot(|x|, sqrt(n * eps))."""
+
+    def __init__(self, norms: Sequence[Norm], repeats: Sequence[int] = (1,)) -> None:
+        first = norms[0]
+        self.size, self.eps = first.size, first.eps
+        self.rms = first.kind == "rms"
+        self.weight, self.bias = first.weight, first.bias
+        if self.rms or len(norms) > 1:
+            rows = [
+                (torch.ones(first.size) if norm.weight is None else norm.weight.detach()).expand(count, -1)
+                for norm, count in zip(norms, repeats, strict=True)
+            ]
+            self.scale = torch.cat(rows) * (first.size**0.5 if self.rms else 1.0)  # (heads or 1, size)
+            shifts = [
+                (torch.zeros(first.size) if norm.bias is None else norm.bias.detach()).expand(count, -1)
+                for norm, count in zip(norms, repeats, strict=True)
+            ]
+            self.shift = torch.cat(shifts)
+        self.joined = len(norms) > 1
+        self.floor = torch.tensor((first.size * first.eps) ** 0.5)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.rms:
+            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            return (x / torch.hypot(length, self.floor)).mul_(self.scale)
+        if self.joined:
+            return F.layer_norm(x, (self.size,), eps=self.eps).mul_(self.scale).add_(self.shift)
+        return F.layer_norm(x, (self.size,), self.weight, self.bias, self.eps)
+
+
+def _joined(parts: Sequence[Linear], share: bool) -> tuple[Tensor, Tensor | None]:
+    """Returns one matrix (and bias) that stacks those of several projections of the same input."""
+    weights = [part.weight.detach() for part in parts]
+    biases = [part.bias.detach() for part in parts if part.bias is not None]
+    bias = torch.cat(biases) if biases else None
+    if len(parts) == 1:
+        return weights[0], bias
+    whole = _adjacent(weights)
+    if whole is None:
+        whole = torch.cat(weights)
+        if share:
+            start = 0
+            for part in parts:
+                part.weight.data = whole.narrow(0, start, part.out_features)
+                start += part.out_features
+    return whole, bias
+
+
+def _adjacent(weights: Sequence[Tensor]) -> Tensor | None:
+    """Returns the matrix that these lie in, one behind the other, as an earlier call has left them; else None."""
+    first, expected = weights[0], weights[0].storage_offset()
+    for weight in weights:
+        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if not same or weight.storage_offset() != expected or not weight.is_contiguous():
+            return None
+        expected += weight.numel()
+    rows = sum(len(weight) for weight in weights)
+    return first.as_strided((rows, first.shape[1]), (first.shape[1], 1))
+
+
+class _FastBlock:
+    """`transformer.Block` for one position: its weights, joined, and its part of the cache."""
+
+    def __init__(self, block: Block, config: TransformerConfig, share: bool) -> None:
+        attention, mlp = block.attention, block.mlp
+        self.attention_norm, self.mlp_norm = _FastNorm([block.attention_norm]), _FastNorm([block.mlp_norm])
+        self.qkv, self.qkv_bias = _joined([attention.query, attention.key, attention.value], share)
+        self.output, self.output_bias = _joined([attention.output], share)
+        self.up, self.up_bias = _joined([mlp.up] if mlp.gate is None else [mlp.gate, mlp.up], share)
+        self.down, self.down_bias = _joined([mlp.down], share)
+        self.qk_norm: _FastNorm | None = None
+        if attention.query_norm is not None and attention.key_norm is not None:
+            self.qk_norm = _FastNorm([attention.query_norm, attention.key_norm], [config.heads, config.kv_heads])
+
+
+class _FastStep:
+    def __init__(self, model: Transformer, cache: KVCache, share: bool) -> None:
+        self._model, self._cache, self._config = model, cache, model.config
+        self._batch = cache.layers[0].keys.shape[0]
+        # Outside of inference mode, where a new layout of the weights would make them unfit for training.
+        with torch.inference_mode(False), torch.no_grad():
+            self._blocks = [_FastBlock(block, model.config, share) for block in model.blocks]  # type: ignore[arg-type]
+            self._final_norm = _FastNorm([model.final_norm])
+            self._embedding_norm = _FastNorm([model.embedding_norm]) if model.embedding_norm is not None else None
+            self._head = model.output_matrix.detach()
+        self._product = fastest_product(self._batch)
+        self._cos, self._sin = self._rotations()
+        self._mask: Tensor | None = None
+        if cache.padding is not None:
+            hidden = torch.arange(cache.capacity)[None] < cache.padding[:, None]  # (batch, capacity)
+            self._mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))[:, None, None]
+
+    def _rotations(self) -> tuple[Tensor, Tensor]:
+        """Tables for x * cos + roll(x, head_dim / 2) * sin, one row per position: (capacity, 1, head_dim) each."""
+        if self._model.rotary is None:
+            return torch.empty(0), torch.empty(0)
+        cos, sin = self._model.rotary(torch.arange(self._cache.capacity))  # (capacity, 1, head_dim / 2)
+        return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        config, model, start, padding = self._config, self._model, self._cache.length, self._cache.padding
+        x = F.embedding(tokens, model.embedding.weight)  # (batch, width)
+        positions = slice(start, start + 1) if padding is None else start - padding
+        if model.positions is not None:
+            x = x + model.positions.weight[positions]
+        if self._embedding_norm is not None:
+            x = self._embedding_norm(x)
+        rotation = (self._cos[positions], self._sin[positions]) if model.rotary is not None else None
+        mask = self._mask[..., : start + 1] if self._mask is not None else None
+        product = self._product
+        for index, block in enumerate(self._blocks):
+            mixed = self._attend(index, block, block.attention_norm(x), rotation, mask, start)
+            x = x + product(mixed, block.output, block.output_bias)
+            hidden = product(block.mlp_norm(x), block.up, block.up_bias)
+            if config.gated:
+                gate, up = hidden.chunk(2, dim=1)
+                hidden = activate(gate, config.activation) * up
+            elif config.activation == "relu2":
+                hidden = F.relu(hidden).square_()
+            else:
+                hidden = activate(hidden, config.activation)
+            x = x + product(hidden, block.down, block.down_bias)
+        self._cache.length = start + 1
+        return soft_cap(product(self._final_norm(x), self._head, None), config.logit_softcap)
+
+    def _attend(
+        self,
+        index: int,
+        block: _FastBlock,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None,
+        start: int,
+    ) -> Tensor:
+        config, cache = self._config, self._cache.layers[index]
+        heads, kv_heads, size = config.heads, config.kv_heads, config.head_dim
+        qkv = self._product(x, block.qkv, block.qkv_bias).view(self._batch, heads + 2 * kv_heads, size)
+        qk, v = qkv.narrow(1, 0, heads + kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads)
+        norm = block.qk_norm
+        if norm is not None and config.qk_norm == "before_rotary":
+            qk = norm(qk)
+        if rotation is not None:
+            cos, sin = rotation
+            qk = torch.addcmul(qk * cos, qk.roll(size // 2, -1), sin)
+        if norm is not None and config.qk_norm == "after_rotary":
+            qk = norm(qk)
+        q, k = qk.narrow(1, 0, heads), qk.narrow(1, heads, kv_heads)
+        cache.keys.select(2, start).copy_(k)
+        cache.values.select(2, start).copy_(v)
+        # The query heads of a group stand where time usually does: they share keys and values without a copy of them.
+        mixed = F.scaled_dot_product_attention(
+            q.view(self._batch, kv_heads, heads // kv_heads, size) if kv_heads != heads else q.unsqueeze(2),
+            cache.keys.narrow(2, 0, start + 1),
+            cache.values.narrow(2, 0, start + 1),
+            attn_mask=mask,
+            scale=size**-0.5,
+        )  # (batch, kv_heads, group, head_dim)
+        return mixed.reshape(self._batch, heads * size)

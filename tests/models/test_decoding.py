@@ -1,0 +1,120 @@
+"""The fast step against the modules: the same logits for every family, with padding, grouped heads and shared weights."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from zhixing.families import FAMILIES
+from zhixing.models import decoding
+from zhixing.models.config import TransformerConfig
+from zhixing.models.decoding import KNOWN_FIELDS, decode_step, is_fast
+from zhixing.models.transformer import Transformer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Products of a few hundred numbers are slower on two threads, and far slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make(family: str, kv_heads: int = 2, **changes: object) -> Transformer:
+    heads = 4
+    fixed = {**FAMILIES[family].fixed, **changes}
+    config = TransformerConfig(
+        vocab_size=53, width=32, layers=2, heads=heads, kv_heads=kv_heads, head_dim=8, mlp_width=40, context=64, **fixed
+    )
+    model = Transformer(config)
+    torch.manual_seed(5)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+CASES = {
+    "gpt2": ("gpt2", {"tied": True, "activation": "gelu_tanh"}),
+    "llama": ("llama", {}),
+    "llama-tied-soft-capped": ("llama", {"tied": True, "logit_softcap": 5.0}),
+    "qwen3": ("qwen3", {}),
+    "nanochat": ("nanochat", {"logit_softcap": 15.0}),
+    "no-positions-biases": ("llama", {"position": "none", "attention_bias": True, "mlp_bias": True, "activation": "gelu"}),
+    "layer-norm-qk": ("llama", {"norm": "layer", "qk_norm": "before_rotary"}),
+    "layer-norm-weightless": ("llama", {"norm": "layer", "norm_weight": False, "qk_norm": "after_rotary"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("padded", [False, True])
+@torch.inference_mode()
+def test_the_fast_step_gives_the_logits_of_the_modules(case, kv_heads, padded):
+    family, changes = CASES[case]
+    model = make(family, kv_heads, **changes)
+    assert is_fast(model)
+    tokens = torch.randint(0, 53, (3, 12))
+    padding = torch.tensor([0, 4, 2]) if padded else None
+    slow, fast = (model.new_cache(3, 30, padding) for _ in range(2))
+    model(tokens, cache=slow)
+    model(tokens, cache=fast)
+    step = decode_step(model, fast)
+    for _ in range(5):
+        following = torch.randint(0, 53, (3,))
+        expected = model(following[:, None], cache=slow)[:, -1]
+        torch.testing.assert_close(step(following), expected, atol=2e-5, rtol=1e-4)
+    assert fast.length == slow.length == 17
+
+
+@pytest.mark.parametrize("product", [torch.nn.functional.linear, decoding._onednn])
+def test_both_libraries_give_the_same_product(product):
+    rows, weight, bias = torch.randn(3, 16), torch.randn(7, 16), torch.randn(7)
+    torch.testing.assert_close(product(rows, weight, bias), rows @ weight.t() + bias, atol=1e-5, rtol=1e-5)
+
+
+def test_every_field_of_the_configuration_was_considered():
+    # A new field must be computed by the fast step and then listed, or left out so that the modules are used.
+    assert {field.name for field in dataclasses.fields(TransformerConfig)} >= KNOWN_FIELDS
+
+
+def test_other_number_types_and_training_go_through_the_modules():
+    model = make("llama")
+    assert not is_fast(make("llama").to(torch.bfloat16))
+    assert not is_fast(make("llama").train())
+    half = make("llama").to(torch.bfloat16)
+    with torch.inference_mode():
+        cache = half.new_cache(1, 8)
+        half(torch.tensor([[1, 2]]), cache=cache)
+        assert decode_step(half, cache)(torch.tensor([3])).shape == (1, model.config.vocab_size)
+
+
+def test_sharing_lays_the_weights_out_anew_but_keeps_values_and_trainability():
+    model = make("llama", kv_heads=2)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    tokens = torch.randint(0, 53, (1, 9))
+    with torch.inference_mode():
+        cache = model.new_cache(1, 16)
+        model(tokens, cache=cache)
+        decode_step(model, cache, share=True)(torch.tensor([1]))
+    attention = model.blocks[0].attention
+    assert attention.query.weight.untyped_storage().data_ptr() == attention.value.weight.untyped_storage().data_ptr()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    model.train()
+    model.loss_sum(tokens, tokens).backward()
+    assert attention.value.weight.grad is not None
+    # A second step finds the layout as it is, and sees weights that were changed in place since.
+    with torch.no_grad():
+        attention.value.weight.zero_()
+    joined, _ = decoding._joined([attention.query, attention.key, attention.value], share=True)
+    assert joined.data_ptr() == attention.query.weight.data_ptr()
+    assert not joined[-1].any()
+
+
+def test_without_sharing_the_model_is_left_alone():
+    model = make("llama")
+    pointers = [parameter.data_ptr() for parameter in model.parameters()]
+    with torch.inference_mode():
+        decode_step(model, model.new_cache(1, 8))(torch.tensor([1]))
+    assert pointers == [parameter.data_ptr() for parameter in model.parameters()]
