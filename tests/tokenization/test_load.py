@@ -164,6 +164,16 @@ def test_nothing_there(tmp_path: Path) -> None:
         ('{"model": {"type": "Unigram", "vocab": [["a"]]}}', "broken"),
         ('{"model": {"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": 7}}', "broken"),
         ("[" * 100_000, "nested|valid"),
+        (
+            '{"model": {"type": "BPE", "vocab": {"é": 0}, "merges": [["é", "é"]], "continuing_subword_prefix": "x"}}',
+            "go on",
+        ),
+        (
+            '{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, '
+            '"model": {"type": "BPE", "vocab": {}}}',
+            "map",
+        ),
+        ('{"decoder": 3, "model": {"type": "BPE", "vocab": {}}}', "needs a type"),
     ],
 )
 def test_broken_definitions_are_refused_in_one_message(content: str, message: str, tmp_path: Path) -> None:
@@ -240,3 +250,12 @@ def test_a_template_in_its_own_file_is_found(tokenizers: dict[str, Tokenizer], t
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
     assert Tokenizer.load(tmp_path).chat_template == "{{ messages }}"
     shutil.rmtree(tmp_path)
+
+
+def test_a_unigram_model_without_an_unknown_piece_says_so() -> None:
+    tokenizer = Tokenizer({"version": "1.0", "model": {"type": "Unigram", "unk_id": None, "vocab": [["a", -1.0]]}})
+    assert tokenizer.encode("aa") == [0, 0]
+    with pytest.raises(BadInput, match="cannot encode"):
+        tokenizer.encode("ab")
+    with pytest.raises(BadInput, match="cannot encode"):
+        tokenizer.encode_batch(["a", "b"])

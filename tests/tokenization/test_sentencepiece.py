@@ -174,9 +174,23 @@ def test_one_wrong_byte_never_ends_in_a_traceback(at: int, byte: int) -> None:
         definition = to_definition(read_model(bytes(content)))
     except BadInput:
         return
-    # A wrong byte inside the character map's trie is another map; only the file's form can be checked.
-    definition["normalizer"]["normalizers"] = definition["normalizer"]["normalizers"][1:]
     try:
-        Tokenizer(definition).encode("the dog 知行")
+        Tokenizer(definition).encode("the dog 知行 ＡＢ ﬁ é ½")
     except BadInput:
         return
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_a_broken_character_map_cannot_stop_the_process(data: st.DataObject) -> None:
+    content = bytearray(MODELS["unigram as T5"])
+    charsmap = read_model(bytes(content)).charsmap
+    start = bytes(content).index(charsmap) + 4
+    size = int.from_bytes(charsmap[:4], "little")
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[start + data.draw(st.integers(0, size - 1))] = data.draw(st.integers(0, 255))
+    try:
+        tokenizer = Tokenizer(to_definition(read_model(bytes(content))))
+    except BadInput:
+        return
+    tokenizer.encode("".join(map(chr, range(0x20, 0x3000))) + "ＡＢﬁ知😀")

@@ -181,3 +181,12 @@ def test_sampling_is_said_in_the_facts(corpus: list[str]) -> None:
     whole = train_tokenizer(corpus, "byte-bpe", 300).facts
     assert not whole.sampled
     assert "all" in whole.summary()[0]
+
+
+def test_unigram_copes_with_more_characters_than_tokens() -> None:
+    rng = random.Random(0)
+    text = "，".join("".join(rng.choices([chr(0x4E00 + index) for index in range(3000)], k=8)) for _ in range(3000))
+    tokenizer, facts = train_tokenizer([text], "unigram", 1000)
+    assert 700 < tokenizer.vocab_size <= 1000
+    assert sum(facts.left_out.values()) > 2000
+    assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Backend
 
 from zhixing.core.errors import BadInput
 from zhixing.core.files import hash_json
+from zhixing.tokenization.charsmap import check_packed
 
 Definition = dict[str, Any]
 """The parsed content of a tokenizer.json."""
@@ -53,12 +54,32 @@ def check_definition(definition: object, where: str | None = None) -> Definition
     expected = list if kind == "Unigram" else dict
     if not isinstance(model.get("vocab"), expected):
         raise BadInput(f"the {kind} model has no vocabulary", where=where, remedy=remedy)
+    _check_steps(definition, model, where)
     added = definition.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(token, dict) and "content" in token for token in added):
         raise BadInput("'added_tokens' is not a list of tokens", where=where, remedy=remedy)
     # A tokenizer file can carry the padding and cutting of whoever used it last; neither belongs to the vocabulary, and
     # cutting would drop text without a word.
     return {**definition, "truncation": None, "padding": None, "added_tokens": added}
+
+
+def _check_steps(definition: Definition, model: Definition, where: str | None) -> None:
+    """Checks the processing steps, and what the library does not check but ends the whole process on."""
+    prefix = model.get("continuing_subword_prefix")
+    if prefix and model.get("merges"):
+        if not isinstance(prefix, str):
+            raise BadInput("the continuing_subword_prefix is not text", where=where)
+        for merge in model["merges"]:
+            right = merge[-1] if isinstance(merge, list) and merge else str(merge).rpartition(" ")[2]
+            if not str(right).startswith(prefix):
+                raise BadInput(f"the merge {merge!r} does not go on with {prefix!r}", where=where)
+    try:
+        parts(definition.get("decoder"), "decoders")
+        for step in parts(definition.get("normalizer"), "normalizers"):
+            if step["type"] == "Precompiled":
+                check_packed(step.get("precompiled_charsmap"))
+    except BadInput as error:
+        raise BadInput(error.cause, where=where) from error
 
 
 def build_backend(definition: Definition, where: str | None = None) -> Backend:
@@ -78,13 +99,22 @@ def fingerprint(definition: Definition) -> str:
     return hash_json(definition)
 
 
-def parts(step: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
-    """Flattens a processing step that may be a Sequence of steps; `key` names the list inside a Sequence."""
-    if not step:
+def parts(step: Any, key: str) -> list[Mapping[str, Any]]:
+    """Flattens a processing step that may be a Sequence of steps; `key` names the list inside a Sequence.
+
+    Raises:
+        BadInput: It is not a step.
+    """
+    if step is None:
         return []
-    if step.get("type") == "Sequence":
-        return [part for inner in step.get(key, []) for part in parts(inner, key)]
-    return [step]
+    if not isinstance(step, Mapping) or not isinstance(step.get("type"), str):
+        raise BadInput(f"a tokenizer's processing step needs a type, which {str(step)[:60]!r} has not")
+    if step["type"] != "Sequence":
+        return [step]
+    inner = step.get(key)
+    if not isinstance(inner, list):
+        raise BadInput(f"a Sequence of processing steps needs the list {key!r}")
+    return [part for one in inner for part in parts(one, key)]
 
 
 def is_byte_level(definition: Definition) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zhixing.core.errors import BadInput
+from zhixing.tokenization.charsmap import check_charsmap
 from zhixing.tokenization.decoding import BYTE_PIECE
 from zhixing.tokenization.definition import Definition
 from zhixing.tokenization.protobuf import read_fields, signed
@@ -143,17 +144,6 @@ def _read_normalizer(content: memoryview, model: SentencePieceModel) -> None:
             model.escape_whitespaces = bool(value)
 
 
-def _check_charsmap(charsmap: bytes) -> None:
-    """The layout is: size of the trie, the trie as 32-bit units, replacement strings."""
-    size = int.from_bytes(charsmap[:4], "little")
-    if len(charsmap) < 4 or size % 4 or size == 0 or size > len(charsmap) - 4:
-        raise BadInput("the normaliser's character map is broken: the file is corrupt")
-    try:
-        charsmap[4 + size :].decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput("the normaliser's character map is broken: the file is corrupt") from error
-
-
 def to_definition(model: SentencePieceModel) -> Definition:
     """Turns a SentencePiece model into a tokenizer definition.
 
@@ -240,7 +230,7 @@ def _normalizer(model: SentencePieceModel) -> dict[str, Any] | None:
     space = SPACE if model.escape_whitespaces else " "
     steps: list[dict[str, Any]] = []
     if model.charsmap:
-        _check_charsmap(model.charsmap)
+        check_charsmap(model.charsmap)
         steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
     if model.remove_extra_whitespaces:
         steps.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})

@@ -66,7 +66,9 @@ class Tokenizer:
             self._pieces[index] = piece
         self.kind = definitions.kind_of(self._definition)
         special = definitions.special_tokens(self._definition)
-        self.special_tokens: dict[str, int] = {name: self._vocabulary[name] for name in special}
+        self.special_tokens: dict[str, int] = {
+            name: self._vocabulary[name] for name in special if name in self._vocabulary
+        }
         self._special_ids = frozenset(self.special_tokens.values())
         self._set_config(config)
         self._decoder = Decoder(self._definition, self._backend, self._pieces)
@@ -213,9 +215,8 @@ class Tokenizer:
         backend = self._parser if parse_special and self.special_tokens else self._plain
         try:
             return list(backend.encode(text, add_special_tokens=special).ids)
-        except TypeError:
-            utf8_size(text)  # The library takes only what UTF-8 can spell, and does not say which character it was.
-            raise
+        except Exception as error:
+            raise self._fault([text], error) from error
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the token ids of many texts, on all cores; special tokens are neither added nor read. The fast path.
@@ -226,11 +227,18 @@ class Tokenizer:
         self._check(texts)
         try:
             encodings = self._plain.encode_batch_fast(texts, add_special_tokens=False)
-        except TypeError:
-            for text in texts:
-                utf8_size(text)
-            raise
+        except Exception as error:
+            raise self._fault(texts, error) from error
         return [encoding.ids for encoding in encodings]
+
+    @staticmethod
+    def _fault(texts: Sequence[str], error: Exception) -> Exception:
+        """Says what the library, which has no error classes of its own, could not encode."""
+        if not all(isinstance(text, str) for text in texts):
+            return error
+        for text in texts:
+            utf8_size(text)
+        return BadInput(f"the tokenizer cannot encode this text: {error}")
 
     def _check(self, texts: Sequence[str]) -> None:
         if self._closed_alphabet is None:

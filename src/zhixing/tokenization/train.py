@@ -44,6 +44,13 @@ MAX_TOKEN_BYTES = 64
 """No learned piece is longer: keeps lines of signs and boilerplate sentences out of the vocabulary."""
 
 
+COVERAGE = 0.9995
+"""The share of a text's characters that get a Unigram piece of their own, as in SentencePiece; bytes spell the rest."""
+
+Learned = tuple[Definition, dict[str, int]]
+"""A learned definition, and the counts of what has no token of its own."""
+
+
 @dataclass(frozen=True)
 class TrainingFacts:
     """What a tokenizer was learned from, for reports."""
@@ -162,7 +169,7 @@ def train_tokenizer(
         )
         with progress_bar(f"learning the {kind} tokenizer") as bar:
             bar.advance(0, f"from {human_bytes(used)}")
-            definition = LEARNERS[kind](sample.texts(), request)
+            definition, left_out = LEARNERS[kind](sample.texts(), request)
     if not size and kind != "byte":
         raise BadInput("there is no text to learn a tokenizer from")
     tokenizer = _finish(definition, request)
@@ -230,7 +237,7 @@ def _split(max_digits: int) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Split(Regex(multilingual_pattern(max_digits)), "isolated")
 
 
-def _byte_bpe(texts: list[str], request: _Request) -> Definition:
+def _byte_bpe(texts: list[str], request: _Request) -> Learned:
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [_split(request.max_digits), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -244,24 +251,30 @@ def _byte_bpe(texts: list[str], request: _Request) -> Definition:
         max_token_length=MAX_TOKEN_BYTES,
     )
     backend.train_from_iterator(texts, trainer)
-    return _definition(backend)
+    return _definition(backend), {}
 
 
-def _unigram(texts: list[str], request: _Request) -> Definition:
+def _unigram(texts: list[str], request: _Request) -> Learned:
     """Spaces stay spaces (no ▁), so that every text comes back exactly, also one that holds a ▁."""
+    room = request.vocab_size - len(request.special) - 256
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    kept = _covering(counts, (room - 1) * 3 // 4)
+    # A rare character becomes a line end for the training only, since the trainer insists on a piece for each it sees.
+    rare = dict.fromkeys((ord(character) for character in counts if character not in kept), "\n")
     backend = Backend(models.Unigram())
     backend.pre_tokenizer = _split(request.max_digits)
     trainer = trainers.UnigramTrainer(
-        vocab_size=request.vocab_size - len(request.special) - 256,
+        vocab_size=max(room, len(kept) + 3),
         show_progress=False,
         special_tokens=[UNKNOWN],
         unk_token=UNKNOWN,
         max_piece_length=16,
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator((text.translate(rare) for text in texts) if rare else texts, trainer)
     definition = _definition(backend)
     model = definition["model"]
-    room = request.vocab_size - len(request.special) - 256
     pieces = _settled(model["vocab"][1:])[: room - 1]
     floor = min((score for _, score in pieces), default=-1.0)
     byte_pieces = [[f"<0x{byte:02X}>", floor - 10.0] for byte in range(256)]
@@ -269,8 +282,20 @@ def _unigram(texts: list[str], request: _Request) -> Definition:
     model["unk_id"] = 0
     model["byte_fallback"] = True
     definition["decoder"] = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
-    definition["added_tokens"] = []
-    return definition
+    left_out = {"different rare characters are spelled by bytes": len(rare)} if rare else {}
+    return definition, left_out
+
+
+def _covering(counts: Counter[str], most: int) -> set[str]:
+    """Returns the most frequent characters that make up COVERAGE of the text, at most so many, and the line end."""
+    kept = {"\n"}
+    covered, wanted = 0, COVERAGE * counts.total()
+    for character, count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
+        if covered >= wanted or len(kept) > most:
+            break
+        kept.add(character)
+        covered += count
+    return kept
 
 
 def _settled(pieces: list[list[Any]]) -> list[list[Any]]:
@@ -278,8 +303,7 @@ def _settled(pieces: list[list[Any]]) -> list[list[Any]]:
 
     The trainer adds up in the order of a hash table, which changes the last digits: they are rounded off. It also gives
     characters that must stay but have no probability the lowest score and a little more, in that same order: here they
-    all get the lowest. The vocabulary can be larger than asked for when the text has very many characters; what is cut
-    from the end of this list can still be spelled by bytes.
+    all get the lowest.
     """
     rounded = [(piece, round(score, 6)) for piece, score in pieces]
     lowest = min((score for _, score in rounded), default=0.0)
@@ -288,7 +312,7 @@ def _settled(pieces: list[list[Any]]) -> list[list[Any]]:
     return [[piece, score] for piece, score in sorted(settled, key=lambda entry: (-entry[1], entry[0]))]
 
 
-def _wordpiece(texts: list[str], request: _Request) -> Definition:
+def _wordpiece(texts: list[str], request: _Request) -> Learned:
     backend = Backend(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
@@ -304,7 +328,7 @@ def _wordpiece(texts: list[str], request: _Request) -> Definition:
         special_tokens=["[UNK]", *(f"##{character}" for character in _inner_characters(texts))],
     )
     backend.train_from_iterator(texts, trainer)
-    return _definition(backend)
+    return _definition(backend), {}
 
 
 def _inner_characters(texts: Iterable[str]) -> list[str]:
@@ -322,7 +346,7 @@ def _inner_characters(texts: Iterable[str]) -> list[str]:
     return sorted({after for before, after in pairs if before in inside and after in inside})
 
 
-LEARNERS: dict[str, Callable[[list[str], _Request], Definition]] = {
+LEARNERS: dict[str, Callable[[list[str], _Request], Learned]] = {
     "byte-bpe": _byte_bpe,
     "unigram": _unigram,
     "wordpiece": _wordpiece,
