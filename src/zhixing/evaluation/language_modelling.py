@@ -11,49 +11,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from zhixing.core.errors import BadInput
 from zhixing.core.progress import human_bytes, progress_bar
 from zhixing.data.cutting import cut_text
 from zhixing.data.documents import Document
+from zhixing.evaluation.windows import BATCH_TOKENS, TokenDocument, Window, batches, cut_document
 from zhixing.models.loss import token_losses
 from zhixing.models.transformer import Transformer
 from zhixing.tokenization.tokenizer import Tokenizer
 
-BATCH_TOKENS = 8192
-"""Positions in one forward pass: enough to keep the matrix products large, small enough for any memory."""
-
-BUFFERED_BATCHES = 16
-"""Windows of so many batches are sorted by length before they are run, so that little of a batch is padding."""
+__all__ = ["LanguageModelScore", "TokenDocument", "evaluate_by_source", "evaluate_text", "evaluate_tokens"]
 
 ENCODE_CHARACTERS = 1 << 20
 """Texts are encoded in groups of about this many characters; a longer text is cut after a blank line for encoding."""
 
 PADDING = 0
 """Any token will do: what stands behind a window cannot reach what comes before it, and is never scored."""
-
-Ints: TypeAlias = npt.NDArray[Any]
-
-
-class TokenDocument(NamedTuple):
-    """A document that is encoded already.
-
-    Attributes:
-        tokens: Its token ids, (tokens,); a memory-mapped array is read a window at a time.
-        bytes: The bytes of its text in UTF-8.
-        source: Where it came from; scores are kept apart by it.
-        first_bytes: The bytes of its first token, left out of the count when that token cannot be scored.
-    """
-
-    tokens: Ints
-    bytes: int
-    source: str = ""
-    first_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,7 +183,7 @@ def evaluate_tokens(
         with progress_bar("measuring", total_bytes) as bar:
             cut = _cut(documents, tallies, start, window, stride, unknown)
             nats, tokens = 0.0, 0
-            for windows in _batches(cut, batch_tokens):
+            for windows in batches(cut, batch_tokens):
                 new_nats, new_tokens = _score(model, windows, tallies)
                 nats, tokens = nats + new_nats, tokens + new_tokens
                 share = sum(window.share for window in windows)
@@ -335,17 +313,6 @@ class _Tally:
         )
 
 
-class _Window(NamedTuple):
-    """One input, and which of its targets are scored: those from `skip` on."""
-
-    inputs: Ints  # (time)
-    targets: Ints  # (time)
-    skip: int
-    source: str
-    share: float
-    """Bytes of text that this window accounts for, for the progress bar."""
-
-
 def _cut(
     documents: Iterable[TokenDocument],
     tallies: dict[str, _Tally],
@@ -353,64 +320,28 @@ def _cut(
     window: int,
     stride: int,
     unknown: int | None,
-) -> Iterator[_Window]:
-    """Cuts documents into windows that all have the same length, but for documents that are shorter."""
+) -> Iterator[Window]:
+    """Cuts all documents into windows, and counts what there is to score and what is left out."""
     for document in documents:
         tally = tallies.setdefault(document.source, _Tally())
-        tokens = document.tokens
-        lead = 0 if start is not None else 1  # targets begin at this token
-        count = len(tokens) - lead
-        if start is None and len(tokens):
+        length = len(document.tokens)
+        if not length:
+            continue
+        tally.bytes += document.bytes
+        tally.documents += start is not None or length > 1
+        if start is None:
+            left_out = min(document.first_bytes, document.bytes) if length > 1 else document.bytes
             tally.unscored_tokens += 1
-            left_out = min(document.first_bytes, document.bytes) if count else document.bytes
             tally.unscored_bytes += left_out
             tally.bytes -= left_out
-        tally.bytes += document.bytes if len(tokens) else 0
-        if count <= 0:
-            continue
-        tally.documents += 1
-        done = 0
-        while done < count:
-            end = min(count, done + (stride if done else window))
-            begin = max(0, end - window)
-            targets = np.asarray(tokens[begin + lead : end + lead], dtype=np.int64)
-            before = begin + lead - 1
-            if before < 0:
-                assert start is not None
-                inputs = np.concatenate(([start], targets[:-1]))
-            else:
-                inputs = np.asarray(tokens[before : end + lead - 1], dtype=np.int64)
-            skip = done - begin
+        for piece in cut_document(document, start, window, stride):
             if unknown is not None:
-                tally.unknown_tokens += int((targets[skip:] == unknown).sum())
-            yield _Window(inputs, targets, skip, document.source, document.bytes * (end - done) / count)
-            done = end
-
-
-def _batches(windows: Iterable[_Window], batch_tokens: int) -> Iterator[list[_Window]]:
-    """Groups windows of similar length, so that no batch holds more than `batch_tokens` positions (or one window)."""
-    buffer: list[_Window] = []
-    held = 0
-    for window in windows:
-        buffer.append(window)
-        held += len(window.inputs)
-        if held >= batch_tokens * BUFFERED_BATCHES:
-            yield from _sorted_batches(buffer, batch_tokens)
-            buffer, held = [], 0
-    yield from _sorted_batches(buffer, batch_tokens)
-
-
-def _sorted_batches(buffer: list[_Window], batch_tokens: int) -> Iterator[list[_Window]]:
-    buffer = sorted(buffer, key=lambda window: -len(window.inputs))
-    at = 0
-    while at < len(buffer):
-        rows = max(1, batch_tokens // len(buffer[at].inputs))
-        yield buffer[at : at + rows]
-        at += rows
+                tally.unknown_tokens += int((piece.targets[piece.skip :] == unknown).sum())
+            yield piece
 
 
 @torch.inference_mode()
-def _score(model: Transformer, windows: list[_Window], tallies: dict[str, _Tally]) -> tuple[float, int]:
+def _score(model: Transformer, windows: list[Window], tallies: dict[str, _Tally]) -> tuple[float, int]:
     """Runs one batch, longest window first; returns its summed loss in nats and the number of tokens scored."""
     device = model.embedding.weight.device
     longest = len(windows[0].inputs)
@@ -430,7 +361,8 @@ def _score(model: Transformer, windows: list[_Window], tallies: dict[str, _Tally
             remedy="its weights are damaged or its training diverged: use an earlier checkpoint",
         )
     counts = [len(window.inputs) - window.skip for window in windows]
-    sums = [part.sum().item() for part in losses.double().split(counts)]
+    starts = np.cumsum([0, *counts[:-1]])
+    sums = np.add.reduceat(losses.double().cpu().numpy(), starts).tolist()
     for window, count, nats in zip(windows, counts, sums, strict=True):
         tally = tallies[window.source]
         tally.nats += nats

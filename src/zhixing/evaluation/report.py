@@ -18,6 +18,7 @@ from zhixing.core.files import atomic_write
 from zhixing.core.progress import human_count, human_time
 from zhixing.evaluation.charts import Chart, Point, loss_chart, percent, short_number, small_chart
 from zhixing.evaluation.report_facts import (
+    data_bytes,
     fact_groups,
     in_words,
     input_rows,
@@ -30,6 +31,7 @@ from zhixing.version import __version__
 REPORT = "report.html"
 
 STATES = {
+    "preparing": ("preparing", "准备中", "The data is being prepared; training has not begun."),
     "running": ("running", "训练中", "This run is going on; the figures are those of the last record."),
     "finished": ("finished", "已完成", ""),
     "interrupted": ("interrupted", "已中断", "This run was interrupted and can go on where it stopped."),
@@ -130,6 +132,7 @@ def _content(run: Run) -> dict[str, Any]:
         "faults": run.faults,
         "inputs": inputs,
         "more_inputs": more_inputs,
+        "inputs_file": "facts.json" if "inputs" in section(run.facts, "data") else "shards/inputs.json",
         "style": templates.joinpath("report.css").read_text(encoding="utf-8"),
         "script": templates.joinpath("report.js").read_text(encoding="utf-8"),
     }
@@ -137,14 +140,14 @@ def _content(run: Run) -> dict[str, Any]:
 
 def _sentence(run: Run, summary: dict[str, Any]) -> str:
     """Says in one sentence what this run is."""
-    model, data = section(run.facts, "model"), section(run.facts, "data")
+    model = section(run.facts, "model")
     words = []
     if summary["parameters"]:
         layers = number(model.get("layers"))
         depth = f"{layers:.0f}-layer " if layers else ""
         family = f"{model['family']} " if isinstance(model.get("family"), str) else ""
         words.append(f"a {depth}{family}model of {human_count(summary['parameters'])} parameters")
-    if size := number(data.get("bytes")):
+    if size := data_bytes(run):
         words.append(f"trained on {in_words('bytes', size)} of text")
     if words and summary["seconds"]:
         words.append(f"in {human_time(summary['seconds'])}")
@@ -165,7 +168,9 @@ def _hero(summary: dict[str, Any], bars: Iterable[Any]) -> Card:
     if summary["validation_loss"] is not None:
         return Card("validation loss", "验证损失", f"{summary['validation_loss']:.3f}", note="nats per token")
     if summary["train_loss"] is not None:
-        return Card("training loss", "训练损失", f"{summary['train_loss']:.3f}", note="nats per token; not validated yet")
+        return Card(
+            "training loss", "训练损失", f"{summary['train_loss']:.3f}", note="nats per token; not validated yet"
+        )
     return Card("bits per byte", "每字节比特数", "–", note="nothing is measured yet")
 
 
@@ -179,7 +184,11 @@ def _cards(run: Run, summary: dict[str, Any]) -> list[Card]:
         name = f"per token of {kind}" + (f", {size:,.0f} tokens" if size else "")
         cards.append(Card("perplexity", "困惑度", f"{summary['perplexity']:.4g}", "", name))
     if summary["validation_loss"] is not None and summary["bits_per_byte"] is not None:
-        at = f"nats per token, best at step {summary['best_step']:,}" if _is_count(summary["best_step"]) else "nats per token"
+        at = (
+            f"nats per token, best at step {summary['best_step']:,}"
+            if _is_count(summary["best_step"])
+            else "nats per token"
+        )
         cards.append(Card("validation loss", "验证损失", f"{summary['validation_loss']:.4f}", "", at))
     if summary["parameters"]:
         shape = [f"{model[key]} {word}" for key, word in (("layers", "layers"), ("width", "wide")) if key in model]
@@ -210,7 +219,7 @@ def _count_and_unit(value: float) -> tuple[str, str]:
 def _progress(summary: dict[str, Any]) -> float | None:
     if not _is_count(summary["steps"]) or summary["steps"] < 1:
         return None
-    return min(100.0, 100.0 * summary["step"] / summary["steps"])
+    return min(100.0, 100.0 * int(summary["step"]) / int(summary["steps"]))
 
 
 def _points(records: list[dict[str, Any]], key: str) -> list[Point]:
@@ -238,7 +247,9 @@ def _loss_charts(run: Run) -> list[Chart]:
 
 
 def _small_charts(run: Run) -> list[tuple[str, str, Chart]]:
-    speed = _points(run.train, "tokens_per_second")
+    speed, share = _points(run.train, "tokens_per_second"), _points(run.train, "matmul_share")
+    if not any(value for _, value in share):  # the peak was not measured
+        share = []
     made = (
         ("learning rate, share of peak", "学习率", small_chart(
             "Learning rate over steps", "share of peak", _points(run.train, "learning_rate"))),
@@ -247,8 +258,7 @@ def _small_charts(run: Run) -> list[tuple[str, str, Chart]]:
         ("tokens per second", "每秒词元", small_chart(
             "Tokens per second over steps", "tokens/s", speed, y_format=short_number)),
         ("share of matmul peak", "算力利用率", small_chart(
-            "Share of the matmul peak over steps", "share", _points(run.train, "matmul_share"), top=1.0,
-            y_format=percent)),
+            "Share of the matmul peak over steps", "share", share, top=1.0, y_format=percent)),
     )  # fmt: skip
     return [(title, chinese, chart) for title, chinese, chart in made if chart is not None]
 
@@ -295,7 +305,7 @@ def _events(run: Run) -> list[dict[str, str]]:
                 "step": f"{step:,.0f}" if step is not None else "",
                 "event": kind,
                 "message": str(event.get("message", "")),
-                "grave": "grave" if kind in ("spike", "nan", "failed") else "",
+                "grave": "grave" if kind in ("spike", "nan", "failed", "diverged") else "",
             }
         )
     return rows

@@ -7,10 +7,10 @@ from typing import Any
 
 from zhixing.core.progress import human_bytes, human_count, human_time
 from zhixing.data.problems import KINDS, NOTES
-from zhixing.evaluation.run_folder import Run, number, section
+from zhixing.evaluation.run_folder import Run, first_number, number, section
 
 INPUTS_SHOWN = 200
-"""Input files listed with their hashes; the rest are counted, and are all in facts.json."""
+"""Input files listed with their hashes; the rest are counted."""
 
 LABELS: dict[str, tuple[str, str]] = {
     "documents": ("documents", "文档"),
@@ -49,6 +49,19 @@ LABELS: dict[str, tuple[str, str]] = {
     "stride": ("stride", "步长"),
     "loss": ("loss", "损失"),
     "epochs": ("epochs", "轮数"),
+    "tokens_per_second": ("tokens per second", "每秒词元"),
+    "total_seconds": ("time with measuring", "总用时"),
+    "peak_memory": ("most memory used", "峰值内存"),
+    "paths": ("read from", "来源"),
+    "sources": ("files", "文件"),
+    "notes": ("notes", "说明"),
+    "data_hash": ("hash of all inputs", "数据哈希"),
+    "tokenizer": ("tokenizer", "分词器"),
+    "processor": ("processor", "处理器"),
+    "processors": ("cores", "核心"),
+    "matmul": ("products by", "矩阵乘库"),
+    "from": ("from", "来自"),
+    "bytes_used": ("learned from", "学习文本"),
     "bits_per_byte": ("bits per byte", "每字节比特数"),
     "perplexity": ("perplexity", "困惑度"),
 }
@@ -62,7 +75,12 @@ SECTIONS = (
     ("evaluation", "Measurement", "评测"),
     ("machine", "Machine", "机器"),
 )
-APART = {("data", "problems"), ("data", "inputs"), ("evaluation", "yardsticks")}
+APART = {
+    ("data", "problems"),
+    ("data", "inputs"),
+    ("evaluation", "yardsticks"),
+    ("evaluation", "yardstick_descriptions"),
+}
 """What has a place of its own in the report."""
 
 
@@ -83,6 +101,8 @@ class FactGroup:
     title: str
     chinese: str
     facts: list[Fact]
+    more: list[Fact]
+    """Fields that most readers can do without, shown when asked for."""
 
 
 @dataclass
@@ -110,24 +130,54 @@ def fact_groups(run: Run) -> list[FactGroup]:
     """Returns the facts by section, unknown fields included, so that nothing that was recorded is hidden."""
     groups = []
     for key, title, chinese in SECTIONS:
-        facts = _flatten(section(run.facts, key), key)
-        if facts:
-            groups.append(FactGroup(title, chinese, facts))
+        values = section(run.facts, key)
+        if key == "training":
+            values = {**_course(run), **values}
+        facts, more = _flatten(values, key)
+        if facts or more:
+            groups.append(FactGroup(title, chinese, facts or more, more if facts else []))
     return groups
 
 
-def _flatten(values: dict[str, Any], of: str, prefix: str = "") -> list[Fact]:
+def _course(run: Run) -> dict[str, Any]:
+    """Returns what the metrics and the state say of the training itself."""
+    summary = run.summary()
+    values = {"steps": summary["step"] or None}
+    values |= {key: summary[key] for key in ("tokens", "seconds", "tokens_per_second")}
+    available = number(section(section(run.facts, "data"), "train").get("tokens"))
+    if available and summary["tokens"]:
+        values["epochs"] = summary["tokens"] / available
+    if values["tokens_per_second"]:
+        values["tokens_per_second"] = round(values["tokens_per_second"])
+    return values | {key: run.state.get(key) for key in ("total_seconds", "peak_memory")}
+
+
+def _flatten(values: dict[str, Any], of: str, prefix: str = "") -> tuple[list[Fact], list[Fact]]:
+    """Returns a section's facts: those with a name for people, and the rest."""
     facts: list[Fact] = []
+    more: list[Fact] = []
     for key, value in values.items():
         if (of, key) in APART or value is None or value == "" or value == [] or value == {}:
             continue
         label, chinese = LABELS.get(key, (key.replace("_", " "), ""))
         if isinstance(value, dict):
-            facts += _flatten(value, of, f"{prefix}{label}: ")
+            inner, rest = _flatten(value, of, f"{prefix}{label}: ")
+            known = key in LABELS
+            facts += inner if known else []
+            more += rest if known else [*inner, *rest]
         else:
             text = in_words(key, value)
-            facts.append(Fact(f"{prefix}{label}", "" if prefix else chinese, text, len(text) > 28))
-    return facts
+            fact = Fact(f"{prefix}{label}", "" if prefix else chinese, text, len(text) > 24)
+            (facts if key in LABELS else more).append(fact)
+    return facts, more
+
+
+def data_bytes(run: Run) -> float | None:
+    """Returns the bytes of all text, training and held-out, or None when it is not recorded."""
+    data = section(run.facts, "data")
+    parts = [number(section(data, part).get("bytes")) for part in ("train", "validation")]
+    both = sum(part for part in parts if part is not None)
+    return first_number(data.get("bytes"), both or None)
 
 
 def in_words(key: str, value: Any) -> str:
@@ -142,7 +192,7 @@ def in_words(key: str, value: Any) -> str:
         return str(value)
     if key == "seconds" or key.endswith("_seconds"):
         return human_time(found)
-    if key in ("bytes", "memory") or key.endswith("_bytes"):
+    if key in ("bytes", "memory", "peak_memory", "bytes_used", "bytes_seen") or key.endswith("_bytes"):
         return human_bytes(found)
     if key.endswith(("_share", "_fraction")):
         return f"{100 * found:.3g} %"
@@ -176,19 +226,17 @@ def problem_rows(run: Run) -> list[ProblemRow]:
 
 def input_rows(run: Run) -> tuple[list[dict[str, str]], int]:
     """Returns the first input files with their sizes and hashes, and the number of those not listed."""
-    recorded = section(run.facts, "data").get("inputs")
-    entries = [entry for entry in recorded if isinstance(entry, dict)] if isinstance(recorded, list) else []
     rows = []
-    for entry in entries[:INPUTS_SHOWN]:
-        size = number(entry.get("bytes", entry.get("size")))
+    for entry in run.inputs[:INPUTS_SHOWN]:
+        size = first_number(entry.get("bytes"), entry.get("size"))
         rows.append(
             {
-                "path": str(entry.get("path", entry.get("source", ""))),
+                "path": str(entry.get("path", "")),
                 "bytes": human_bytes(size) if size is not None else "",
-                "sha256": str(entry.get("sha256", entry.get("hash", ""))),
+                "sha256": str(entry.get("sha256", "")),
             }
         )
-    return rows, len(entries) - len(rows)
+    return rows, len(run.inputs) - len(rows)
 
 
 DESCRIBED = {
@@ -199,14 +247,13 @@ DESCRIBED = {
 
 def yardstick_bars(run: Run, ours: float | None) -> list[Yardstick]:
     """Returns the yardsticks and the model, highest first; empty when there is nothing to compare with."""
-    recorded = section(section(run.facts, "evaluation"), "yardsticks")
+    evaluation = section(run.facts, "evaluation")
+    recorded, described = section(evaluation, "yardsticks"), section(evaluation, "yardstick_descriptions")
     bars: list[tuple[str, float, bool, str]] = []
     for key, value in recorded.items():
         short = key.removesuffix("_bits_per_byte")
         name, description = DESCRIBED.get(short, (short.replace("_", " "), ""))
-        if isinstance(value, dict):
-            description = str(value.get("description", description))
-            value = value.get("bits_per_byte")
+        description = str(described.get(short, description)).replace("`", "")
         figure = number(value)
         if figure is not None:
             bars.append((name, figure, False, description))

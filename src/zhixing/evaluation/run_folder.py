@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 from zhixing.core.errors import BadInput, MissingResource, nearest
 from zhixing.core.files import in_use, os_fault
 
-Status = Literal["running", "finished", "interrupted", "failed", "stopped", "unknown"]
+Status = Literal["preparing", "running", "finished", "interrupted", "failed", "stopped", "unknown"]
 
 RUNS = Path("runs")
 """Where runs are looked for when only a name is given."""
@@ -41,6 +41,7 @@ class Run:
         state: state.json.
         status: What the run is doing; a "running" that no living process holds is "stopped".
         updated: When it was last changed.
+        inputs: The files of text it read, with their sizes and hashes.
         faults: What could not be read, one sentence each.
     """
 
@@ -53,6 +54,7 @@ class Run:
     state: dict[str, Any] = field(default_factory=dict)
     status: Status = "unknown"
     updated: datetime | None = None
+    inputs: list[dict[str, Any]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -92,9 +94,10 @@ class Run:
             "best_step": best.get("step"),
             "train_loss": number(last.get("loss")),
             "tokens": first_number(training.get("tokens"), last.get("tokens")),
-            "seconds": first_number(training.get("seconds"), last.get("seconds")),
+            "seconds": first_number(last.get("seconds"), training.get("seconds"), self.state.get("seconds")),
             "tokens_per_second": typical(self.train, "tokens_per_second"),
-            "matmul_share": typical(self.train, "matmul_share"),
+            # Zero is written where the peak was not measured.
+            "matmul_share": typical(self.train, "matmul_share") or None,
             "parameters": number(section(self.facts, "model").get("parameters")),
             "updated": self.updated.isoformat(timespec="seconds") if self.updated else None,
         }
@@ -166,6 +169,7 @@ def read_run(folder: Path) -> Run:
     run.facts = _mapping(folder / "facts.json", run.faults)
     run.state = _mapping(folder / "state.json", run.faults)
     _read_metrics(run, _text(folder / "metrics.jsonl", run.faults))
+    run.inputs = _inputs(run)
     run.status = _status(run)
     run.updated = _updated(run)
     return run
@@ -196,6 +200,18 @@ def _mapping(path: Path, faults: list[str]) -> dict[str, Any]:
         return value
     faults.append(f"{path.name} is not a mapping")
     return {}
+
+
+def _inputs(run: Run) -> list[dict[str, Any]]:
+    """Returns the list of inputs from the facts, else the one that is kept with the token shards."""
+    recorded = section(run.facts, "data").get("inputs")
+    if not isinstance(recorded, list):
+        text = _text(run.folder / "shards" / "inputs.json", run.faults)
+        try:
+            recorded = json.loads(text) if text else []
+        except ValueError as error:
+            run.faults.append(f"shards/inputs.json is not valid JSON: {error}")
+    return [entry for entry in recorded if isinstance(entry, dict)] if isinstance(recorded, list) else []
 
 
 def _read_metrics(run: Run, text: str) -> None:
@@ -236,8 +252,8 @@ def _status(run: Run) -> Status:
     if said in ("finished", "interrupted", "failed"):
         return cast(Status, said)
     if in_use(run.folder):
-        return "running"
-    return "stopped" if said == "running" else "unknown"
+        return "preparing" if said == "preparing" else "running"
+    return "stopped" if said in ("running", "preparing") else "unknown"
 
 
 def _updated(run: Run) -> datetime | None:

@@ -34,6 +34,6 @@
     });
   });
   window.addEventListener("beforeprint", function () {
-    document.querySelectorAll("details").forEach(function (details) { details.open = true; });
+    document.querySelectorAll("details:not(.endless)").forEach(function (details) { details.open = true; });
   });
 })();

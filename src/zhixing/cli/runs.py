@@ -1,0 +1,142 @@
+"""`zhixing runs`: list the runs of a folder with their state and best figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SORTS: dict[str, tuple[str, bool]] = {
+    "updated": ("updated", True),
+    "bits_per_byte": ("bits_per_byte", False),
+    "loss": ("validation_loss", False),
+    "perplexity": ("perplexity", False),
+    "tokens": ("tokens", True),
+    "time": ("seconds", True),
+    "steps": ("step", True),
+    "parameters": ("parameters", True),
+    "name": ("name", False),
+}
+"""What runs can be sorted by: the field of the summary, and whether the largest comes first."""
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="Where the run folders are.")] = Path("runs"),
+    by: Annotated[str, typer.Option("--by", metavar="METRIC", help=f"Sort by: {', '.join(SORTS)}.")] = "updated",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a run and line.")] = False,
+) -> None:
+    """List the runs with their state and best figures.
+
+    "stopped" is a run whose process died without saying so; like "interrupted" and "failed" it can be resumed.
+
+    Example: zhixing runs --by bits_per_byte
+    """
+    import json
+
+    from zhixing.core.errors import unknown_name
+
+    if by not in SORTS:
+        raise unknown_name("order", by, SORTS, where="--by")
+    rows, faults = _summaries(folder)
+    key, largest_first = SORTS[by]
+    known = [row for row in rows if row[key] is not None]
+    known.sort(key=lambda row: row[key], reverse=largest_first)
+    rows = known + [row for row in rows if row[key] is None]
+    if as_json:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+    elif rows:
+        _print_table(rows)
+    else:
+        print(f"no runs in {folder}; begin with: zhixing quickstart")
+    for fault in faults:
+        typer.echo(fault, err=True)
+
+
+def _summaries(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Reads every run of a folder; the folder may itself be a run, and none is missed when another is damaged."""
+    from zhixing.core.errors import MissingResource, ZhixingError
+    from zhixing.core.files import os_fault
+    from zhixing.evaluation.run_folder import RUNS, is_run, read_run
+
+    if not folder.is_dir():
+        if folder == RUNS and not folder.exists():
+            return [], []
+        raise MissingResource("no such folder", where=str(folder), remedy="give the folder that holds the runs")
+    try:
+        candidates = [folder] if is_run(folder) else sorted(folder.iterdir())
+    except OSError as error:
+        raise os_fault(error, folder, "listing the runs") from error
+    rows, faults = [], []
+    for path in candidates:
+        if path.name.startswith(".") or not is_run(path):
+            continue
+        try:
+            run = read_run(path)
+        except ZhixingError as error:
+            faults.append(f"not listed: {error}")
+            continue
+        rows.append(run.summary())
+        faults += [f"{path}: {fault}" for fault in run.faults]
+    return rows, faults
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from zhixing.core.progress import human_count, human_time
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("run", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for name in ("steps", "bits/byte", "loss", "tokens", "time", "changed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        total = f"/{row['steps']}" if row["steps"] else ""
+        table.add_row(
+            Text(str(row["name"])),
+            Text(_state(row["state"]), style=COLOURS.get(row["state"], "")),
+            f"{row['step']}{total}",
+            "–" if row["bits_per_byte"] is None else f"{row['bits_per_byte']:.4f}",
+            "–" if row["validation_loss"] is None else f"{row['validation_loss']:.4f}",
+            "–" if row["tokens"] is None else human_count(row["tokens"]),
+            "–" if row["seconds"] is None else human_time(row["seconds"]),
+            _when(row["updated"]),
+        )
+    # A pipe has no width: there every run takes one line, however long.
+    console = Console(highlight=False)
+    console.print(table, width=None if console.is_terminal else 200)
+
+
+COLOURS = {
+    "running": "bold cyan",
+    "preparing": "cyan",
+    "finished": "green",
+    "failed": "bold red",
+    "interrupted": "yellow",
+    "stopped": "yellow",
+}
+
+
+def _state(state: str) -> str:
+    return "stopped, resumable" if state == "stopped" else state
+
+
+def _when(updated: str | None) -> str:
+    """Says how long ago, or for older runs the day."""
+    from datetime import datetime
+
+    if updated is None:
+        return "–"
+    moment = datetime.fromisoformat(updated)
+    seconds = (datetime.now().astimezone() - moment).total_seconds()
+    if 0 <= seconds < 60:
+        return "just now"
+    if 0 <= seconds < 3600:
+        return f"{seconds // 60:.0f} min ago"
+    if 0 <= seconds < 86_400:
+        return f"{seconds // 3600:.0f} h ago"
+    return moment.strftime("%Y-%m-%d")
