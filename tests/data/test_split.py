@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zhixing.data import document_hash, held_out
 from zhixing.data.split import split_key
 
 
+@settings(deadline=None)
 @given(st.text(), st.floats(0, 1), st.floats(0, 1), st.integers(-(2**70), 2**70))
 def test_larger_fractions_contain_smaller_ones(text: str, one: float, other: float, seed: int) -> None:
     key = document_hash(text.encode("utf-8", "surrogatepass"))
