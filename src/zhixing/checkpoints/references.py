@@ -17,8 +17,8 @@ def resolve(ref: str | Path) -> Path:
     """Returns the model folder that a reference names.
 
     Raises:
-        MissingResource: There is no such folder, or no model in it.
-        BadInput: The reference names something else than a folder.
+        MissingResource: There is no such folder, or the run has no model yet.
+        BadInput: The reference names something else than a model folder or a run folder.
     """
     if isinstance(ref, str) and ref.startswith(REMOTE):
         raise BadInput(
@@ -43,7 +43,7 @@ def resolve(ref: str | Path) -> Path:
     inside = sorted(child.parent.name for child in path.glob("*/config.json"))
     inside += sorted(child.parents[1].name for child in path.glob("*/model/config.json"))
     remedy = f"models inside: {', '.join(str(path / name) for name in inside[:5])}" if inside else None
-    raise MissingResource("no model here: neither config.json nor model/config.json", where=str(path), remedy=remedy)
+    raise BadInput("this is neither a model folder nor a run folder (no config.json)", where=str(path), remedy=remedy)
 
 
 def _suggestion(path: Path) -> str:
