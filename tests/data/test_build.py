@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from byte_tokenizer import ByteTokenizer, WordTokenizer
 
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.core.files import FolderLock
 from zhixing.data import ShardOptions, ShardSet, build_shards, open_shards
 from zhixing.data.encode import flatten
 from zhixing.data.seams import seamless_chunks
+
+from .byte_tokenizer import ByteTokenizer, WordTokenizer
 
 MIXED = "知 行 合 一 the of model language train, data. 学而时习之 不亦说乎 x'll"
 WORDS = [*MIXED.split(), "\n", "\n\n", "", ""]

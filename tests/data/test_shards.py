@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from byte_tokenizer import ByteTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.data import TokenStore, build_shards, open_shards
 from zhixing.data.writer import SplitWriter
+
+from .byte_tokenizer import ByteTokenizer
 
 
 @settings(max_examples=60, deadline=None)
