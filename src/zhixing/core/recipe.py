@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zhixing.core.errors import BadInput, MissingResource, nearest
 from zhixing.core.files import os_fault
-
-PositiveInt = Field(default=None, ge=1)
-
 
 class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, and so are values of the wrong type."""
@@ -77,11 +74,13 @@ class OptimizerRecipe(Section):
     matrix_learning_rate: float | None = Field(None, gt=0, description="Muon's")
     weight_decay: float = Field(0.0, ge=0)
     matrix_weight_decay: float = Field(0.0, ge=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
+    beta1: float = Field(0.8, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     eps: float = Field(1e-10, gt=0)
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's")
-    newton_schulz_steps: int = Field(5, ge=1, le=10)
+    attention_scale: float = Field(1.0, gt=0, description="factor on Muon's rate for the attention's matrices")
+    newton_schulz_steps: int = Field(3, ge=1, le=10)
+    newton_schulz_bound: float = Field(0.005, gt=0, lt=1, description="smallest relative singular value brought to one")
 
 
 class ScheduleRecipe(Section):
@@ -207,9 +206,6 @@ def _floats(value: Any) -> Any:
         except ValueError:
             return value
     return value
-
-
-M = TypeVar("M", bound=BaseModel)
 
 
 def _explain(error: ValidationError, where: str) -> BadInput:

@@ -81,7 +81,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
     """
     batch, time, heads, head_dim = q.shape
     blocked = q.device.type == "cpu" and q.dtype == torch.float32 and time <= LONGEST_BLOCKED and not dropout
-    if blocked and torch.is_grad_enabled() and q.requires_grad:
+    if blocked and torch.is_grad_enabled() and q.requires_grad and not torch.compiler.is_compiling():
         if k.shape[2] != heads:
             k = k.repeat_interleave(heads // k.shape[2], dim=2)
             v = v.repeat_interleave(heads // v.shape[2], dim=2)

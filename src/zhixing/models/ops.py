@@ -2,6 +2,7 @@
 
 Each operation is a plain formula with a hand-written gradient that keeps less and moves less than automatic
 differentiation would. On a CPU the products go through whichever library is measured to be faster (`select_matmul`).
+Under `torch.compile` the plain formulas are used instead, because the compiler fuses those by itself.
 What is not here: modules with weights (`models.layers`) and attention (`models.attention`).
 """
 
@@ -123,7 +124,7 @@ class _RMSNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """Divides by the root mean square over the last dimension (Zhang & Sennrich 2019, equation 4)."""
-    if x.dtype != torch.float32:
+    if x.dtype != torch.float32 or torch.compiler.is_compiling():
         y = x.float()
         y = (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
     else:
@@ -149,6 +150,8 @@ class _SquaredReLU(torch.autograd.Function):
 
 def squared_relu(x: Tensor) -> Tensor:
     """Computes max(x, 0)^2 (So et al. 2021)."""
+    if torch.compiler.is_compiling():
+        return F.relu(x).square()
     y: Tensor = _SquaredReLU.apply(x)
     return y
 
@@ -186,6 +189,9 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         cos: Cosines, (time, 1, head_dim / 2) or (batch, time, 1, head_dim / 2).
         sin: Sines of the same shape.
     """
+    if torch.compiler.is_compiling():
+        low, high = x.chunk(2, dim=-1)
+        return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)
     y: Tensor = _Rotary.apply(x, cos, sin)
     return y
 

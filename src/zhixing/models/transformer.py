@@ -75,12 +75,12 @@ class Transformer(nn.Module):
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draws fresh weights: normal with the configured deviation, biases zero, norms one.
 
-        Output projections start at zero when the configuration says so (Zhang et al. 2019, Fixup), else at the
-        deviation divided by sqrt(2 * layers) (Radford et al. 2019).
+        Output projections and a separate head start at zero when the configuration says so (Zhang et al. 2019, Fixup),
+        else the projections at the deviation divided by sqrt(2 * layers) (Radford et al. 2019).
         """
         config = self.config
         for name, parameter in self.named_parameters():
-            is_output = name.endswith(("attention.output.weight", "mlp.down.weight"))
+            is_output = name.endswith(("attention.output.weight", "mlp.down.weight")) or name == "head.weight"
             if parameter.dim() < 2:
                 nn.init.constant_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
             elif is_output and config.zero_init_outputs:
@@ -89,7 +89,7 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=config.init_std or 1.0, generator=generator)
             else:
                 std = config.init_std or parameter.shape[1] ** -0.5
-                if is_output:
+                if is_output and name != "head.weight":
                     std /= math.sqrt(2 * config.layers)
                 nn.init.normal_(parameter, std=std, generator=generator)
 

@@ -30,6 +30,10 @@ MEAN_DECAY = 0.98
 MEAN_AFTER = 20
 """Steps before the running mean is trusted."""
 
+FIRST_LOSS_SCALE = 65536.0
+LOSS_SCALE_STEPS = 2000
+"""Good steps after which the loss scale is doubled."""
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -77,7 +81,8 @@ class Trainer:
             self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
         dtype = DTYPES[recipe.train.precision]
         self._autocast_dtype = None if dtype == torch.float32 else dtype
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        # float16 gradients underflow, so the loss is scaled up; None means no scaling.
+        self.loss_scale = FIRST_LOSS_SCALE if dtype == torch.float16 else None
         model.checkpoint_activations = recipe.train.checkpoint_activations
         self._loss_sum = self.objective.loss_sum
         if recipe.train.compile:
@@ -100,7 +105,7 @@ class Trainer:
         for batch in batches:
             with self.autocast():
                 part = self._loss_sum(self.model, batch) / count
-            self.scaler.scale(part).backward()  # type: ignore[no-untyped-call]
+            (part if self.loss_scale is None else part * self.loss_scale).backward()  # type: ignore[no-untyped-call]
             loss += float(part.detach())
         self._unscale()
         norm = clip_gradients(self.model.parameters(), train.clip)
@@ -118,22 +123,22 @@ class Trainer:
         return StepResult(self.done if problem is None else self.done + 1, loss, norm, count, share, problem)
 
     def _unscale(self) -> None:
-        if self.scaler.is_enabled():
-            scale = float(self.scaler.get_scale())
-            for parameter in self.model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.div_(scale)
+        if self.loss_scale is not None:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            torch._foreach_div_(gradients, self.loss_scale)
 
     def _rescale(self, norm: float) -> None:
-        """Halves the loss scale after an overflow, doubles it after 2,000 good steps, as GradScaler does."""
-        if self.scaler.is_enabled():
-            scale = float(self.scaler.get_scale())
-            self.scaler.update(scale / 2 if not math.isfinite(norm) else scale * (2 if self.done % 2000 == 1999 else 1))
+        """Halves the loss scale after an overflow and doubles it now and then (Micikevicius et al. 2018)."""
+        if self.loss_scale is not None:
+            if not math.isfinite(norm):
+                self.loss_scale /= 2
+            elif self.done % LOSS_SCALE_STEPS == LOSS_SCALE_STEPS - 1:
+                self.loss_scale *= 2
 
     def _problem(self, loss: float, norm: float) -> str | None:
         if not math.isfinite(loss):
             return f"the loss became {loss}"
-        if not math.isfinite(norm) and not self.scaler.is_enabled():  # float16 skips such a step and lowers its scale
+        if not math.isfinite(norm) and self.loss_scale is None:  # float16 skips such a step and lowers its scale
             return f"the gradient's norm became {norm}"
         if self.done >= MEAN_AFTER:
             mean = self.loss_mean / (1 - MEAN_DECAY**self.done)
@@ -174,7 +179,7 @@ class Trainer:
             "tokens": self.tokens,
             "loss_mean": self.loss_mean,
             "sampler": self.sampler.state_dict(),
-            "scale": float(self.scaler.get_scale()) if self.scaler.is_enabled() else None,
+            "loss_scale": self.loss_scale,
         }
         return TrainingState(
             step=self.done,
@@ -195,5 +200,4 @@ class Trainer:
         self.sampler.load_state_dict(state.values["sampler"])
         self.done, self.tokens = state.step, int(state.values["tokens"])
         self.loss_mean = float(state.values["loss_mean"])
-        if state.values["scale"] is not None:
-            self.scaler.update(float(state.values["scale"]))
+        self.loss_scale = state.values["loss_scale"]

@@ -1,8 +1,7 @@
 """Optimizers: Muon for the matrices of the blocks, AdamW for everything else, under one roof with a plain state.
 
-Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest semi-orthogonal matrix, found with a few
-Newton-Schulz iterations. Here they run in float32 (bfloat16 products are slow on most CPUs), all matrices of one shape
-in one batch. What is not here: learning-rate schedules, clipping, gradient accumulation.
+Muon (Jordan et al. 2024) moves a matrix by the orthogonal factor of its momentum (`training.orthogonalise`), all matrices
+of one shape in one batch. What is not here: learning-rate schedules and gradient accumulation.
 """
 
 from __future__ import annotations
@@ -14,30 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from zhixing.core.recipe import OptimizerRecipe
+from zhixing.training.orthogonalise import orthogonalise
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic iteration, chosen by Jordan et al. for a steep slope at zero."""
-
-
-def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
-    """Approximates the nearest semi-orthogonal matrix, U V^T of the singular value decomposition, for each matrix.
-
-    Args:
-        matrices: (n, rows, columns), float32.
-        steps: Newton-Schulz iterations; singular values end between about 0.7 and 1.2 after five.
-
-    Returns:
-        A tensor of the same shape.
-    """
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.transpose(1, 2) if tall else matrices
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)  # Frobenius norm bounds the largest singular value
-    a, b, c = NEWTON_SCHULZ
-    for _ in range(steps):
-        gram = torch.bmm(x, x.transpose(1, 2))  # (n, short, short)
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.transpose(1, 2) if tall else x
+ATTENTION = (".attention.query.", ".attention.key.", ".attention.value.", ".attention.output.")
 
 
 class MuonAdamW:
@@ -92,12 +70,15 @@ class MuonAdamW:
         parameters = [self.named[name] for name in names]
         gradients = torch.stack([p.grad.float() for p in parameters if p.grad is not None])  # (n, rows, columns)
         momentum.lerp_(gradients, 1 - recipe.momentum)
-        update = orthogonalise(gradients.lerp_(momentum, recipe.momentum), recipe.newton_schulz_steps)  # Nesterov
+        nesterov = gradients.lerp_(momentum, recipe.momentum)
+        update = orthogonalise(nesterov, recipe.newton_schulz_steps, recipe.newton_schulz_bound)
         rows, columns = momentum.shape[1:]
         rate = recipe.matrix_learning_rate * share
         if recipe.matrix_weight_decay:
             torch._foreach_mul_(parameters, 1 - rate * recipe.matrix_weight_decay)
         # sqrt(rows / columns) keeps the change of a tall map's output as large as a square one's.
+        scales = [recipe.attention_scale if any(part in name for part in ATTENTION) else 1.0 for name in names]
+        update *= torch.tensor(scales, device=update.device).view(-1, 1, 1)
         torch._foreach_add_(parameters, list(update.unbind()), alpha=-rate * max(1.0, rows / columns) ** 0.5)
 
     def zero_grad(self) -> None:
