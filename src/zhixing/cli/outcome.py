@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhixing.core.progress import human_count
@@ -53,9 +54,8 @@ def print_next_commands(outcome: Outcome) -> None:
     from zhixing.workflows.prepare import relative
 
     folder = shlex.quote(relative(outcome.folder))
-    prompt = shlex.quote(outcome.samples[0]["prompt"].strip().splitlines()[-1][:40] if outcome.samples else "The")
     print("\nNext:")
-    print(f"  zhixing generate {folder}/model {prompt} --max-tokens 200")
-    print(f"  zhixing eval {folder}/model README.md" if False else f"  zhixing tokenizer show {folder}/model")
-    print(f"  zhixing report {folder}")
+    print(f"  zhixing generate {folder} {shlex.quote(outcome.samples[0]['prompt'])} --max-tokens 200")
+    print(f"  zhixing tokenizer show {folder}/model")
+    print(f"  zhixing eval {folder} README.md" if Path("README.md").exists() else f"  zhixing report {folder}")
     print("  zhixing runs")

@@ -88,11 +88,10 @@ class RotaryTable(nn.Module):
         self.sign = -1.0 if config.rope_reversed else 1.0
         self._cos = self._sin = torch.empty(0)
 
-    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines of shape (*positions.shape, 1, head_dim / 2)."""
-        needed = int(positions.max()) + 1 if positions.numel() else 0
-        if needed > len(self._cos) or self._cos.device != positions.device:
-            self._grow(max(needed, 2 * len(self._cos)), positions.device)
+    def forward(self, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
+        """Returns cosines and sines of shape (*positions.shape, 1, head_dim / 2), for positions below `end`."""
+        if end > len(self._cos) or self._cos.device != positions.device:
+            self._grow(max(end, 2 * len(self._cos)), positions.device)
         return self._cos[positions].unsqueeze(-2), self._sin[positions].unsqueeze(-2)
 
     def _grow(self, length: int, device: torch.device) -> None:

@@ -122,7 +122,7 @@ class Transformer(nn.Module):
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)
-        rotation = self.rotary(positions) if self.rotary is not None else None
+        rotation = self.rotary(positions, start + tokens.shape[1]) if self.rotary is not None else None
         for index, block in enumerate(self.blocks):
             if self.checkpoint_activations and self.training:
                 x = cast(Tensor, checkpoint(block, x, rotation, mask, use_reentrant=False))

@@ -56,12 +56,14 @@ class Outcome:
         folder: The run folder.
         score: The final measurement on the held-out text.
         yardsticks: Plain figures to hold it against.
+        samples: Beginnings of held-out documents and what the model wrote after them.
         proof: What `--prove` compared, or None.
     """
 
     folder: Path
     score: LanguageModelScore
     yardsticks: list[Yardstick]
+    samples: list[dict[str, str]]
     proof: Proof | None = None
 
 
@@ -163,8 +165,9 @@ def _finish(run: Run, model: Any, tokenizer: Tokenizer, shards: ShardSet, proof:
     )
     facts = run.facts()
     save_folder(run.folder / "model", model, tokenizer, recipe.model.family, card=model_card(recipe, facts))
-    run.add_facts(samples=write_samples(load_folder(run.folder / "model"), shards.validation, recipe.train.seed))
-    return Outcome(run.folder, score, yardsticks, proof)
+    samples = write_samples(load_folder(run.folder / "model"), shards.validation, recipe.train.seed)
+    run.add_facts(samples=samples)
+    return Outcome(run.folder, score, yardsticks, samples, proof)
 
 
 def held_out_documents(store: TokenStore, separator: int | None, most: int, split: str) -> Iterator[TokenDocument]:
