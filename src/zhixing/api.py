@@ -1,0 +1,187 @@
+"""The library in a few lines of Python: open a model, write with it, measure it.
+
+    import zhixing
+    model = zhixing.load("runs/quickstart")
+    print(model.generate("Once upon a time", max_tokens=50))
+
+Everything here delegates to the packages below, which can do more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+
+from zhixing.checkpoints.folder import ModelFolder, load_folder
+from zhixing.checkpoints.references import resolve
+from zhixing.core.device import choose_device
+from zhixing.core.errors import BadInput, MissingResource, unknown_name
+from zhixing.generation import (
+    Filter,
+    Generation,
+    Generator,
+    LogitsProcessor,
+    SamplingOptions,
+    StoppingRule,
+    Stream,
+    options_from_config,
+)
+from zhixing.generation.prompts import Prompt
+from zhixing.models import ops
+from zhixing.models.config import TransformerConfig
+from zhixing.models.transformer import Transformer
+from zhixing.tokenization.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from zhixing.evaluation.language_modelling import LanguageModelScore
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(ref: str | Path, *, dtype: str | torch.dtype = "float32", device: str = "auto") -> LanguageModel:
+    """Opens a model.
+
+    Args:
+        ref: A model folder, or a run folder, whose model is taken.
+        dtype: Number type of the weights: "float32", "bfloat16" or "float16".
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        MissingResource: There is no such model, or no such device.
+        BadInput: The model is damaged or not supported.
+    """
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise unknown_name("number type", dtype, DTYPES)
+        dtype = DTYPES[dtype]
+    where = choose_device(device)
+    folder = load_folder(resolve(ref), dtype)
+    folder.model.to(where)
+    if where.type == "cpu" and dtype == torch.float32:
+        ops.select_matmul()
+    return LanguageModel(folder)
+
+
+class LanguageModel:
+    """A model with its tokenizer, ready to write.
+
+    Args:
+        folder: What was read from the model folder.
+
+    Attributes:
+        model: The network.
+        tokenizer: Its tokenizer, or None where the folder has none.
+        config: The network's configuration.
+        path: The folder.
+        options: How it writes unless told otherwise, from generation_config.json.
+        notes: What the user should know, in sentences: fields of generation_config.json that have no effect.
+    """
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self.model: Transformer = folder.model
+        self.tokenizer: Tokenizer | None = folder.tokenizer
+        self.config: TransformerConfig = folder.model.config
+        self.path: Path = folder.path
+        self.options: SamplingOptions
+        self.options, self.notes = options_from_config(folder.generation, str(folder.path / "generation_config.json"))
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.path}, {self.config.parameter_count():,} parameters)"
+
+    @overload
+    def generate(self, prompt: str, **options: Any) -> str: ...
+
+    @overload
+    def generate(self, prompt: list[str], **options: Any) -> list[str]: ...
+
+    def generate(self, prompt: str | list[str], **options: Any) -> str | list[str]:
+        """Writes on from a prompt, or from each of several.
+
+        Args:
+            prompt: A text, or a list of texts, which are written side by side.
+            **options: Any field of `SamplingOptions` (except `n`, see `complete`), and `processors`, `filters` and
+                `rules` of your own.
+
+        Returns:
+            The answer without the prompt; for a list, the answers in its order.
+
+        Raises:
+            BadInput: An option is unknown or out of range, or a prompt is too long for the model's context.
+        """
+        if options.get("n", 1) != 1:
+            raise BadInput(
+                f"generate gives one answer per prompt, got n = {options['n']}", remedy="use complete(..., n=...)"
+            )
+        answers = self.complete([prompt] if isinstance(prompt, str) else prompt, **options)
+        return answers[0].text if isinstance(prompt, str) else [answer.text for answer in answers]
+
+    def complete(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        processors: Sequence[LogitsProcessor] = (),
+        filters: Sequence[Filter] = (),
+        rules: Sequence[StoppingRule] = (),
+        **options: Any,
+    ) -> list[Generation]:
+        """Writes on from prompts; returns each answer with its tokens, why it ended, its seed and its speed.
+
+        Args:
+            prompts: One text or several; a list of token ids stands for one text.
+            processors: Logits processors of your own.
+            filters: Filters of your own.
+            rules: Stopping rules of your own.
+            **options: Any field of `SamplingOptions`; `n` answers per prompt share one reading of it.
+
+        Returns:
+            The answers, prompt by prompt.
+        """
+        several: Sequence[Prompt] = [prompts] if _is_one(prompts) else prompts  # type: ignore[assignment, list-item]
+        generator = self._generator(processors, filters, rules)
+        return generator.generate(several, self.options.replace(**options))
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        processors: Sequence[LogitsProcessor] = (),
+        filters: Sequence[Filter] = (),
+        rules: Sequence[StoppingRule] = (),
+        **options: Any,
+    ) -> Stream:
+        """Writes on from a prompt; iterate over the result for pieces of text. See `complete` for the arguments."""
+        return self._generator(processors, filters, rules).stream(prompt, self.options.replace(**options))
+
+    def evaluate(
+        self, texts: Iterable[str], *, window: int | None = None, stride: int | None = None
+    ) -> LanguageModelScore:
+        """Measures bits per byte and perplexity on texts, each a document of its own.
+
+        Args:
+            texts: The documents.
+            window: Longest input in tokens; the model's context when not given.
+            stride: Tokens by which the window moves on; half the window when not given.
+
+        Raises:
+            MissingResource: The model has no tokenizer.
+        """
+        from zhixing.evaluation.language_modelling import evaluate_text
+
+        if self.tokenizer is None:
+            raise MissingResource(
+                "the model has no tokenizer", where=str(self.path), remedy="put its tokenizer.json beside it"
+            )
+        return evaluate_text(self.model, self.tokenizer, texts, window=window, stride=stride)
+
+    def _generator(
+        self, processors: Sequence[LogitsProcessor], filters: Sequence[Filter], rules: Sequence[StoppingRule]
+    ) -> Generator:
+        return Generator(self.model, self.tokenizer, owned=True, processors=processors, filters=filters, rules=rules)
+
+
+def _is_one(prompts: Prompt | Sequence[Prompt]) -> bool:
+    """Tells one prompt from several: a text, or a list of token ids."""
+    return isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))

@@ -1,0 +1,150 @@
+"""`zhixing generate`: write on from a prompt."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from zhixing.api import LanguageModel
+    from zhixing.generation import Generation
+
+
+def command(
+    ref: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a run folder (its model is taken).")],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="The text to go on from. '-', or none with something piped in: read standard input."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest answer in tokens; 256 if the model says none.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy; below 1 bolder, above 1 more varied.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Choose among the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest that hold this share.")] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1: tokens that already occurred become less likely.")
+    ] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; repeat for more.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    samples: Annotated[int, typer.Option("--samples", "-n", help="Answers to write.")] = 1,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token: --temperature 0.")] = False,
+    sliding: Annotated[
+        bool, typer.Option("--sliding", help="When the context is full, forget its older half and go on.")
+    ] = False,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is whole.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per answer.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the options in force.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Write on from a prompt, as it comes.
+
+    The answer goes to standard output; speed and notes go to standard error. Options that are not given are the
+    model's own (generation_config.json). Ctrl-C ends the answer.
+
+    Example: zhixing generate runs/quickstart "def main(" --max-tokens 100 --temperature 0.7
+    """
+    from zhixing.api import load
+    from zhixing.core.device import tune_allocator
+    from zhixing.core.errors import BadInput
+
+    if greedy and temperature:
+        raise BadInput(f"--greedy and --temperature {temperature} contradict each other", remedy="give one of them")
+    given: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": 0.0 if greedy else temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "stop": stop or None,
+        "seed": seed,
+        "n": samples,
+        "sliding": sliding,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    text = _read_prompt(prompt)
+    tune_allocator()
+    model = load(ref, device=device)
+    options = _in_force(model, options)
+    for note in model.notes:
+        _say(note)
+    if verbose:
+        _say(", ".join(f"{name} {value}" for name, value in options.items()))
+    if as_json or no_stream or samples > 1:
+        answers = model.complete(text, **options)
+        _print_answers(answers, as_json)
+    else:
+        answers = [_stream(model, text, options)]
+    for answer in answers:
+        _say_facts(answer)
+    if any(answer.finish_reason == "interrupted" for answer in answers):
+        raise typer.Exit(130)
+
+
+def _in_force(model: LanguageModel, changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns all options in force: the model's own, changed by the given ones."""
+    import dataclasses
+
+    options = model.options.replace(**changes)
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+
+
+def _read_prompt(prompt: str | None) -> str:
+    """Returns the prompt, from standard input where asked; a line end at its very end is left to the shell."""
+    from zhixing.core.errors import BadInput
+
+    if prompt is not None and prompt != "-":
+        return prompt
+    if prompt is None and sys.stdin.isatty():
+        return ""
+    content = sys.stdin.buffer.read()
+    try:
+        return content.decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"the prompt is not UTF-8 text (byte {error.start})", where="standard input", remedy="convert it with iconv"
+        ) from error
+
+
+def _stream(model: LanguageModel, text: str, options: dict[str, Any]) -> Generation:
+    stream = model.stream(text, **options)
+    if sys.stdout.isatty():
+        typer.secho(text, dim=True, nl=False)
+    try:
+        for piece in stream:
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:  # while printing; inside the model it is the stream that ends
+        print(stream.stop(), end="")
+    print(flush=True)
+    return stream.generation
+
+
+def _print_answers(answers: list[Generation], as_json: bool) -> None:
+    import json
+
+    for number, answer in enumerate(answers, start=1):
+        if as_json:
+            print(json.dumps(answer.to_json(), ensure_ascii=False))
+            continue
+        if len(answers) > 1:
+            print(f"--- {number} of {len(answers)} ---")
+        print(answer.text)
+
+
+def _say_facts(answer: Generation) -> None:
+    for note in answer.notes:
+        _say(note)
+    speed = f", {answer.tokens_per_second:.1f} tokens/s" if answer.tokens_per_second else ""
+    _say(
+        f"prompt {answer.prompt_tokens} tokens in {answer.prompt_seconds:.2f} s; answer {len(answer.tokens)} tokens"
+        f" in {answer.seconds:.2f} s{speed}; {answer.detail}; seed {answer.seed}"
+    )
+
+
+def _say(message: str) -> None:
+    from zhixing.core.progress import is_quiet
+
+    if not is_quiet():
+        typer.echo(message, err=True)

@@ -1,0 +1,27 @@
+"""Writing with a model: sampling, stopping, the loop over tokens, streaming.
+
+Reading models from disk is not here (`zhixing.checkpoints`), nor is the one-call interface (`zhixing.api`). To add a
+way of changing probabilities, write a `LogitsProcessor` or a `Filter` (`sampling`); to add a reason to stop, a
+`StoppingRule` (`stopping`).
+"""
+
+from zhixing.generation.generate import Generator, Stream
+from zhixing.generation.options import SamplingOptions, options_from_config
+from zhixing.generation.result import Generation, TokenLogprob
+from zhixing.generation.sampling import Candidates, Context, Filter, LogitsProcessor
+from zhixing.generation.stopping import Progress, StoppingRule
+
+__all__ = [
+    "Candidates",
+    "Context",
+    "Filter",
+    "Generation",
+    "Generator",
+    "LogitsProcessor",
+    "Progress",
+    "SamplingOptions",
+    "StoppingRule",
+    "Stream",
+    "TokenLogprob",
+    "options_from_config",
+]

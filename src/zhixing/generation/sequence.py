@@ -1,0 +1,141 @@
+"""One answer while it is written: its tokens, its text, its random numbers, and why it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, field
+
+from zhixing.generation.options import SamplingOptions
+from zhixing.generation.prompts import EncodedPrompt
+from zhixing.generation.result import Generation, TokenLogprob
+from zhixing.generation.sampling import sequence_random
+from zhixing.generation.stopping import Progress, StoppingRule, StopTexts
+from zhixing.tokenization.decoding import StreamDecoder
+from zhixing.tokenization.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What all answers of one call share.
+
+    Attributes:
+        options: What the user asked for.
+        end_tokens: Ids that end an answer.
+        context: The model's, in tokens; None when the context slides.
+        rules: The user's own stopping rules.
+    """
+
+    options: SamplingOptions
+    end_tokens: frozenset[int]
+    context: int | None
+    rules: Many[StoppingRule] = ()
+
+
+def decoder_behind(tokenizer: Tokenizer, tokens: Many[int]) -> StreamDecoder:
+    """Returns a decoder that stands behind these tokens, so that the space before the next word is not lost."""
+    decoder = tokenizer.stream_decoder(skip_special=True)
+    seen = "".join([decoder.push(token) for token in tokens])
+    if not seen and tokenizer.decode(tokens, skip_special=True):
+        # A decoder that gives nothing before the end would give the prompt again, too.
+        return tokenizer.stream_decoder(skip_special=True)
+    return decoder
+
+
+@dataclass
+class Sequence:
+    """One answer.
+
+    Attributes:
+        prompt: What it answers.
+        index: Which prompt of the batch that is.
+        sample: Which of the prompt's answers this is.
+        seed: Its random seed.
+        limits: When to stop.
+        decoder: Turns tokens into text; None without a tokenizer.
+    """
+
+    prompt: EncodedPrompt
+    index: int
+    sample: int
+    seed: int
+    limits: Limits
+    decoder: StreamDecoder | None
+    reason: str | None = None
+    detail: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.progress = Progress(self.prompt.tokens)
+        self.random = sequence_random(self.seed, self.sample)
+        self._stops = StopTexts(self.limits.options.stop)
+        self._ended = 0.0
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and answer."""
+        return len(self.prompt.tokens) + len(self.progress.tokens)
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens that the answer can have at most."""
+        wanted, context = self.limits.options.max_tokens, self.limits.context
+        return wanted if context is None else min(wanted, context - len(self.prompt.tokens))
+
+    def take(self, token: int) -> str:
+        """Adds a token; returns the text that is now certain. Afterwards `reason` says whether this was the last."""
+        progress, limits = self.progress, self.limits
+        if not progress.tokens:
+            progress.started = time.monotonic()
+        progress.tokens.append(token)
+        if token in limits.end_tokens:
+            return self.end("stop", f"the model wrote the end token {token}")
+        piece = self._stops.push(self.decoder.push(token)) if self.decoder is not None else ""
+        if piece:
+            progress.pieces.append(piece)
+        if self._stops.found is not None:
+            self.end("stop", f"the stop text {self._stops.found!r} appeared")
+            return piece
+        for rule in limits.rules:
+            if reason := rule(progress):
+                return piece + self.end(reason, f"the stopping rule {type(rule).__name__} said so")
+        if len(progress.tokens) >= self.longest_answer:
+            return piece + self.end("length", self._too_long())
+        return piece
+
+    def _too_long(self) -> str:
+        options, context = self.limits.options, self.limits.context
+        if len(self.progress.tokens) >= options.max_tokens:
+            return f"max_tokens ({options.max_tokens}) reached"
+        prompt, answer = len(self.prompt.tokens), len(self.progress.tokens)
+        return f"the model's context of {context} tokens is full (prompt {prompt}, answer {answer})"
+
+    def end(self, reason: str, detail: str) -> str:
+        """Closes the answer; returns the text that was held back until now."""
+        self.reason, self.detail, self._ended = reason, detail, time.monotonic()
+        if self._stops.found is not None:
+            return ""
+        rest = self._stops.push(self.decoder.finish()) if self.decoder is not None else ""
+        if self._stops.found is None:
+            rest += self._stops.finish()
+        if rest:
+            self.progress.pieces.append(rest)
+        return rest
+
+    def generation(self, prompt_seconds: float) -> Generation:
+        """Returns the finished answer."""
+        progress = self.progress
+        return Generation(
+            text=progress.text,
+            tokens=progress.tokens,
+            finish_reason=self.reason or "",
+            detail=self.detail,
+            prompt_tokens=len(self.prompt.tokens),
+            prompt=self.index,
+            sample=self.sample,
+            seed=self.seed,
+            seconds=self._ended - progress.started if progress.tokens else 0.0,
+            prompt_seconds=prompt_seconds,
+            notes=self.prompt.notes,
+            logprobs=self.logprobs if self.limits.options.logprobs is not None else None,
+        )
