@@ -78,6 +78,11 @@ def test_missing_path_and_nothing_readable(tmp_path: Path) -> None:
         find_sources([tmp_path / "a.png"])
     with pytest.raises(BadInput):
         find_sources([])
+    with pytest.raises(BadInput, match="an empty path"):
+        find_sources([""])
+    for odd in ("\0", "x" * 5000, tmp_path / "a.png" / "b", "~nobody-of-this-name/x"):
+        with pytest.raises(MissingResource):
+            find_sources([odd])
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:

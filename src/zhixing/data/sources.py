@@ -81,7 +81,8 @@ class Source:
 
 def printable(name: str | Path) -> str:
     """Returns a file name in which bytes that are not UTF-8 are escaped, so that it can be printed and stored."""
-    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    name = str(name)
+    return name if name.isprintable() else os.fsencode(name).decode("utf-8", "backslashreplace").replace("\0", "\\0")
 
 
 def find_sources(paths: Sequence[str | Path], problems: Problems | None = None) -> list[Source]:
@@ -137,7 +138,9 @@ class _Finder:
 
     def add(self, given: str | Path) -> None:
         """Adds what the user named: it must be there."""
-        path = Path(given).expanduser()
+        if not str(given).strip():
+            raise BadInput("an empty path", remedy="name a file or a folder; the folder you are in is '.'")
+        path = Path(os.path.expanduser(given))  # noqa: PTH111 - Path.expanduser raises for an unknown user
         pattern = str(path)
         if not os.path.lexists(path):
             if not glob.has_magic(pattern):
