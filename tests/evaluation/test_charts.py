@@ -1,5 +1,6 @@
 import math
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ def test_ticks_are_round_evenly_spaced_and_inside(one: float, other: float, want
     assert 0 < len(ticks) <= wanted + 1 or wanted == 1
     step = (high - low) / 1e6
     assert all(low - step <= tick <= high + step for tick in ticks)
-    for first, second in zip(ticks, ticks[1:], strict=False):
+    for first, second in pairwise(ticks):
         mantissa = float(f"{second - first:.3e}".split("e")[0])
         assert mantissa in (1, 2, 5)
 
