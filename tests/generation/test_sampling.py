@@ -140,7 +140,12 @@ def test_greedy_takes_the_likeliest_and_uses_no_random_numbers():
     generator = sequence_random(1, 0)
     before = generator.getstate()
     logits = torch.tensor([[0.0, 3.0, 1.0]])
-    assert Sampler(SamplingOptions(temperature=0))(logits, context(torch.zeros(1, 1, dtype=torch.long)), [generator]).item() == 1
+    assert (
+        Sampler(SamplingOptions(temperature=0))(
+            logits, context(torch.zeros(1, 1, dtype=torch.long)), [generator]
+        ).item()
+        == 1
+    )
     assert generator.getstate() == before
 
 
@@ -203,5 +208,5 @@ def test_a_published_generation_config_is_read():
     assert len(notes) == 1 and "min_p = 0.05" in notes[0]
     assert options_from_config({"do_sample": False, "temperature": 0.6}, "x")[0].greedy
     assert options_from_config({"eos_token_id": 7, "top_k": 0}, "x")[0] == SamplingOptions(end_tokens=(7,))
-    with pytest.raises(BadInput, match="here/generation_config.json: top_p"):
+    with pytest.raises(BadInput, match=r"here/generation_config\.json: top_p"):
         options_from_config({"top_p": 3}, "here/generation_config.json")

@@ -1,5 +1,7 @@
 """Stop texts: the same answer wherever the borders of the pieces are, and nothing held back without need."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ def run(pieces: list[str], stops: list[str]) -> tuple[list[str], bool]:
 @given(TEXTS, STOPS, st.lists(st.integers(0, 25), max_size=8))
 def test_any_cutting_gives_the_answer_of_the_definition(text, stops, cuts):
     borders = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    pieces = [text[start:end] for start, end in zip(borders, borders[1:], strict=False)]
+    pieces = [text[start:end] for start, end in itertools.pairwise(borders)]
     given_out, found = run(pieces, stops)
     assert ("".join(given_out), found) == by_definition(text, stops)
 

@@ -1,4 +1,4 @@
-"""The fast step against the modules: the same logits for every family, with padding, grouped heads and shared weights."""
+"""The fast step against the modules: the same logits for every family, padding, grouped heads and shared weights."""
 
 import dataclasses
 
@@ -40,7 +40,9 @@ CASES = {
     "llama-tied-soft-capped": ("llama", {"tied": True, "logit_softcap": 5.0}),
     "qwen3": ("qwen3", {}),
     "nanochat": ("nanochat", {"logit_softcap": 15.0}),
-    "no-positions-biases": ("llama", {"position": "none", "attention_bias": True, "mlp_bias": True, "activation": "gelu"}),
+    "no-positions-biases": (
+        "llama", {"position": "none", "attention_bias": True, "mlp_bias": True, "activation": "gelu"},
+    ),
     "layer-norm-qk": ("llama", {"norm": "layer", "qk_norm": "before_rotary"}),
     "layer-norm-weightless": ("llama", {"norm": "layer", "norm_weight": False, "qk_norm": "after_rotary"}),
 }  # fmt: skip

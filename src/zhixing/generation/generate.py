@@ -194,7 +194,7 @@ class _Run:
                 kept = torch.tensor(rows, device=chosen.device)
                 chosen = chosen[kept]
                 history.keep(kept)
-            if self.options.sliding and max(self._held(cache)) >= self.model.config.context:
+            if self.options.sliding and max(len(answer.window) for answer in live) > self.model.config.context:
                 cache, logits = self._slide(live)
                 step = decode_step(self.model, cache, self.owner.owned)
                 continue
@@ -216,15 +216,13 @@ class _Run:
         hidden = self.model.hidden_states(tokens, cache=cache)
         return cache, self.model.logits(hidden[:, -1])
 
-    def _held(self, cache: KVCache) -> list[int]:
-        """Returns how many tokens of each sequence the cache holds."""
-        return [cache.length] if cache.padding is None else (cache.length - cache.padding).tolist()
-
     def _slide(self, live: Sequence[Answer]) -> tuple[KVCache, Tensor]:
-        """Reads the newer half of every full context anew, as if it were the prompt."""
+        """Reads the newer half of every full context anew, as if it were the prompt; the others' contexts whole."""
         context = self.model.config.context
-        kept = [[*answer.prompt.tokens, *answer.progress.tokens] for answer in live]
-        return self._read([tokens[-max(1, context // 2) :] for tokens in kept], context)
+        for answer in live:
+            if len(answer.window) > context:
+                answer.forgotten = answer.length - max(1, context // 2)
+        return self._read([answer.window for answer in live], context)
 
     def _note_logprobs(self, live: Sequence[Answer], logits: Tensor, chosen: Tensor) -> None:
         logprobs = logits.float().log_softmax(-1)  # (batch, vocab)

@@ -63,6 +63,7 @@ class Sequence:
     decoder: StreamDecoder | None
     reason: str | None = None
     detail: str = ""
+    forgotten: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -75,6 +76,11 @@ class Sequence:
     def length(self) -> int:
         """Tokens of prompt and answer."""
         return len(self.prompt.tokens) + len(self.progress.tokens)
+
+    @property
+    def window(self) -> list[int]:
+        """The tokens that the model sees: all, less those that a sliding context has left behind."""
+        return [*self.prompt.tokens, *self.progress.tokens][self.forgotten :]
 
     @property
     def longest_answer(self) -> int:
