@@ -1,7 +1,7 @@
 """`zhixing eval`, `report` and `runs`, through small applications of their own."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,14 @@ def run_command(command: Callable[..., None], *arguments: str) -> Result:
     if isinstance(result.exception, ZhixingError):
         raise result.exception
     return result
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +140,7 @@ def test_runs_tell_the_dead_from_the_living(tmp_path: Path) -> None:
     write_run(tmp_path / "dead", "running", 1.5, 20)
     write_run(tmp_path / "done", "finished", 2.0, 100)
     write_run(tmp_path / "new", "preparing")
+    write_run(tmp_path / "a-run-with-quite-a-long-name-and-知行合一", "failed", 9.0, 3)
     (tmp_path / "not-a-run").mkdir()
     with FolderLock(alive):
         result = run_command(runs.command, str(tmp_path), "--json", "--by", "bits_per_byte")
@@ -141,12 +150,14 @@ def test_runs_tell_the_dead_from_the_living(tmp_path: Path) -> None:
         ("dead", "stopped"),
         ("done", "finished"),
         ("alive", "running"),
+        ("a-run-with-quite-a-long-name-and-知行合一", "failed"),
         ("new", "stopped"),
     ]
     assert not (tmp_path / "dead" / ".lock").exists(), "looking must change nothing"
     assert "stopped, resumable" in shown
     assert "20/100" in shown
-    assert len(shown.splitlines()) == 5
+    assert len(shown.splitlines()) == 6, "one line a run where the output is no terminal"
+    assert "a-run-with-quite-a-long-name-and-知行合一  failed" in shown
 
 
 def test_runs_name_what_is_damaged_and_show_the_rest(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,28 +88,42 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a pipe has no width: there every run takes one line, however long
+        console = Console(highlight=False, width=400)
+    columns = [column for column in COLUMNS if console.width >= WIDE or column not in LESS]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("run", overflow="fold", min_width=12)
+    table.add_column("state", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        state = Text(_state(row["state"]), style=COLOURS.get(row["state"], ""))
+        table.add_row(Text(str(row["name"])), state, *(_cell(row, column) for column in columns))
+    console.print(table)
+
+
+COLUMNS = ("steps", "bits/byte", "loss", "tokens", "time", "changed")
+LESS = ("loss", "tokens")
+"""Columns that a terminal narrower than WIDE does without; --json always has them."""
+WIDE = 100
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
     from zhixing.core.progress import human_count, human_time
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("run", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    for name in ("steps", "bits/byte", "loss", "tokens", "time", "changed"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        total = f"/{row['steps']}" if row["steps"] else ""
-        table.add_row(
-            Text(str(row["name"])),
-            Text(_state(row["state"]), style=COLOURS.get(row["state"], "")),
-            f"{row['step']}{total}",
-            "–" if row["bits_per_byte"] is None else f"{row['bits_per_byte']:.4f}",
-            "–" if row["validation_loss"] is None else f"{row['validation_loss']:.4f}",
-            "–" if row["tokens"] is None else human_count(row["tokens"]),
-            "–" if row["seconds"] is None else human_time(row["seconds"]),
-            _when(row["updated"]),
-        )
-    # A pipe has no width: there every run takes one line, however long.
-    console = Console(highlight=False)
-    console.print(table, width=None if console.is_terminal else 200)
+    if column == "steps":
+        return f"{row['step']}/{row['steps']}" if row["steps"] else str(row["step"])
+    if column == "changed":
+        return _when(row["updated"])
+    fields: dict[str, tuple[str, Callable[[float], str]]] = {
+        "bits/byte": ("bits_per_byte", "{:.4f}".format),
+        "loss": ("validation_loss", "{:.4f}".format),
+        "tokens": ("tokens", human_count),
+        "time": ("seconds", human_time),
+    }
+    key, form = fields[column]
+    return "–" if row[key] is None else form(row[key])
 
 
 COLOURS = {

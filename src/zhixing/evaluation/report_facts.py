@@ -83,6 +83,9 @@ APART = {
 }
 """What has a place of its own in the report."""
 
+REPEATED = {("data", "fingerprint"), ("data", "vocab_size"), ("model", "vocab_size"), ("evaluation", "tokenizer")}
+"""What another list says already: shown when asked for."""
+
 
 @dataclass
 class Fact:
@@ -168,7 +171,7 @@ def _flatten(values: dict[str, Any], of: str, prefix: str = "") -> tuple[list[Fa
         else:
             text = in_words(key, value)
             fact = Fact(f"{prefix}{label}", "" if prefix else chinese, text, len(text) > 24)
-            (facts if key in LABELS else more).append(fact)
+            (facts if key in LABELS and (of, key) not in REPEATED else more).append(fact)
     return facts, more
 
 
