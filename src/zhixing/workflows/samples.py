@@ -17,17 +17,19 @@ def write_samples(opened: ModelFolder, held_out: TokenStore, seed: int) -> list[
     """Returns prompts and what the model writes after them, for documents spread evenly over the held-out part."""
     tokenizer = opened.tokenizer
     assert tokenizer is not None
-    prompts = []
+    prompts: list[list[int]] = []
     for number in range(SAMPLES):
         start = int(held_out.documents[number * (len(held_out.documents) - 1) // SAMPLES])
         if len(held_out.documents) <= SAMPLES:  # one long text: begin at three places of it
             start = number * len(held_out) // SAMPLES
         tokens = held_out.read(start, min(PROMPT_TOKENS, len(held_out) - start)).tolist()
         if prompt := _beginning(tokenizer.decode(tokens, skip_special=True)):
-            prompts.append(prompt)
+            prompts.append(tokenizer.encode(prompt)[: opened.model.config.context // 2])
     options = SamplingOptions(temperature=0.8, top_p=0.95, max_tokens=SAMPLE_TOKENS, seed=seed, sliding=True)
     texts = Generator(opened.model, tokenizer).generate(prompts, options)
-    return [{"prompt": prompt, "text": answer.text} for prompt, answer in zip(prompts, texts, strict=True)]
+    return [
+        {"prompt": tokenizer.decode(prompt), "text": answer.text} for prompt, answer in zip(prompts, texts, strict=True)
+    ]
 
 
 def _beginning(text: str) -> str:
