@@ -1,0 +1,95 @@
+"""The library in a few lines: load, generate, stream, evaluate; and that importing it costs nothing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import zhixing
+from zhixing.checkpoints.folder import save_folder
+from zhixing.core.errors import BadInput, MissingResource
+from zhixing.families.llama import FIXED
+from zhixing.models.config import TransformerConfig
+from zhixing.models.transformer import Transformer
+from zhixing.tokenization.train import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    tokenizer = train_tokenizer([], "byte").tokenizer
+    sizes = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_width": 16, "context": 64}
+    model = Transformer(TransformerConfig(vocab_size=tokenizer.vocab_size, **sizes, **FIXED))
+    model.initialise(torch.Generator().manual_seed(0))
+    folder.mkdir()
+    save_folder(folder / "model", model.eval(), tokenizer, "llama")
+    return folder
+
+
+@pytest.fixture
+def model(run):
+    return zhixing.load(run)
+
+
+def test_importing_takes_no_torch_and_little_time():
+    code = (
+        "import sys, time; start = time.process_time(); import zhixing; spent = time.process_time() - start\n"
+        "print(spent, 'torch' in sys.modules, zhixing.__version__)"
+    )
+    seconds, torch_there, version = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert torch_there == "False" and version == zhixing.__version__
+    assert float(seconds) < 0.05
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = zhixing.lode
+    assert {"load", "LanguageModel", "__version__"} <= set(dir(zhixing))
+
+
+def test_one_prompt_gives_a_text_and_several_give_a_list(model, run):
+    options = {"temperature": 0, "max_tokens": 8}
+    one = model.generate("知行", **options)
+    assert isinstance(one, str)
+    assert model.generate(["知行", "to know"], **options)[0] == one
+    assert "".join(model.stream("知行", **options)) == one
+    answers = model.complete(["知行", [1, 2]], n=2, max_tokens=3)
+    assert [(answer.prompt, answer.sample) for answer in answers] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert model.complete([1, 2], max_tokens=3)[0].prompt_tokens == 2
+    assert model.generate([], **options) == []
+    assert model.path == run / "model" and "parameters" in repr(model)
+
+
+def test_the_folders_options_are_in_force_and_can_be_changed(run, tmp_path):
+    model = zhixing.load(run)
+    written = json.loads((run / "model" / "generation_config.json").read_text())
+    assert model.options.temperature == written["temperature"] and model.options.top_p == written["top_p"]
+    assert model.complete("a", max_tokens=3)[0].tokens
+    assert model.generate("a", temperature=0, max_tokens=5) == model.generate("a", temperature=0, max_tokens=5, seed=9)
+
+
+def test_mistakes_are_named(model, run):
+    with pytest.raises(BadInput, match="did you mean 'max_tokens'"):
+        model.generate("a", max_token=3)
+    with pytest.raises(BadInput, match=r"use complete"):
+        model.generate("a", n=2)
+    with pytest.raises(BadInput, match="the model's context is 64"):
+        model.generate("x" * 100)
+    with pytest.raises(BadInput, match="unknown number type 'float8'"):
+        zhixing.load(run, dtype="float8")
+    with pytest.raises(MissingResource):
+        zhixing.load(run / "nowhere")
+
+
+def test_half_precision_writes(run):
+    assert zhixing.load(run, dtype="bfloat16").model.embedding.weight.dtype == torch.bfloat16
+    assert len(zhixing.load(run, dtype="bfloat16").complete("a", max_tokens=4, end_tokens=())[0].tokens) == 4
+
+
+def test_evaluate_delegates(model):
+    from zhixing.evaluation.language_modelling import evaluate_text
+
+    texts = ["To know and to do.", "知行合一"]
+    assert model.evaluate(texts, window=16) == evaluate_text(model.model, model.tokenizer, texts, window=16)
