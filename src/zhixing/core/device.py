@@ -96,5 +96,11 @@ def peak_memory_bytes() -> int:
     """Returns the largest resident memory of this process so far."""
     import resource
 
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would also count the parent process as it was when it forked
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -153,7 +153,7 @@ def _finish(run: Run, model: Any, tokenizer: Tokenizer, shards: ShardSet, proof:
     assert block is not None
     with torch.inference_mode():
         start = shards.facts.separator_id
-        documents = held_out_documents(shards.validation, start, recipe.train.validation_tokens, recipe.data.split)
+        documents = held_out_documents(shards.validation, tokenizer, start, recipe.train.validation_tokens, recipe.data.split)
         score, _ = evaluate_tokens(model, documents, start=start, window=block, fingerprint=tokenizer.fingerprint)
     yardsticks = measure_yardsticks(shards, tokenizer)
     run.add_facts(
@@ -170,14 +170,19 @@ def _finish(run: Run, model: Any, tokenizer: Tokenizer, shards: ShardSet, proof:
     return Outcome(run.folder, score, yardsticks, samples, proof)
 
 
-def held_out_documents(store: TokenStore, separator: int | None, most: int, split: str) -> Iterator[TokenDocument]:
+def held_out_documents(
+    store: TokenStore, tokenizer: Tokenizer, separator: int | None, most: int, split: str
+) -> Iterator[TokenDocument]:
     """Yields held-out documents without their separators, until about `most` tokens.
 
     With a tail split the held-out part is one running text, so it is given as one.
     """
     bounds = store.documents
     if split == "tail" and separator is None:
-        yield TokenDocument(store.read(0, len(store)), int(store.document_bytes.sum()))
+        tokens = store.read(0, len(store))
+        # Nothing comes before the first token, so it is not scored, and its bytes do not count.
+        first = len(tokenizer.token_bytes(int(tokens[0])))
+        yield TokenDocument(tokens, int(store.document_bytes.sum()), first_bytes=first)
         return
     given = 0
     for index in range(len(bounds) - 1):
