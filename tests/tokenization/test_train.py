@@ -155,6 +155,16 @@ def test_sample_is_bounded_even_and_repeatable() -> None:
     assert other.texts() != kept
 
 
+def test_chinese_counts_fourfold_towards_the_bound() -> None:
+    for character, share in (("a", 1.0), ("中", 0.25)):
+        sample = Sample(60_000, wide_weight=4.0)
+        sample.extend([character * 300] * 1000)
+        assert 0.95 * share < sample.bytes_used / 60_000 <= share
+    whole = Sample(10_000, wide_weight=4.0)
+    whole.extend(["中" * 10] * 50)
+    assert whole.whole
+
+
 def test_one_huge_document_is_sampled_inside() -> None:
     rng = random.Random(0)
     text = "\n".join("".join(rng.choices("abcdefgh ", k=60)) for _ in range(20_000))

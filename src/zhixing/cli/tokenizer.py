@@ -36,7 +36,10 @@ def train(
         list[str] | None, typer.Option(help='A special token; repeat for more. Default: "<|endoftext|>".')
     ] = None,
     no_special: Annotated[bool, typer.Option("--no-special", help="No special tokens at all.")] = False,
-    sample_mb: Annotated[float, typer.Option(help="Learn from at most so many MB, sampled evenly.")] = 100.0,
+    sample_mb: Annotated[
+        float | None,
+        typer.Option(help="Learn from at most so many MB, sampled evenly; Chinese counts fourfold. 32, for unigram 8."),
+    ] = None,
     min_frequency: Annotated[int, typer.Option(help="How often a pair must occur to become a token.")] = 2,
     max_digits: Annotated[int, typer.Option(help="The most digits in one token, 1 to 3.")] = 3,
     field: FieldOption = None,
@@ -66,7 +69,7 @@ def train(
         kind,
         vocab_size,
         special_tokens=[] if no_special else special or None,
-        max_bytes=int(sample_mb * 1_000_000),
+        max_bytes=None if sample_mb is None else int(sample_mb * 1_000_000),
         min_frequency=min_frequency,
         max_digits=max_digits,
         seed=seed,

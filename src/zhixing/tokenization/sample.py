@@ -38,15 +38,19 @@ class Sample:
 
     Args:
         max_bytes: The bound, in UTF-8 bytes.
+        wide_weight: How many times the bytes of a text in three-byte characters (Chinese) count towards the bound;
+            ASCII counts once, and what lies between in proportion.
         seed: Decides which pieces stay.
     """
 
     max_bytes: int
     seed: int = 0
+    wide_weight: float = 1.0
     documents: int = 0
     bytes_seen: int = 0
     characters_seen: int = 0
     bytes_used: int = 0
+    _weight: float = 0.0
     _kept: list[tuple[float, int, str, int]] = field(default_factory=list, repr=False)
     _random: random.Random = field(init=False, repr=False)
 
@@ -69,8 +73,15 @@ class Sample:
             # A heap's smallest comes first, and the largest number is the one to go: hence the minus.
             heapq.heappush(self._kept, (-self._random.random(), self._pieces, piece, size))
             self.bytes_used += size
-            while self.bytes_used > self.max_bytes and len(self._kept) > 1:
-                self.bytes_used -= heapq.heappop(self._kept)[3]
+            self._weight += self._weigh(piece, size)
+            while self._weight > self.max_bytes and len(self._kept) > 1:
+                _, _, dropped, dropped_size = heapq.heappop(self._kept)
+                self.bytes_used -= dropped_size
+                self._weight -= self._weigh(dropped, dropped_size)
+
+    def _weigh(self, piece: str, size: int) -> float:
+        # Two bytes of each Chinese character are beyond the first: 2/3 of the size make the full weight.
+        return size + 1.5 * (self.wide_weight - 1) * (size - len(piece))
 
     def extend(self, texts: Iterable[str]) -> None:
         """Offers many documents."""
