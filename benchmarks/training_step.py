@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import common
 import torch
 
+import common
 from zhixing.core.device import processor_name, tune_allocator
 from zhixing.core.recipe import build_recipe
 from zhixing.data.batches import PackedSampler
@@ -86,7 +86,11 @@ def main() -> None:
     tune_allocator()
     runs = 5 if options.quick else 25
     best = ops.select_matmul()
-    kinds = {"adamw": our_step("adamw", best), "muon": our_step("muon", best), "adamw_default_BLAS": our_step("adamw", "torch")}
+    kinds = {
+        "adamw": our_step("adamw", best),
+        "muon": our_step("muon", best),
+        "adamw_default_BLAS": our_step("adamw", "torch"),
+    }
     peer = nanogpt_step(Path(options.peer)) if options.peer else None
     times: dict[str, list[float]] = {name: [] for name in kinds}
     peer_times: list[float] = []

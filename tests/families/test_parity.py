@@ -19,8 +19,8 @@ SMALL = {
 CASES = {
     "gpt2": ("GPT2Config", {"vocab_size": 61, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64,
                             "bos_token_id": 0, "eos_token_id": 1}),
-    "gpt2-untied": ("GPT2Config", {"vocab_size": 61, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_inner": 40,
-                                   "tie_word_embeddings": False, "activation_function": "relu",
+    "gpt2-untied": ("GPT2Config", {"vocab_size": 61, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64,
+                                   "n_inner": 40, "tie_word_embeddings": False, "activation_function": "relu",
                                    "bos_token_id": 0, "eos_token_id": 1}),
     "llama": ("LlamaConfig", SMALL),
     "llama-tied": ("LlamaConfig", {**SMALL, "tie_word_embeddings": True, "head_dim": 10, "rms_norm_eps": 1e-3,

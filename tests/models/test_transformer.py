@@ -9,7 +9,16 @@ from zhixing.core.errors import BadInput
 from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer import Transformer
 
-SIZES = {"vocab_size": 31, "width": 16, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 4, "mlp_width": 24, "context": 64}
+SIZES = {
+    "vocab_size": 31,
+    "width": 16,
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 4,
+    "mlp_width": 24,
+    "context": 64,
+}
 KINDS = {
     "llama": {},
     "gpt2": {"norm": "layer", "position": "learned", "activation": "gelu_tanh", "gated": False, "attention_bias": True,

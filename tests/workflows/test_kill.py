@@ -15,7 +15,9 @@ data: {{paths: [text.txt], validation_fraction: 0.2}}
 tokenizer: {{kind: byte-bpe, vocab_size: 300}}
 model: {{depth: 2, width: 16, heads: 2, context: 16, dropout: 0.1}}
 optimizer: {{name: {optimizer}}}
-train: {{steps: {steps}, batch_size: 2, accumulate: {accumulate}, save_every: 7, validate_every: 20, average_decay: 0.99, matmul: torch}}
+train:
+  {{steps: {steps}, batch_size: 2, accumulate: {accumulate}, save_every: 7, validate_every: 20, average_decay: 0.99,
+   matmul: torch}}
 """
 
 

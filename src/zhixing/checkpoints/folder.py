@@ -186,7 +186,12 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> ModelFolder
 
 
 def save_folder(
-    folder: Path, model: Transformer, tokenizer: Tokenizer | None, family: str, card: str = "", weights: Weights | None = None
+    folder: Path,
+    model: Transformer,
+    tokenizer: Tokenizer | None,
+    family: str,
+    card: str = "",
+    weights: Weights | None = None,
 ) -> None:
     """Writes a model folder that `transformers` opens unchanged; the folder appears whole or not at all.
 

@@ -69,12 +69,12 @@ def main() -> None:
         # The reader of our output went away (`| head`); Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:  # noqa: BLE001 (the one place where an internal fault is told to the user)
+    except Exception as error:
         if os.environ.get("ZHIXING_DEBUG"):
             raise
         print(
             f"zhixing: internal fault: {type(error).__name__}: {error}\n"
-            "  this is a defect of Zhixing, not yours; run again with --debug before the command, and report what it shows",
+            "  this is a defect of Zhixing, not yours; report what it shows with: zhixing --debug COMMAND ...",
             file=sys.stderr,
         )
         sys.exit(1)

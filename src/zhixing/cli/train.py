@@ -10,7 +10,9 @@ import typer
 
 def command(
     recipe: Annotated[Path, typer.Argument(help="A recipe file (YAML); ready ones are in recipes/.")],
-    paths: Annotated[list[str] | None, typer.Argument(help="Text to train on, instead of the recipe's data.paths.")] = None,
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Text to train on, instead of the recipe's data.paths.")
+    ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field, such as train.steps=500.")
     ] = None,

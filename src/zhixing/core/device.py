@@ -41,7 +41,9 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise BadInput(f"{name!r} is not a device", where="train.device", remedy="use auto, cpu, cuda or mps") from error
+        raise BadInput(
+            f"{name!r} is not a device", where="train.device", remedy="use auto, cpu, cuda or mps"
+        ) from error
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, False):
         raise MissingResource(f"no device {name!r} on this machine", where="train.device", remedy="use device: auto")

@@ -21,13 +21,15 @@ CHUNK = 1 << 20
 
 
 def os_fault(error: OSError, path: Path | str, doing: str) -> ZhixingError:
-    """Turns an operating-system error into one clear message: full disk, no permission, missing folder, and the rest."""
+    """Turns an operating-system error into one clear message: full disk, no permission, missing folder."""
     where = str(path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = ""
         with contextlib.suppress(OSError):
             free = f" ({shutil.disk_usage(nearest_folder(Path(path))).free >> 20} MiB free)"
-        return MissingResource(f"the disk is full{free} while {doing}", where=where, remedy="free some space and try again")
+        return MissingResource(
+            f"the disk is full{free} while {doing}", where=where, remedy="free some space and try again"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MissingResource(
             f"no permission while {doing}", where=where, remedy=f"choose another folder, or: chmod -R u+rwX {where}"
@@ -175,7 +177,9 @@ class FolderLock:
     def __enter__(self) -> FolderLock:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release()
 
 

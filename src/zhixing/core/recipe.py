@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from zhixing.core.errors import BadInput, MissingResource, nearest
 from zhixing.core.files import os_fault
 
+
 class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, and so are values of the wrong type."""
 
@@ -27,7 +28,9 @@ class DataRecipe(Section):
 
     paths: list[str] = Field(default_factory=list, description="files, folders and globs")
     field: str | None = Field(None, description="column or key that holds the text; null: found by looking")
-    split: Literal["document", "tail"] = Field("document", description="hold out whole documents, or the last characters")
+    split: Literal["document", "tail"] = Field(
+        "document", description="hold out whole documents, or the last characters"
+    )
     validation_fraction: float = Field(0.05, gt=0, lt=1)
     separator: bool = Field(True, description="put the end-of-text token after every document")
     within_documents: bool = Field(False, description="limit attention to the document that a token belongs to")
@@ -123,16 +126,17 @@ class Recipe(Section):
     """A whole run."""
 
     name: str = Field("run", pattern=r"^[\w.\-]+$", description="names the run folder, runs/NAME")
-    data: DataRecipe = Field(default_factory=DataRecipe)
-    tokenizer: TokenizerRecipe = Field(default_factory=TokenizerRecipe)
-    model: ModelRecipe = Field(default_factory=ModelRecipe)
-    optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe)
-    schedule: ScheduleRecipe = Field(default_factory=ScheduleRecipe)
-    train: TrainRecipe = Field(default_factory=TrainRecipe)
+    data: DataRecipe = DataRecipe()
+    tokenizer: TokenizerRecipe = TokenizerRecipe()
+    model: ModelRecipe = ModelRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    train: TrainRecipe = TrainRecipe()
 
     def to_yaml(self) -> str:
         """Returns the recipe as YAML, in the order of the schema."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+        text: str = yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+        return text
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -1,4 +1,4 @@
-"""What a family is, and the tools its file is written with: a strict configuration reader and a table of weight names."""
+"""What a family is, and what its file is written with: a strict configuration reader and a table of weight names."""
 
 from __future__ import annotations
 

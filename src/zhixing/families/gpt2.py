@@ -47,7 +47,9 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
         raise BadInput("the family 'gpt2' needs kv_heads = heads and head_dim = width / heads")
     names = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
     if config.activation not in names:
-        raise BadInput(f"the family 'gpt2' has no activation {config.activation!r}", remedy=f"known: {', '.join(names)}")
+        raise BadInput(
+            f"the family 'gpt2' has no activation {config.activation!r}", remedy=f"known: {', '.join(names)}"
+        )
     return {
         "vocab_size": config.vocab_size, "n_embd": config.width, "n_layer": config.layers, "n_head": config.heads,
         "n_inner": config.mlp_width, "n_positions": config.context, "layer_norm_epsilon": config.norm_eps,

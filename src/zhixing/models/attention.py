@@ -59,7 +59,9 @@ class _CausalBlocks(torch.autograd.Function):
             start, end = index * BLOCK, weights.shape[2]
             piece = grad[:, start:end]
             grad_v[:, :end].baddbmm_(weights.transpose(1, 2), piece)
-            grad_scores = torch._softmax_backward_data(torch.bmm(piece, v[:, :end].transpose(1, 2)), weights, -1, q.dtype)
+            grad_scores = torch._softmax_backward_data(
+                torch.bmm(piece, v[:, :end].transpose(1, 2)), weights, -1, q.dtype
+            )
             grad_scores.mul_(ctx.scale)  # (n, rows, end)
             grad_q[:, start:end] = torch.bmm(grad_scores, k[:, :end])
             grad_k[:, :end].baddbmm_(grad_scores.transpose(1, 2), q[:, start:end])
@@ -86,13 +88,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
             k = k.repeat_interleave(heads // k.shape[2], dim=2)
             v = v.repeat_interleave(heads // v.shape[2], dim=2)
         flat = [t.transpose(1, 2).reshape(batch * heads, time, head_dim) for t in (q, k, v)]
-        out: Tensor = _CausalBlocks.apply(*flat, scale)
+        out = ops.apply(_CausalBlocks, *flat, scale)
         return out.view(batch, heads, time, head_dim).transpose(1, 2)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     grouped = k.shape[1] != heads
-    fused = F.scaled_dot_product_attention(
-        q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=grouped
-    )
+    fused = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=grouped)
     return fused.transpose(1, 2)
 
 

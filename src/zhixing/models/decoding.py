@@ -204,7 +204,9 @@ class _FastStep:
         """Tables for x * cos + roll(x, head_dim / 2) * sin, one row per position: (capacity, 1, head_dim) each."""
         if self._model.rotary is None:
             return torch.empty(0), torch.empty(0)
-        cos, sin = self._model.rotary(torch.arange(self._cache.capacity), self._cache.capacity)  # (capacity, 1, head_dim / 2)
+        cos, sin = self._model.rotary(
+            torch.arange(self._cache.capacity), self._cache.capacity
+        )  # (capacity, 1, head_dim / 2)
         return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
     def __call__(self, tokens: Tensor) -> Tensor:

@@ -78,19 +78,16 @@ def cross_entropy_sum(hidden: Tensor, head: Tensor, targets: Tensor, cap: float 
         targets: Next tokens, (batch, time).
         cap: Soft cap of the logits, or None.
     """
-    total: Tensor = _Loss.apply(hidden.reshape(-1, hidden.shape[-1]), head, targets.reshape(-1), cap)
-    return total
+    return ops.apply(_Loss, hidden.reshape(-1, hidden.shape[-1]), head, targets.reshape(-1), cap)
 
 
 def token_losses(hidden: Tensor, head: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
-    """Returns the cross-entropy of each position, (batch, time), zero where IGNORED; for measuring, without gradient."""
+    """Returns the cross-entropy of each position, (batch, time), zero where IGNORED, without gradient."""
     flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     rows = max(1, LOGITS_AT_ONCE // head.shape[0])
     pieces = []
     with torch.no_grad():
         for start in range(0, len(flat), rows):
             logits = soft_cap(ops.product(flat[start : start + rows], head).float(), cap)
-            pieces.append(
-                F.cross_entropy(logits, wanted[start : start + rows], ignore_index=IGNORED, reduction="none")
-            )
+            pieces.append(F.cross_entropy(logits, wanted[start : start + rows], ignore_index=IGNORED, reduction="none"))
     return torch.cat(pieces).view(targets.shape)

@@ -9,7 +9,7 @@ What is not here: modules with weights (`models.layers`) and attention (`models.
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Matmul = Literal["torch", "onednn"]
+
+FEW_ROWS = 8
+"""Up to so many rows a product is bound by memory, and the default library is as good."""
 
 _matmul: Matmul = "torch"
 
@@ -74,6 +77,11 @@ def product(rows: Tensor, weight: Tensor) -> Tensor:
     return rows @ weight.t()
 
 
+def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    """Calls an operation with a hand-written gradient; its one result is a tensor."""
+    return cast(Tensor, function.apply(*arguments))  # type: ignore[no-untyped-call]
+
+
 class _Linear(torch.autograd.Function):
     """y = x W^T through `product`, in both directions."""
 
@@ -96,10 +104,10 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Computes x W^T + b: (..., in), (out, in), (out) -> (..., out)."""
-    if _matmul == "onednn" and x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > x.shape[-1] * 8:
-        if not torch.is_autocast_enabled("cpu"):
-            y: Tensor = _Linear.apply(x, weight)
-            return y if bias is None else y + bias
+    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if _matmul == "onednn" and plain and x.numel() > x.shape[-1] * FEW_ROWS:
+        y = apply(_Linear, x, weight)
+        return y if bias is None else y + bias
     return F.linear(x, weight, bias)
 
 
@@ -110,7 +118,7 @@ class _RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
         scale = scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        y = x * scale
+        y: Tensor = x * scale
         ctx.save_for_backward(y, scale)
         return y
 
@@ -128,7 +136,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
         y = x.float()
         y = (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
     else:
-        y = _RMSNorm.apply(x, eps)
+        y = apply(_RMSNorm, x, eps)
     return y if weight is None else y * weight
 
 
@@ -145,15 +153,15 @@ class _SquaredReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
-        return (grad * positive).mul_(2)
+        grad_x: Tensor = (grad * positive).mul_(2)
+        return grad_x
 
 
 def squared_relu(x: Tensor) -> Tensor:
     """Computes max(x, 0)^2 (So et al. 2021)."""
     if torch.compiler.is_compiling():
         return F.relu(x).square()
-    y: Tensor = _SquaredReLU.apply(x)
-    return y
+    return apply(_SquaredReLU, x)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -192,8 +200,7 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         low, high = x.chunk(2, dim=-1)
         return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)
-    y: Tensor = _Rotary.apply(x, cos, sin)
-    return y
+    return apply(_Rotary, x, cos, sin)
 
 
 def matmul_peak() -> float:

@@ -152,9 +152,7 @@ class Transformer(nn.Module):
             hidden = self.hidden_states(tokens, segments)
             return token_losses(hidden, self.output_matrix, targets, self.config.logit_softcap)
 
-    def _place(
-        self, tokens: Tensor, segments: Tensor | None, cache: KVCache | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _place(self, tokens: Tensor, segments: Tensor | None, cache: KVCache | None) -> tuple[Tensor, Tensor | None]:
         """Returns each token's position, (time) or (batch, time), and the mask where plain causality is not enough."""
         time, device = tokens.shape[1], tokens.device
         start = 0 if cache is None else cache.length

@@ -14,7 +14,13 @@ from zhixing.core.errors import Interrupted, ZhixingError
 from zhixing.core.progress import Bar, human_count, progress_bar
 from zhixing.training.loop import StepResult, Trainer
 from zhixing.training.run import Run
-from zhixing.training.state import checkpoint_folder, list_checkpoints, load_checkpoint, prune_checkpoints, save_checkpoint
+from zhixing.training.state import (
+    checkpoint_folder,
+    list_checkpoints,
+    load_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
 from zhixing.training.tracking import Tracker
 from zhixing.training.validation import Validation, ValidationScore
 
@@ -205,7 +211,8 @@ class Fit:
         self.run.log("event", step=step, event="interrupted", message="stopped by the user; saved")
         self.run.set_state("interrupted", step=step)
         raise Interrupted(
-            f"stopped after step {step} of {self.trainer.steps}; saved", remedy=f"go on: zhixing resume {self.run.folder}"
+            f"stopped after step {step} of {self.trainer.steps}; saved",
+            remedy=f"go on: zhixing resume {self.run.folder}",
         )
 
     def _diverge(self, result: StepResult) -> None:

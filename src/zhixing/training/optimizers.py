@@ -1,7 +1,7 @@
 """Optimizers: Muon for the matrices of the blocks, AdamW for everything else, under one roof with a plain state.
 
-Muon (Jordan et al. 2024) moves a matrix by the orthogonal factor of its momentum (`training.orthogonalise`), all matrices
-of one shape in one batch. What is not here: learning-rate schedules and gradient accumulation.
+Muon (Jordan et al. 2024) moves a matrix by the orthogonal factor of its momentum (`training.orthogonalise`), all
+matrices of one shape in one batch. What is not here: learning-rate schedules and gradient accumulation.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class MuonAdamW:
 
     def _adamw(self, names: list[str]) -> torch.optim.AdamW:
         recipe = self.recipe
-        rates = {name: recipe.learning_rate for name in names}
+        rates = dict.fromkeys(names, recipe.learning_rate)
         if "head.weight" in rates and recipe.head_learning_rate is not None:
             rates["head.weight"] = recipe.head_learning_rate
         groups = []
@@ -67,7 +67,7 @@ class MuonAdamW:
     def _muon(self, names: list[str], momentum: Tensor, share: float) -> None:
         recipe = self.recipe
         assert recipe.matrix_learning_rate is not None
-        parameters = [self.named[name] for name in names]
+        parameters: list[Tensor] = [self.named[name] for name in names]
         gradients = torch.stack([p.grad.float() for p in parameters if p.grad is not None])  # (n, rows, columns)
         momentum.lerp_(gradients, 1 - recipe.momentum)
         nesterov = gradients.lerp_(momentum, recipe.momentum)

@@ -1,9 +1,9 @@
 """The orthogonal factor of a matrix by matrix products alone: the heart of Muon (Jordan et al. 2024).
 
 A quintic polynomial p(x) = a x + b x^3 + c x^5, applied to the singular values of X by X <- (a + b A + c A^2) X with
-A = X X^T, drives them all towards one. The coefficients change from step to step and are minimax optimal for the interval
-where the singular values then lie ("The Polar Express", Amsel et al. 2025, algorithm 1), so three steps do what five
-fixed ones do. Everything is float32: bfloat16 products are slow on most CPUs.
+A = X X^T, drives them all towards one. The coefficients change from step to step and are minimax optimal for the
+interval where the singular values then lie ("The Polar Express", Amsel et al. 2025, algorithm 1), so three steps do
+what five fixed ones do. Everything is float32: bfloat16 products are slow on most CPUs.
 """
 
 from __future__ import annotations

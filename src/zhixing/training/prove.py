@@ -1,7 +1,7 @@
 """Proof of exact resumption: replays steps that were already done and compares every bit.
 
-`resume --prove` goes back to the checkpoint before the newest (or to the start), repeats the steps up to the newest, and
-checks each loss against the record and every weight and optimizer tensor against the newest checkpoint.
+`resume --prove` goes back to the checkpoint before the newest (or to the start), repeats the steps up to the newest,
+and checks each loss against the record and every weight and optimizer tensor against the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ def prove(run: Run, trainer: Trainer, initial: TrainingState) -> Proof:
             result = trainer.step()
             bar.advance(1)
             if result.step in recorded:
-                if result.loss != recorded[result.step]:
+                before = recorded[result.step]
+                if result.loss != before:
                     raise ResumeMismatch(
-                        f"step {result.step} repeats with a loss of {result.loss!r}, recorded was {recorded[result.step]!r}",
+                        f"step {result.step} repeats with a loss of {result.loss!r}, recorded was {before!r}",
                         where=str(run.folder),
                         remedy="was the run made on another machine, thread count or version of torch?",
                     )

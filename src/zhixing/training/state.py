@@ -1,8 +1,8 @@
 """Checkpoints: everything that the next step depends on, written so that a crash at any byte loses no earlier one.
 
 A checkpoint is a folder `step-000000500` with `weights.safetensors`, `optimizer.safetensors`, `average.safetensors`
-(when weights are averaged) and `state.json`. Nothing is pickled. What is not here: when to save, and the published model
-folder (`checkpoints.folder`).
+(when weights are averaged) and `state.json`. Nothing is pickled. What is not here: when to save, and the published
+model folder (`checkpoints.folder`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def load_checkpoint(checkpoints: Path, step: int) -> TrainingState:
     if not isinstance(values, dict) or values.pop("step", None) != step:
         raise BadInput("this checkpoint does not say the step of its name", where=str(folder))
     tensors = read_tensors(folder / "optimizer.safetensors")
-    generators = {name[len("generator.") :]: tensors.pop(name) for name in list(tensors) if name.startswith("generator.")}
+    generators = {
+        name[len("generator.") :]: tensors.pop(name) for name in list(tensors) if name.startswith("generator.")
+    }
     average = folder / "average.safetensors"
     return TrainingState(
         step=step,

@@ -30,8 +30,10 @@ A small language model, trained from scratch with Zhixing {version}.
 
 ## Data
 
-Paths: {paths}. Hash of all inputs (SHA-256): `{data_hash}`. {train_documents:,} documents with {train_bytes:,} bytes to train on,
-{validation_documents:,} documents with {validation_bytes:,} bytes held out ({split}). The licence of the text is its owner's; this run does not know it.
+Paths: {paths}. Hash of all inputs (SHA-256): `{data_hash}`.
+{train_documents:,} documents with {train_bytes:,} bytes to train on,
+{validation_documents:,} documents with {validation_bytes:,} bytes held out ({split}).
+The licence of the text is its owner's; this run does not know it.
 
 ## Limits
 

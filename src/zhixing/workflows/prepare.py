@@ -1,7 +1,7 @@
 """From a recipe to everything that training needs: tokenizer, token shards, network, trainer.
 
-Each part is kept in the run folder when it is done and taken from there the next time, so that an interrupted run goes on
-where it was.
+Each part is kept in the run folder when it is done and taken from there the next time, so that an interrupted run goes
+on where it was.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def prepare_shards(run: Run, tokenizer: Tokenizer) -> ShardSet:
     shards = build_shards(data.paths, tokenizer, run.folder / "shards", options)
     facts, train, validation = shards.facts, shards.facts.train, shards.facts.validation
     say(
-        f"Data: {human_count(train.documents)} documents, {human_bytes(train.bytes)}, {human_count(train.tokens)} tokens"
-        f" to train on; {human_count(validation.documents)} documents, {human_bytes(validation.bytes)} held out"
+        f"Data: {human_count(train.documents)} documents, {human_bytes(train.bytes)},"
+        f" {human_count(train.tokens)} tokens to train on; {human_count(validation.documents)} documents, {human_bytes(validation.bytes)} held out"
     )
     for line in [*facts.notes, *facts.problems.summary()]:
         say(f"  {line}")

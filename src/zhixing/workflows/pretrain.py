@@ -122,8 +122,8 @@ def _phases(run: Run, prove_first: bool) -> Outcome:
     if prove_first:
         proof = prove(run, trainer, copy_state(trainer.capture()))
         say(
-            f"Proved: steps {proof.start + 1} to {proof.end} repeated; {proof.losses} losses and {proof.tensors} tensors"
-            " agree bit for bit"
+            f"Proved: steps {proof.start + 1} to {proof.end} repeated;"
+            f" {proof.losses} losses and {proof.tensors} tensors agree bit for bit"
         )
     step = fit.resume()
     config = trainer.model.config
@@ -141,7 +141,9 @@ def _phases(run: Run, prove_first: bool) -> Outcome:
     best = int(run.state()["best"]["step"])
     load_weights_into(run, trainer.model, best)
     outcome = _finish(run, trainer.model, tokenizer, shards, proof)
-    run.set_state("finished", step=trainer.done, peak_memory=peak_memory_bytes(), total_seconds=time.monotonic() - begun)
+    run.set_state(
+        "finished", step=trainer.done, peak_memory=peak_memory_bytes(), total_seconds=time.monotonic() - begun
+    )
     write_report(run.folder)
     return outcome
 
@@ -153,7 +155,9 @@ def _finish(run: Run, model: Any, tokenizer: Tokenizer, shards: ShardSet, proof:
     assert block is not None
     with torch.inference_mode():
         start = shards.facts.separator_id
-        documents = held_out_documents(shards.validation, tokenizer, start, recipe.train.validation_tokens, recipe.data.split)
+        documents = held_out_documents(
+            shards.validation, tokenizer, start, recipe.train.validation_tokens, recipe.data.split
+        )
         score, _ = evaluate_tokens(model, documents, start=start, window=block, fingerprint=tokenizer.fingerprint)
     yardsticks = measure_yardsticks(shards, tokenizer)
     run.add_facts(
@@ -209,5 +213,3 @@ def measure_yardsticks(shards: ShardSet, tokenizer: Tokenizer) -> list[Yardstick
 
 def _steps(length: int) -> range:
     return range(0, min(length, YARDSTICK_TOKENS), 1 << 20)
-
-
