@@ -200,3 +200,11 @@ def test_unigram_copes_with_more_characters_than_tokens() -> None:
     assert 700 < tokenizer.vocab_size <= 1000
     assert sum(facts.left_out.values()) > 2000
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_unigram_has_the_common_words(corpus: list[str]) -> None:
+    tokenizer = train_tokenizer(corpus, "unigram", 700).tokenizer
+    for word in (" the", " language", " lazy", " done", "。\n"):
+        assert tokenizer.token_id(word) is not None, word
+    assert not any("\1" in piece for piece in tokenizer.vocabulary)
+    assert tokenizer.decode(tokenizer.encode("\1 the\1")) == "\1 the\1"

@@ -17,7 +17,7 @@ import json
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -52,6 +52,9 @@ MAX_TOKEN_BYTES = 64
 
 COVERAGE = 0.9995
 """The share of a text's characters that get a Unigram piece of their own, as in SentencePiece; bytes spell the rest."""
+
+MARK = "\1"
+"""Stands behind a word in the Unigram trainer's list, and in no piece."""
 
 Learned = tuple[Definition, dict[str, int]]
 """A learned definition, and the counts of what has no token of its own."""
@@ -266,25 +269,27 @@ def _byte_bpe(texts: list[str], request: _Request) -> Learned:
 def _unigram(texts: list[str], request: _Request) -> Learned:
     """Spaces stay spaces (no ▁), so that every text comes back exactly, also one that holds a ▁."""
     room = request.vocab_size - len(request.special) - 256
-    counts: Counter[str] = Counter()
+    characters: Counter[str] = Counter()
+    words: Counter[str] = Counter()
+    split = _split(request.max_digits)
     for text in texts:
-        counts.update(text)
-    kept = _covering(counts, (room - 1) * 3 // 4)
-    # A rare character becomes a line end for the training only, since the trainer insists on a piece for each it sees.
-    rare = dict.fromkeys((ord(character) for character in counts if character not in kept), "\n")
+        characters.update(text)
+        words.update(word for word, _ in split.pre_tokenize_str(text))
+    kept = _covering(characters, (room - 1) * 3 // 4)
+    rare = characters.keys() - kept
     backend = Backend(models.Unigram())
-    backend.pre_tokenizer = _split(request.max_digits)
     trainer = trainers.UnigramTrainer(
-        vocab_size=max(room, len(kept) + 3),
+        vocab_size=max(room, len(kept) + 3) + 1,
         show_progress=False,
         special_tokens=[UNKNOWN],
         unk_token=UNKNOWN,
         max_piece_length=16,
     )
-    backend.train_from_iterator((text.translate(rare) for text in texts) if rare else texts, trainer)
+    backend.train_from_iterator(_unigram_sentences(words, rare), trainer)
+    backend.pre_tokenizer = split
     definition = _definition(backend)
     model = definition["model"]
-    pieces = _settled(model["vocab"][1:])[: room - 1]
+    pieces = [entry for entry in _settled(model["vocab"][1:]) if MARK not in entry[0]][: room - 1]
     floor = min((score for _, score in pieces), default=-1.0)
     byte_pieces = [[f"<0x{byte:02X}>", floor - 10.0] for byte in range(256)]
     model["vocab"] = [[UNKNOWN, 0.0], *pieces, *byte_pieces]
@@ -295,12 +300,29 @@ def _unigram(texts: list[str], request: _Request) -> Learned:
     return definition, left_out
 
 
+def _unigram_sentences(words: Counter[str], rare: Set[str]) -> Iterator[list[str]]:
+    """Yields what the Unigram trainer learns from, in batches.
+
+    The trainer insists on a piece for every character that it sees, so words are cut at rare ones. And its candidates
+    are the substrings that go on in more than one way in its list of *different* words: a word that is no part of
+    another ends in only one way and would never be a candidate, however common. So words that occur twice are listed
+    once more with a mark behind them.
+    """
+    cut = str.maketrans(dict.fromkeys(rare, MARK))
+    for word, count in words.items():
+        for part in word.translate(cut).split(MARK) if rare else (word,):
+            if part:
+                yield [part] * count
+                if count > 1 and len(part) > 1:
+                    yield [part + MARK]
+
+
 def _covering(counts: Counter[str], most: int) -> set[str]:
-    """Returns the most frequent characters that make up COVERAGE of the text, at most so many, and the line end."""
-    kept = {"\n"}
+    """Returns the most frequent characters that make up COVERAGE of the text, at most so many."""
+    kept: set[str] = set()
     covered, wanted = 0, COVERAGE * counts.total()
     for character, count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
-        if covered >= wanted or len(kept) > most:
+        if covered >= wanted or len(kept) >= most:
             break
         kept.add(character)
         covered += count
