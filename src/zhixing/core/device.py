@@ -68,8 +68,10 @@ def tune_allocator() -> None:
     """Tells glibc to keep freed memory instead of giving it back after every tensor.
 
     By default every tensor above 128 KiB is mapped and unmapped afresh, and the page faults cost more than the
-    arithmetic on it: element-wise operations on 12 MB run 1.3 to 9 times faster with this. A no-op elsewhere.
+    arithmetic on it: element-wise operations on 12 MB run 1.3 to 9 times faster with this. Large tensors also get
+    huge pages, which PyTorch asks for only when told so before its first tensor. A no-op on other systems.
     """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)

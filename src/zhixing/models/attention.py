@@ -34,38 +34,45 @@ class _CausalBlocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         time = q.shape[1]
-        out = torch.empty_like(q)
+        q = q * scale
         hidden = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype).triu_(1)  # masks the block's own future
         kept: list[Tensor] = []
+        outs: list[Tensor] = []
         for start in range(0, time, BLOCK):
             end = min(start + BLOCK, time)
-            rows = end - start
-            scores = torch.bmm(q[:, start:end], k[:, :end].transpose(1, 2)).mul_(scale)  # (n, rows, end)
-            scores[:, :, start:end] += hidden[:rows, :rows]
+            scores = torch.bmm(q[:, start:end], k[:, :end].transpose(1, 2))  # (n, rows, end)
+            scores[:, :, start:].add_(hidden[: end - start, : end - start])
             weights = torch.softmax(scores, dim=-1)
-            out[:, start:end] = torch.bmm(weights, v[:, :end])
+            outs.append(torch.bmm(weights, v[:, :end]))
             kept.append(weights)
         ctx.save_for_backward(q, k, v, *kept)
         ctx.scale = scale
-        return out
+        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *kept = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for index, weights in enumerate(kept):
+        grad_k = grad_v = torch.empty(0)
+        grads_q: list[Tensor] = []
+        # The last block attends to all keys, so its products are the sums that the earlier blocks add to.
+        for index in reversed(range(len(kept))):
+            weights = kept[index]
             start, end = index * BLOCK, weights.shape[2]
             piece = grad[:, start:end]
-            grad_v[:, :end].baddbmm_(weights.transpose(1, 2), piece)
-            grad_scores = torch._softmax_backward_data(
-                torch.bmm(piece, v[:, :end].transpose(1, 2)), weights, -1, q.dtype
-            )
-            grad_scores.mul_(ctx.scale)  # (n, rows, end)
-            grad_q[:, start:end] = torch.bmm(grad_scores, k[:, :end])
-            grad_k[:, :end].baddbmm_(grad_scores.transpose(1, 2), q[:, start:end])
-        return grad_q, grad_k, grad_v, None
+            grad_weights = torch.bmm(piece, v[:, :end].transpose(1, 2))  # (n, rows, end)
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, q.dtype)
+            grads_q.append(torch.bmm(grad_scores, k[:, :end]))
+            part_v = torch.bmm(weights.transpose(1, 2), piece)
+            part_k = torch.bmm(grad_scores.transpose(1, 2), q[:, start:end])
+            if index == len(kept) - 1:
+                grad_v, grad_k = part_v, part_k
+            else:
+                grad_v[:, :end].add_(part_v)
+                grad_k[:, :end].add_(part_k)
+        grad_q = grads_q[0] if len(grads_q) == 1 else torch.cat(grads_q[::-1], dim=1)
+        return grad_q.mul_(ctx.scale), grad_k, grad_v, None
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
@@ -136,10 +143,7 @@ class Attention(nn.Module):
             (batch, time, width).
         """
         batch, time, _ = x.shape
-        q = self.query(x).view(batch, time, -1, self.config.head_dim)
-        k = self.key(x).view(batch, time, -1, self.config.head_dim)
-        v = self.value(x).view(batch, time, -1, self.config.head_dim)
-        q, k = self._place(q, self.query_norm, rotation), self._place(k, self.key_norm, rotation)
+        q, k, v = self._project(x, rotation)
         dropout = self.config.attention_dropout if self.training else 0.0
         if cache is None and mask is None:
             mixed = causal_attention(q, k, v, self.scale, dropout)
@@ -154,6 +158,25 @@ class Attention(nn.Module):
             ).transpose(1, 2)  # fmt: skip
         y: Tensor = self.output(mixed.reshape(batch, time, -1))
         return y
+
+    def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns queries, keys and values, (batch, time, heads or kv_heads, head_dim), normalised and rotated."""
+        batch, time, _ = x.shape
+        heads, kv_heads, head_dim = self.config.heads, self.config.kv_heads, self.config.head_dim
+        if self.query.bias is None and self.training:
+            # One product for all three, and queries and keys placed together: fewer and larger operations.
+            weights = (self.query.weight, self.key.weight, self.value.weight)
+            joined = ops.joined_linear(x, weights).view(batch, time, -1, head_dim)
+            both, v = joined.split([heads + kv_heads, kv_heads], dim=2)
+            if self.query_norm is None or self.query_norm.weight is None:
+                q, k = self._place(both, self.query_norm, rotation).split([heads, kv_heads], dim=2)
+                return q, k, v
+            q, k = both.split([heads, kv_heads], dim=2)
+        else:
+            q = self.query(x).view(batch, time, heads, head_dim)
+            k = self.key(x).view(batch, time, kv_heads, head_dim)
+            v = self.value(x).view(batch, time, kv_heads, head_dim)
+        return self._place(q, self.query_norm, rotation), self._place(k, self.key_norm, rotation), v
 
     def _place(self, heads: Tensor, norm: Norm | None, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         """Normalises and rotates queries or keys, (batch, time, heads, head_dim), in the configured order."""

@@ -8,7 +8,9 @@ What is not here: modules with weights (`models.layers`) and attention (`models.
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -41,13 +43,15 @@ def _onednn(rows: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
-def _seconds(work: Any) -> float:
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def _seconds(*works: Callable[[], object]) -> list[float]:
+    """Returns the least time of each piece of work, taken in turn so that a busy machine disturbs them alike."""
+    times: list[list[float]] = [[] for _ in works]
+    for _ in range(8):
+        for work, measured in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work()
+            measured.append(time.perf_counter() - start)
+    return [min(measured) for measured in times]
 
 
 def select_matmul() -> Matmul:
@@ -63,8 +67,8 @@ def select_matmul() -> Matmul:
     except (AttributeError, RuntimeError):  # a build of PyTorch without oneDNN
         usable = False
     if usable:
-        faster = _seconds(lambda: _onednn(rows, weight)) < 0.9 * _seconds(lambda: F.linear(rows, weight))
-        set_matmul("onednn" if faster else "torch")
+        new, default = _seconds(lambda: _onednn(rows, weight), lambda: F.linear(rows, weight))
+        set_matmul("onednn" if new < 0.9 * default else "torch")
     else:
         set_matmul("torch")
     return _matmul
@@ -80,6 +84,28 @@ def product(rows: Tensor, weight: Tensor) -> Tensor:
 def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
     """Calls an operation with a hand-written gradient; its one result is a tensor."""
     return cast(Tensor, function.apply(*arguments))  # type: ignore[no-untyped-call]
+
+
+def weight_gradient(grad: Tensor, rows: Tensor) -> Tensor:
+    """Computes grad.T @ rows, the gradient of a weight: (n, out), (n, in) -> (out, in)."""
+    if grad.shape[1] > rows.shape[1]:
+        # oneDNN is faster with the smaller side first; the result is (in, out), seen the other way round.
+        return product(rows.t(), grad.t()).t()
+    return product(grad.t(), rows.t())
+
+
+def _product_relu(rows: Tensor, weight: Tensor) -> Tensor:
+    """Computes max(rows @ weight.T, 0), in one pass where the library can."""
+    if _matmul == "onednn" and rows.dtype == torch.float32 and not rows.is_cuda:
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "relu", [], "")
+        return result
+    return (rows @ weight.t()).clamp_min_(0)
+
+
+def _hand_written(x: Tensor) -> bool:
+    """Whether the operations with a hand-written gradient apply: training in float32 on a CPU, not being compiled."""
+    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return plain and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class _Linear(torch.autograd.Function):
@@ -98,8 +124,7 @@ class _Linear(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         grad_rows = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
         grad_x = product(grad_rows, weight.t()).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        grad_weight = product(grad_rows.t(), rows.t()) if ctx.needs_input_grad[1] else None
-        return grad_x, grad_weight
+        return grad_x, weight_gradient(grad_rows, rows) if ctx.needs_input_grad[1] else None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -109,6 +134,62 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         y = apply(_Linear, x, weight)
         return y if bias is None else y + bias
     return F.linear(x, weight, bias)
+
+
+class _JoinedLinear(torch.autograd.Function):
+    """y = x [W1; W2; ...]^T: several maps of one input as one product, in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
+        rows, weight = x.reshape(-1, x.shape[-1]), torch.cat(weights)  # (tokens, in), (sum of outs, in)
+        ctx.save_for_backward(rows, weight)
+        ctx.shape, ctx.sizes = x.shape, [len(part) for part in weights]
+        return product(rows, weight).view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        grad_rows = grad.reshape(-1, grad.shape[-1])
+        grad_x = product(grad_rows, weight.t()).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return grad_x, *weight_gradient(grad_rows, rows).split(ctx.sizes)
+
+
+def joined_linear(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Computes the outputs of several maps without bias, side by side: (..., in) -> (..., sum of outs)."""
+    if _hand_written(x) and all(weight.requires_grad for weight in weights):
+        return apply(_JoinedLinear, x, *weights)
+    return torch.cat([linear(x, weight) for weight in weights], dim=-1)
+
+
+class _SquaredReLUFeedForward(torch.autograd.Function):
+    """y = max(x U^T, 0)^2 D^T. Keeps max(x U^T, 0) and squares it again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])  # (tokens, width)
+        positive = _product_relu(rows, up)  # (tokens, hidden)
+        ctx.save_for_backward(rows, up, down, positive)
+        ctx.shape = x.shape
+        return product(positive * positive, down).view(x.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        rows, up, down, positive = ctx.saved_tensors
+        grad_rows = grad.reshape(-1, grad.shape[-1])
+        grad_hidden = product(grad_rows, down.t()).mul_(positive)  # half of the gradient before the activation
+        grad_down = weight_gradient(grad_rows, positive.square())
+        grad_up = weight_gradient(grad_hidden, rows).mul_(2)
+        grad_x = product(grad_hidden, up.t()).mul_(2).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return grad_x, grad_up, grad_down
+
+
+def squared_relu_feed_forward(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """Computes max(x U^T, 0)^2 D^T: (..., width), (hidden, width), (width, hidden) -> (..., width)."""
+    if _hand_written(x) and up.requires_grad and down.requires_grad:
+        return apply(_SquaredReLUFeedForward, x, up, down)
+    return linear(squared_relu(linear(x, up)), down)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -211,8 +292,8 @@ def matmul_peak() -> float:
     rates = []
     for size in (1024, 2048):
         left, right = torch.randn(size, size), torch.randn(size, size)
-        seconds = [_seconds(lambda a=left, b=right: a @ b.t())]
+        works: list[Callable[[], object]] = [functools.partial(torch.mm, left, right)]
         if _matmul == "onednn":
-            seconds.append(_seconds(lambda a=left, b=right: _onednn(a, b)))
-        rates.append(2 * size**3 / min(seconds) / 1e9)
+            works.append(functools.partial(_onednn, left, right))
+        rates.append(2 * size**3 / min(_seconds(*works)) / 1e9)
     return max(rates)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from zhixing.core.device import processor_name, tune_allocator, usable_threads
+from zhixing.core.device import processor_name, usable_threads
 from zhixing.core.errors import BadInput
 from zhixing.core.progress import human_bytes, human_count, progress_bar
 from zhixing.core.recipe import Recipe
@@ -121,7 +121,6 @@ def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
     """Makes the network with fresh weights, and its trainer."""
     recipe = run.recipe
     train = recipe.train
-    tune_allocator()
     torch.manual_seed(train.seed)
     ops.set_matmul("onednn" if train.matmul == "onednn" else "torch")
     config = model_config(recipe.model, tokenizer.vocab_size)

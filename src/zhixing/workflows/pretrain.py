@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from zhixing.checkpoints.folder import load_folder, save_folder
-from zhixing.core.device import peak_memory_bytes
+from zhixing.core.device import peak_memory_bytes, tune_allocator
 from zhixing.core.errors import BadInput, Interrupted
 from zhixing.core.progress import human_count, human_time
 from zhixing.core.recipe import Recipe
@@ -77,6 +77,7 @@ def start_run(recipe: Recipe, folder: Path) -> Outcome:
     """
     if not recipe.data.paths:
         raise BadInput("no text to train on", where="data.paths", remedy="name files, folders or globs in data.paths")
+    tune_allocator()
     run = Run.create(folder, resolve(recipe))
     return _carry_on(run, prove_first=False)
 
@@ -88,6 +89,7 @@ def resume_run(folder: Path, *, prove_first: bool = False) -> Outcome:
         folder: The run folder.
         prove_first: Replay the last steps before going on, and compare every bit.
     """
+    tune_allocator()
     run = Run.open(folder)
     return _carry_on(run, prove_first=prove_first)
 
