@@ -22,10 +22,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import common
 import numpy as np
 import torch
 
+import common
 from zhixing.checkpoints.folder import load_folder
 from zhixing.evaluation.language_modelling import TokenDocument, evaluate_tokens
 from zhixing.models.transformer import Transformer

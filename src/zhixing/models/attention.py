@@ -163,7 +163,7 @@ class Attention(nn.Module):
         """Returns queries, keys and values, (batch, time, heads or kv_heads, head_dim), normalised and rotated."""
         batch, time, _ = x.shape
         heads, kv_heads, head_dim = self.config.heads, self.config.kv_heads, self.config.head_dim
-        if self.query.bias is None and self.training:
+        if self.training and not self.config.attention_bias:
             # One product for all three, and queries and keys placed together: fewer and larger operations.
             weights = (self.query.weight, self.key.weight, self.value.weight)
             joined = ops.joined_linear(x, weights).view(batch, time, -1, head_dim)

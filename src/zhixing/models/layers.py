@@ -61,14 +61,14 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.activation = config.activation
+        self.activation, self.biased = config.activation, config.mlp_bias
         self.gate = Linear(config.width, config.mlp_width, bias=config.mlp_bias) if config.gated else None
         self.up = Linear(config.width, config.mlp_width, bias=config.mlp_bias)
         self.down = Linear(config.mlp_width, config.width, bias=config.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (batch, time, width) to the same shape."""
-        if self.activation == "relu2" and self.gate is None and self.up.bias is None:
+        if self.activation == "relu2" and self.gate is None and not self.biased:
             return ops.squared_relu_feed_forward(x, self.up.weight, self.down.weight)
         if self.gate is None:
             hidden = activate(self.up(x), self.activation)

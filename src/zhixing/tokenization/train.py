@@ -13,30 +13,32 @@ Not here: reading files (the caller brings texts) and applying what was learned 
 
 from __future__ import annotations
 
-import json
 import time
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
-
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
-from tokenizers import Tokenizer as Backend
 
 from zhixing.core.errors import BadInput, unknown_name
 from zhixing.core.progress import human_bytes, progress_bar
 from zhixing.tokenization import definition as definitions
-from zhixing.tokenization.decoding import ALPHABET
-from zhixing.tokenization.definition import KNOWN_ROLES, Definition
-from zhixing.tokenization.patterns import multilingual_pattern
+from zhixing.tokenization.definition import Definition
+from zhixing.tokenization.learners import (
+    UNKNOWN,
+    Learned,
+    Request,
+    byte_bpe,
+    byte_definition,
+    character_definition,
+    unknown_token,
+    wordpiece,
+)
 from zhixing.tokenization.sample import Sample
 from zhixing.tokenization.tokenizer import Tokenizer
+from zhixing.tokenization.unigram import unigram
 from zhixing.tokenization.utf8 import utf8_size
 
 END_OF_TEXT = "<|endoftext|>"
-UNKNOWN = "<|unk|>"
 DEFAULT_VOCAB_SIZE = 8192
 DEFAULT_MAX_BYTES = {"byte-bpe": 32_000_000, "unigram": 8_000_000, "wordpiece": 32_000_000}
 """How much text to learn from, by kind, when nothing else is said. Keeps training within a GB of memory; what more text
@@ -45,19 +47,6 @@ would change in a vocabulary of some ten thousand tokens is in its last few."""
 CHINESE_WEIGHT = 4.0
 """How many times Chinese counts towards the bound. Its clauses, unlike words between spaces, hardly ever repeat:
 learning from a MB of it takes about four times the time and the memory."""
-
-MAX_TOKEN_BYTES = 64
-"""No learned piece is longer: keeps lines of signs and boilerplate sentences out of the vocabulary."""
-
-
-COVERAGE = 0.9995
-"""The share of a text's characters that get a Unigram piece of their own, as in SentencePiece; bytes spell the rest."""
-
-MARK = "\1"
-"""Stands behind a word in the Unigram trainer's list, and in no piece."""
-
-Learned = tuple[Definition, dict[str, int]]
-"""A learned definition, and the counts of what has no token of its own."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +103,6 @@ class Trained(NamedTuple):
     facts: TrainingFacts
 
 
-@dataclass(frozen=True)
-class _Request:
-    """The options of one training, checked."""
-
-    vocab_size: int
-    special: list[str]
-    min_frequency: int
-    max_digits: int
-
-
 def train_tokenizer(
     texts: Iterable[str],
     kind: str = "byte-bpe",
@@ -166,11 +145,11 @@ def train_tokenizer(
     left_out: dict[str, int] = {}
     used: int | None = None
     if kind == "byte":
-        definition, documents, characters, size = _bytes(), 0, 0, 0
+        definition, documents, characters, size = byte_definition(), 0, 0, 0
     elif kind == "character":
         counts, documents, size = _count_characters(texts)
         characters = counts.total()
-        definition, left_out = _characters(counts, request, vocab_size is not None)
+        definition, left_out = character_definition(counts, request, vocab_size is not None)
     else:
         sample = _read_sample(texts, max_bytes, seed)
         documents, characters, size, used = (
@@ -217,7 +196,7 @@ def _check(
     max_bytes: int,
     min_frequency: int,
     max_digits: int,
-) -> _Request:
+) -> Request:
     if special_tokens is None:
         special = [END_OF_TEXT, UNKNOWN] if kind == "character" else [END_OF_TEXT]
     else:
@@ -242,185 +221,16 @@ def _check(
     ):
         if value < low or (high is not None and value > high):
             raise BadInput(f"{name} is {value}, but must be at least {low}{f' and at most {high}' if high else ''}")
-    return _Request(size, special, min_frequency, max_digits)
+    return Request(size, special, min_frequency, max_digits)
 
 
-def _split(max_digits: int) -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.Split(Regex(multilingual_pattern(max_digits)), "isolated")
-
-
-def _byte_bpe(texts: list[str], request: _Request) -> Learned:
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [_split(request.max_digits), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=request.vocab_size - len(request.special),
-        min_frequency=request.min_frequency,
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        max_token_length=MAX_TOKEN_BYTES,
-    )
-    backend.train_from_iterator(texts, trainer)
-    return _definition(backend), {}
-
-
-def _unigram(texts: list[str], request: _Request) -> Learned:
-    """Spaces stay spaces (no ▁), so that every text comes back exactly, also one that holds a ▁."""
-    room = request.vocab_size - len(request.special) - 256
-    characters: Counter[str] = Counter()
-    words: Counter[str] = Counter()
-    split = _split(request.max_digits)
-    for text in texts:
-        characters.update(text)
-        words.update(word for word, _ in split.pre_tokenize_str(text))
-    kept = _covering(characters, (room - 1) * 3 // 4)
-    rare = characters.keys() - kept
-    backend = Backend(models.Unigram())
-    trainer = trainers.UnigramTrainer(
-        vocab_size=max(room, len(kept) + 3) + 1,
-        show_progress=False,
-        special_tokens=[UNKNOWN],
-        unk_token=UNKNOWN,
-        max_piece_length=16,
-    )
-    backend.train_from_iterator(_unigram_sentences(words, rare), trainer)
-    backend.pre_tokenizer = split
-    definition = _definition(backend)
-    model = definition["model"]
-    pieces = [entry for entry in _settled(model["vocab"][1:]) if MARK not in entry[0]][: room - 1]
-    floor = min((score for _, score in pieces), default=-1.0)
-    byte_pieces = [[f"<0x{byte:02X}>", floor - 10.0] for byte in range(256)]
-    model["vocab"] = [[UNKNOWN, 0.0], *pieces, *byte_pieces]
-    model["unk_id"] = 0
-    model["byte_fallback"] = True
-    definition["decoder"] = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
-    left_out = {"different rare characters are spelled by bytes": len(rare)} if rare else {}
-    return definition, left_out
-
-
-def _unigram_sentences(words: Counter[str], rare: Set[str]) -> Iterator[list[str]]:
-    """Yields what the Unigram trainer learns from, in batches.
-
-    The trainer insists on a piece for every character that it sees, so words are cut at rare ones. And its candidates
-    are the substrings that go on in more than one way in its list of *different* words: a word that is no part of
-    another ends in only one way and would never be a candidate, however common. So words that occur twice are listed
-    once more with a mark behind them.
-    """
-    cut = str.maketrans(dict.fromkeys(rare, MARK))
-    for word, count in words.items():
-        for part in word.translate(cut).split(MARK) if rare else (word,):
-            if part:
-                yield [part] * count
-                if count > 1 and len(part) > 1:
-                    yield [part + MARK]
-
-
-def _covering(counts: Counter[str], most: int) -> set[str]:
-    """Returns the most frequent characters that make up COVERAGE of the text, at most so many."""
-    kept: set[str] = set()
-    covered, wanted = 0, COVERAGE * counts.total()
-    for character, count in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])):
-        if covered >= wanted or len(kept) >= most:
-            break
-        kept.add(character)
-        covered += count
-    return kept
-
-
-def _settled(pieces: list[list[Any]]) -> list[list[Any]]:
-    """Sorts a learned Unigram vocabulary by score, the same on every run.
-
-    The trainer adds up in the order of a hash table, which changes the last digits: they are rounded off. It also gives
-    characters that must stay but have no probability the lowest score and a little more, in that same order: here they
-    all get the lowest.
-    """
-    rounded = [(piece, round(score, 6)) for piece, score in pieces]
-    lowest = min((score for _, score in rounded), default=0.0)
-    loose = lowest + 1e-4 * sum(len(piece) == 1 for piece, _ in rounded)
-    settled = [(piece, lowest if len(piece) == 1 and score <= loose else score) for piece, score in rounded]
-    return [[piece, score] for piece, score in sorted(settled, key=lambda entry: (-entry[1], entry[0]))]
-
-
-def _wordpiece(texts: list[str], request: _Request) -> Learned:
-    backend = Backend(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(cleanup=True)
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=request.vocab_size - len(request.special),
-        min_frequency=request.min_frequency,
-        show_progress=False,
-        # The library numbers continuations in the order of a hash table, and the numbers decide between equal merges:
-        # naming them first is what makes the result the same on every run. (`_finish` takes the list off again.)
-        special_tokens=["[UNK]", *(f"##{character}" for character in _inner_characters(texts))],
-    )
-    backend.train_from_iterator(texts, trainer)
-    return _definition(backend), {}
-
-
-def _inner_characters(texts: Iterable[str]) -> list[str]:
-    """Returns the characters that stand inside words by BERT's rules, sorted."""
-    pairs: set[tuple[str, str]] = set()
-    for text in texts:
-        pairs.update(pairwise(text))
-
-    def joins(character: str) -> bool:
-        category = unicodedata.category(character)
-        signs = category[0] in "PZC" or (character.isascii() and not character.isalnum())
-        return not signs and not unicodedata.name(character, "").startswith("CJK ")
-
-    inside = {character for pair in pairs for character in pair if joins(character)}
-    return sorted({after for before, after in pairs if before in inside and after in inside})
-
-
-LEARNERS: dict[str, Callable[[list[str], _Request], Learned]] = {
-    "byte-bpe": _byte_bpe,
-    "unigram": _unigram,
-    "wordpiece": _wordpiece,
+LEARNERS: dict[str, Callable[[list[str], Request], Learned]] = {
+    "byte-bpe": byte_bpe,
+    "unigram": unigram,
+    "wordpiece": wordpiece,
 }
 KINDS = (*LEARNERS, "character", "byte")
 """The kinds of tokenizer that can be made."""
-
-
-def _definition(backend: Backend) -> Definition:
-    definition: Definition = json.loads(backend.to_str())
-    return definition
-
-
-def _characters(counts: Counter[str], request: _Request, limited: bool) -> tuple[Definition, dict[str, int]]:
-    """A BPE without merges: every character is a token, in sorted order."""
-    unknown = _unknown(request.special)
-    room = request.vocab_size - len(request.special) if limited else len(counts)
-    kept = sorted(sorted(counts, key=lambda character: (-counts[character], character))[:room])
-    left_out = {}
-    if len(kept) < len(counts):
-        if unknown is None:
-            raise BadInput(
-                f"the text has {len(counts)} different characters, which do not fit a vocabulary of "
-                f"{request.vocab_size}, and there is no token for unknown ones",
-                remedy=f"ask for {len(counts) + len(request.special)} tokens, or add {UNKNOWN!r} to the special tokens",
-            )
-        rare = counts.total() - sum(counts[character] for character in kept)
-        left_out["different characters have no token of their own (they are the rarest)"] = len(counts) - len(kept)
-        left_out["characters of the text become the unknown token"] = rare
-    vocabulary = [*kept, unknown] if unknown else kept
-    backend = Backend(models.BPE(vocab={piece: index for index, piece in enumerate(vocabulary)}, merges=[]))
-    backend.decoder = decoders.Fuse()
-    definition = _definition(backend)
-    definition["model"]["unk_token"] = unknown
-    return definition, left_out
-
-
-def _bytes() -> Definition:
-    spelling = {byte: character for character, byte in ALPHABET.items()}
-    backend = Backend(models.BPE(vocab={spelling[byte]: byte for byte in range(256)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    return _definition(backend)
 
 
 def _count_characters(texts: Iterable[str]) -> tuple[Counter[str], int, int]:
@@ -437,15 +247,11 @@ def _count_characters(texts: Iterable[str]) -> tuple[Counter[str], int, int]:
     return counts, documents, size
 
 
-def _unknown(special: Sequence[str]) -> str | None:
-    return next((name for name in special if name in KNOWN_ROLES["unk_token"]), None)
-
-
-def _finish(definition: Definition, request: _Request) -> Tokenizer:
+def _finish(definition: Definition, request: Request) -> Tokenizer:
     """Puts the special tokens behind all pieces, where no text can reach them, and gives them their roles."""
     vocabulary = definition["model"]["vocab"]
     pieces = [piece for piece, _ in vocabulary] if isinstance(vocabulary, list) else list(vocabulary)
-    unknown = _unknown(request.special)
+    unknown = unknown_token(request.special)
     if unknown is None:
         unknown = next((name for name in (UNKNOWN, "[UNK]") if name in pieces), None)
     added: list[dict[str, Any]] = []

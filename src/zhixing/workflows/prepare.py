@@ -93,7 +93,8 @@ def prepare_shards(run: Run, tokenizer: Tokenizer) -> ShardSet:
     facts, train, validation = shards.facts, shards.facts.train, shards.facts.validation
     say(
         f"Data: {human_count(train.documents)} documents, {human_bytes(train.bytes)},"
-        f" {human_count(train.tokens)} tokens to train on; {human_count(validation.documents)} documents, {human_bytes(validation.bytes)} held out"
+        f" {human_count(train.tokens)} tokens to train on;"
+        f" {human_count(validation.documents)} documents, {human_bytes(validation.bytes)} held out"
     )
     for line in [*facts.notes, *facts.problems.summary()]:
         say(f"  {line}")
