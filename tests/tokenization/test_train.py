@@ -208,3 +208,15 @@ def test_unigram_has_the_common_words(corpus: list[str]) -> None:
         assert tokenizer.token_id(word) is not None, word
     assert not any("\1" in piece for piece in tokenizer.vocabulary)
     assert tokenizer.decode(tokenizer.encode("\1 the\1")) == "\1 the\1"
+
+
+@pytest.mark.parametrize("kind", ["byte-bpe", "unigram", "wordpiece", "character"])
+def test_a_second_unknown_token_changes_no_meaning(corpus: list[str], kind: str) -> None:
+    tokenizer = train_tokenizer(corpus, kind, 700, special_tokens=["<s>", "<unk>"]).tokenizer
+    model = tokenizer.definition["model"]
+    if model["type"] == "Unigram":
+        assert tokenizer.unknown_id == model["unk_id"] == 0
+    elif model.get("unk_token"):
+        assert tokenizer.unknown_id == tokenizer.vocabulary[model["unk_token"]]
+    assert tokenizer.begin_id == tokenizer.vocabulary["<s>"]
+    assert sorted(tokenizer.vocabulary.values()) == list(range(tokenizer.vocab_size))

@@ -167,11 +167,12 @@ class Attention(nn.Module):
             # One product for all three, and queries and keys placed together: fewer and larger operations.
             weights = (self.query.weight, self.key.weight, self.value.weight)
             joined = ops.joined_linear(x, weights).view(batch, time, -1, head_dim)
-            both, v = joined.split([heads + kv_heads, kv_heads], dim=2)
+            both, v = torch.split(joined, [heads + kv_heads, kv_heads], dim=2)  # type: ignore[no-untyped-call]
             if self.query_norm is None or self.query_norm.weight is None:
-                q, k = self._place(both, self.query_norm, rotation).split([heads, kv_heads], dim=2)
+                placed = self._place(both, self.query_norm, rotation)
+                q, k = torch.split(placed, [heads, kv_heads], dim=2)  # type: ignore[no-untyped-call]
                 return q, k, v
-            q, k = both.split([heads, kv_heads], dim=2)
+            q, k = torch.split(both, [heads, kv_heads], dim=2)  # type: ignore[no-untyped-call]
         else:
             q = self.query(x).view(batch, time, heads, head_dim)
             k = self.key(x).view(batch, time, kv_heads, head_dim)

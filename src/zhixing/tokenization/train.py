@@ -72,6 +72,8 @@ class TrainingFacts:
 
     def summary(self) -> list[str]:
         """Returns the facts in a few lines for people."""
+        if self.kind == "byte":
+            return [f"byte tokenizer with {self.vocab_size} tokens; nothing to learn"]
         used = f"learned from all {human_bytes(self.bytes_seen)}"
         if self.sampled:
             share = 100 * self.bytes_used / self.bytes_seen
@@ -251,9 +253,8 @@ def _finish(definition: Definition, request: Request) -> Tokenizer:
     """Puts the special tokens behind all pieces, where no text can reach them, and gives them their roles."""
     vocabulary = definition["model"]["vocab"]
     pieces = [piece for piece, _ in vocabulary] if isinstance(vocabulary, list) else list(vocabulary)
-    unknown = unknown_token(request.special)
-    if unknown is None:
-        unknown = next((name for name in (UNKNOWN, "[UNK]") if name in pieces), None)
+    model = definition["model"]
+    unknown = UNKNOWN if model["type"] == "Unigram" else model.get("unk_token") or unknown_token(request.special)
     added: list[dict[str, Any]] = []
     fresh = len(pieces)
     for name in sorted({*request.special, *([unknown] if unknown else [])}, key=[*request.special, unknown].index):
