@@ -236,10 +236,10 @@ def _print_comparison(rows: list[Comparison]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("tokenizer", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("tokenizer", overflow="fold", min_width=12)
     table.add_column("kind", no_wrap=True)
-    for name in ("vocab", "tokens", "bytes/\ntoken", "chars/\ntoken", "unknown", "exact", "MB/s"):
+    for name in ("vocab", "tokens", "bytes/\ntoken", "chars/\ntoken", "unk", "exact", "MB/s"):
         table.add_column(name, justify="right", no_wrap=True)
 
     def figure(value: float | None, digits: int) -> str:
