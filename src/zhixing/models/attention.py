@@ -167,12 +167,12 @@ class Attention(nn.Module):
             # One product for all three, and queries and keys placed together: fewer and larger operations.
             weights = (self.query.weight, self.key.weight, self.value.weight)
             joined = ops.joined_linear(x, weights).view(batch, time, -1, head_dim)
-            both, v = torch.split(joined, [heads + kv_heads, kv_heads], dim=2)  # type: ignore[no-untyped-call]
+            both, v = torch.split(joined, [heads + kv_heads, kv_heads], dim=2)
             if self.query_norm is None or self.query_norm.weight is None:
                 placed = self._place(both, self.query_norm, rotation)
-                q, k = torch.split(placed, [heads, kv_heads], dim=2)  # type: ignore[no-untyped-call]
+                q, k = torch.split(placed, [heads, kv_heads], dim=2)
                 return q, k, v
-            q, k = torch.split(both, [heads, kv_heads], dim=2)  # type: ignore[no-untyped-call]
+            q, k = torch.split(both, [heads, kv_heads], dim=2)
         else:
             q = self.query(x).view(batch, time, heads, head_dim)
             k = self.key(x).view(batch, time, kv_heads, head_dim)

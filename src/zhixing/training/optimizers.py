@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,29 @@ from zhixing.core.recipe import OptimizerRecipe
 from zhixing.training.orthogonalise import orthogonalise
 
 ATTENTION = (".attention.query.", ".attention.key.", ".attention.value.", ".attention.output.")
+
+
+class PlainKind(Enum):
+    """What AdamW trains: norms and biases, embedding tables and other matrices, the output head."""
+
+    VECTOR = "vector"
+    TABLE = "table"
+    HEAD = "head"
+
+
+@dataclass(frozen=True)
+class AdamMoments:
+    """Running means of a gradient and its square, and the number of steps that they have seen."""
+
+    first: Tensor
+    second: Tensor
+    step: Tensor
+
+    @classmethod
+    def of(cls, parameter: Tensor) -> AdamMoments:
+        """Returns the moments before the first step."""
+        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        return cls(torch.zeros_like(parameter), torch.zeros_like(parameter), step)
 
 
 class MuonAdamW:
@@ -39,30 +65,50 @@ class MuonAdamW:
         self.matrix_groups = list(shapes.values())
         self.momentum = [torch.zeros(len(g), *self.named[g[0]].shape) for g in self.matrix_groups]
         self.momentum = [m.to(self.named[g[0]].device) for m, g in zip(self.momentum, self.matrix_groups, strict=True)]
-        self.adamw = self._adamw(plain) if plain else None
+        self.plain = {kind: [n for n in plain if self._kind(n) == kind] for kind in PlainKind}
+        self.moments = {name: AdamMoments.of(self.named[name]) for name in plain}
 
-    def _adamw(self, names: list[str]) -> torch.optim.AdamW:
-        recipe = self.recipe
-        rates = dict.fromkeys(names, recipe.learning_rate)
-        if "head.weight" in rates and recipe.head_learning_rate is not None:
-            rates["head.weight"] = recipe.head_learning_rate
-        groups = []
-        for name in names:
-            parameter, rate = self.named[name], rates[name]
-            # Norm scales and biases are not decayed: shrinking them does not regularise the map (Devlin et al. 2019).
-            decay = recipe.weight_decay if parameter.dim() >= 2 else 0.0
-            groups.append({"params": [parameter], "lr": rate, "peak": rate, "weight_decay": decay})
-        return torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps, fused=True)
+    def _kind(self, name: str) -> PlainKind:
+        """Sorts the parameters that AdamW trains by what their rate and decay depend on."""
+        if self.named[name].dim() < 2:
+            return PlainKind.VECTOR
+        return PlainKind.HEAD if name == "head.weight" else PlainKind.TABLE
 
     @torch.no_grad()
     def step(self, share: float) -> None:
         """Applies the gradients at `share` of the peak learning rates."""
-        if self.adamw is not None:
-            for group in self.adamw.param_groups:
-                group["lr"] = group["peak"] * share
-            self.adamw.step()
+        for kind, names in self.plain.items():
+            if names:
+                self._adamw(kind, names, share)
         for names, momentum in zip(self.matrix_groups, self.momentum, strict=True):
             self._muon(names, momentum, share)
+
+    def _adamw(self, kind: PlainKind, names: list[str], share: float) -> None:
+        recipe = self.recipe
+        rate = recipe.learning_rate
+        if kind is PlainKind.HEAD and recipe.head_learning_rate is not None:
+            rate = recipe.head_learning_rate
+        assert rate is not None
+        parameters: list[Tensor] = [self.named[name] for name in names]
+        moments = [self.moments[name] for name in names]
+        torch._foreach_add_([moment.step for moment in moments], 1)
+        # PyTorch's own fused kernel, called without torch.optim, whose import alone takes two seconds.
+        torch._fused_adamw_(
+            parameters,
+            cast(list[Tensor], [parameter.grad for parameter in parameters]),
+            [moment.first for moment in moments],
+            [moment.second for moment in moments],
+            [],
+            [moment.step for moment in moments],
+            lr=rate * share,
+            beta1=recipe.beta1,
+            beta2=recipe.beta2,
+            # Norm scales and biases are not decayed: shrinking them does not regularise the map (Devlin et al. 2019).
+            weight_decay=0.0 if kind is PlainKind.VECTOR else recipe.weight_decay,
+            eps=recipe.eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def _muon(self, names: list[str], momentum: Tensor, share: float) -> None:
         recipe = self.recipe
@@ -91,10 +137,8 @@ class MuonAdamW:
         tensors: dict[str, Tensor] = {}
         for names, momentum in zip(self.matrix_groups, self.momentum, strict=True):
             tensors |= {f"momentum.{name}": row for name, row in zip(names, momentum.unbind(), strict=True)}
-        if self.adamw is not None:
-            for name, parameter in self.named.items():
-                for key, value in self.adamw.state.get(parameter, {}).items():
-                    tensors[f"{key}.{name}"] = value
+        for name, moment in self.moments.items():
+            tensors |= {f"{key}.{name}": value for key, value in vars(moment).items()}
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -102,13 +146,9 @@ class MuonAdamW:
         for names, momentum in zip(self.matrix_groups, self.momentum, strict=True):
             for name, row in zip(names, momentum.unbind(), strict=True):
                 row.copy_(tensors[f"momentum.{name}"])
-        if self.adamw is None:
-            return
-        for name, parameter in self.named.items():
-            if f"exp_avg.{name}" in tensors:
-                keys = ("step", "exp_avg", "exp_avg_sq")
-                device = parameter.device
-                self.adamw.state[parameter] = {key: tensors[f"{key}.{name}"].clone().to(device) for key in keys}
+        for name, moment in self.moments.items():
+            for key, value in vars(moment).items():
+                value.copy_(tensors[f"{key}.{name}"])
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float | None) -> float:
