@@ -1,6 +1,6 @@
 """知行 Zhixing: the whole life of a language model, on the machine its user has.
 
-`zhixing.load(ref)` opens a model; the rest is in the packages. Nothing heavy is imported before it is used.
+`zhixing.load(ref)` opens a model, `zhixing.train(recipe)` makes one; the rest is in the packages. Nothing heavy is imported before it is used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from zhixing.version import __version__
 
 if TYPE_CHECKING:
-    from zhixing.api import LanguageModel, load
+    from zhixing.api import LanguageModel, load, train
 
-__all__ = ["LanguageModel", "__version__", "load"]
+__all__ = ["LanguageModel", "__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
     """Imports the public names when they are first used: torch alone takes seconds."""
-    if name in ("load", "LanguageModel"):
+    if name in ("load", "train", "LanguageModel"):
         from zhixing import api
 
         return getattr(api, name)
@@ -23,4 +23,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "LanguageModel", "load"])
+    return sorted([*globals(), "LanguageModel", "load", "train"])

@@ -9,7 +9,7 @@ Everything here delegates to the packages below, which can do more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,6 +19,7 @@ from zhixing.checkpoints.folder import ModelFolder, load_folder
 from zhixing.checkpoints.references import resolve
 from zhixing.core.device import choose_device
 from zhixing.core.errors import BadInput, MissingResource, unknown_name
+from zhixing.core.recipe import Recipe, build_recipe, load_recipe
 from zhixing.generation import (
     Filter,
     Generation,
@@ -36,6 +37,7 @@ from zhixing.models.transformer import Transformer
 from zhixing.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from zhixing.workflows.pretrain import Outcome
     from zhixing.evaluation.language_modelling import LanguageModelScore
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -63,6 +65,25 @@ def load(ref: str | Path, *, dtype: str | torch.dtype = "float32", device: str =
     if where.type == "cpu" and dtype == torch.float32:
         ops.select_matmul()
     return LanguageModel(folder)
+
+
+def train(recipe: Recipe | Mapping[str, Any] | str | Path, run: str | Path | None = None) -> Outcome:
+    """Trains a model by a recipe, as `zhixing train` does.
+
+    Args:
+        recipe: A recipe, its sections as nested dictionaries, or the path of a recipe file.
+        run: The run folder; runs/NAME when not given.
+
+    Returns:
+        The run folder, the final measurement and some samples; open the model with `load(outcome.folder)`.
+    """
+    from zhixing.workflows.pretrain import start_run
+
+    if isinstance(recipe, str | Path):
+        recipe = load_recipe(Path(recipe))
+    elif not isinstance(recipe, Recipe):
+        recipe = build_recipe(dict(recipe))
+    return start_run(recipe, Path(run) if run is not None else Path("runs") / recipe.name)
 
 
 class LanguageModel:

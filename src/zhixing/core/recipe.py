@@ -44,8 +44,8 @@ class TokenizerRecipe(Section):
     path: str | None = Field(None, description="use this tokenizer instead of training one")
     kind: Literal["byte-bpe", "unigram", "wordpiece", "character", "byte"] = "byte-bpe"
     vocab_size: int = Field(8192, ge=1)
-    special_tokens: list[str] = Field(default_factory=lambda: ["<|endoftext|>"])
-    sample_bytes: int = Field(100_000_000, ge=1, description="train on at most this much text, sampled evenly")
+    special_tokens: list[str] | None = Field(None, description="default: an end-of-text token, and what the kind needs")
+    sample_bytes: int | None = Field(None, ge=1, description="learn from at most this much text, sampled evenly")
 
 
 class ModelRecipe(Section):

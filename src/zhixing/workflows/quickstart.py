@@ -32,7 +32,7 @@ def quickstart_recipe(paths: Sequence[str], minutes: float, changes: Sequence[st
     values = {
         "name": "quickstart",
         "data": {"paths": [str(path) for path in paths]},
-        "tokenizer": {"kind": "byte-bpe", "vocab_size": vocabulary, "sample_bytes": 20_000_000},
+        "tokenizer": {"kind": "byte-bpe", "vocab_size": vocabulary},
         "model": {"family": "nanochat", "depth": 4, "context": 256},
         "train": {"minutes": minutes, "batch_size": 8},
     }
