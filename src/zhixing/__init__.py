@@ -1,6 +1,7 @@
 """知行 Zhixing: the whole life of a language model, on the machine its user has.
 
-`zhixing.load(ref)` opens a model, `zhixing.train(recipe)` makes one; the rest is in the packages. Nothing heavy is imported before it is used.
+`zhixing.load(ref)` opens a model, `zhixing.train(recipe)` makes one; the rest is in the packages.
+Nothing heavy is imported before it is used.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -37,8 +37,8 @@ from zhixing.models.transformer import Transformer
 from zhixing.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from zhixing.workflows.pretrain import Outcome
     from zhixing.evaluation.language_modelling import LanguageModelScore
+    from zhixing.workflows.pretrain import Outcome
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
