@@ -47,8 +47,8 @@ def read_tensors(path: Path) -> Weights:
         MissingResource: The file is not there.
         BadInput: It is truncated or corrupt.
     """
-    if not path.exists():
-        raise MissingResource("no such file", where=str(path))
+    if not path.is_file():
+        raise MissingResource("no such file", where=str(path), remedy="it was removed, or not copied: copy it again")
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -77,7 +77,11 @@ def read_weights(path: Path) -> Weights:
     weights = read_tensors(path)
     for name, tensor in weights.items():
         if tensor.dtype not in DTYPES:
-            raise BadInput(f"the tensor {name!r} has the unsupported type {tensor.dtype}", where=str(path))
+            raise BadInput(
+                f"the tensor {name!r} has the unsupported type {tensor.dtype}",
+                where=str(path),
+                remedy="weights are float32, float16 or bfloat16; quantised models are not read from safetensors",
+            )
     return weights
 
 
@@ -106,16 +110,23 @@ def weight_files(folder: Path) -> list[Path]:
             where=str(folder),
             remedy="save the model with safetensors (transformers: model.save_pretrained(folder)) and load that",
         )
-    raise MissingResource("no model.safetensors in this folder", where=str(folder))
+    raise MissingResource("no model.safetensors in this folder", where=str(folder), remedy="copy the weights there")
 
 
-def fill(model: Transformer, weights: Weights, where: str) -> None:
-    """Puts weights into a model, after checking that names and shapes match exactly."""
+def fitting(model: Transformer, weights: Weights, where: str) -> Weights:
+    """Returns the weights that belong into a model, after checking that names and shapes match exactly.
+
+    The model may be on the meta device: what config.json asks for is not allocated before it is known to be there.
+    """
     expected = {name: tensor.shape for name, tensor in model.named_parameters()}
     if model.head is None and "head.weight" in weights:
         weights = {name: tensor for name, tensor in weights.items() if name != "head.weight"}
     if model.head is not None and "head.weight" not in weights and "embedding.weight" in weights:
-        raise BadInput("the output head is missing, and config.json does not say that it is tied", where=where)
+        raise BadInput(
+            "the output head is missing, and config.json does not say that it is tied",
+            where=where,
+            remedy="if it shares the embedding's table, set tie_word_embeddings to true in config.json",
+        )
     _complain("missing", expected.keys() - weights.keys(), where)
     _complain("unknown", weights.keys() - expected.keys(), where)
     for name, tensor in weights.items():
@@ -123,15 +134,19 @@ def fill(model: Transformer, weights: Weights, where: str) -> None:
             raise BadInput(
                 f"the tensor {name!r} has shape {tuple(tensor.shape)}, config.json asks for {tuple(expected[name])}",
                 where=where,
+                remedy=MISFIT,
             )
-    model.load_state_dict(weights, strict=True, assign=False)
+    return weights
 
 
 def _complain(what: str, names: Iterable[str], where: str) -> None:
     listed = sorted(names)
     if listed:
         more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
-        raise BadInput(f"{what} tensors: {', '.join(listed[:3])}{more}", where=where)
+        raise BadInput(f"{what} tensors: {', '.join(listed[:3])}{more}", where=where, remedy=MISFIT)
+
+
+MISFIT = "config.json and the weights are of different models, or the file is damaged: copy both again"
 
 
 def read_config(folder: Path) -> tuple[Family, TransformerConfig]:
@@ -167,8 +182,9 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> ModelFolder
         published.update(read_weights(file))
     with torch.device("meta"):
         skeleton = Transformer(config)
+    weights = fitting(skeleton, family.weights_from(published, str(folder)), str(folder))
     model = skeleton.to_empty(device="cpu").to(dtype)
-    fill(model, family.weights_from(published, str(folder)), str(folder))
+    model.load_state_dict(weights, strict=True, assign=False)
     tokenizer = None
     if any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")):
         tokenizer = Tokenizer.load(folder)

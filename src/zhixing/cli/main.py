@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from zhixing.cli import evaluate, generate, quickstart, report, resume, runs, tokenizer, train
-from zhixing.core.errors import ZhixingError
+from zhixing.core.errors import Interrupted, MissingResource, ZhixingError
 from zhixing.version import __version__
+
+
+class ReaderGone(Exception):
+    """Whatever read our output closed it, as `| head` does."""
+
+
+class Commands(TyperGroup):
+    """All commands: takes Ctrl-C and a closed pipe out of the hands of typer, which says nothing about the one and
+    calls the other a failure."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs a command."""
+        try:
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise Interrupted("stopped") from None
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+        return result
+
 
 app = typer.Typer(
     name="zhixing",
+    cls=Commands,
     help="知行 Zhixing: the whole life of a language model, on the machine you have.",
     epilog="Begin with: zhixing quickstart",
     no_args_is_help=True,
@@ -57,27 +82,48 @@ def main() -> None:
     """Runs the command line and ends the process with its exit code."""
     try:
         app(standalone_mode=True)
-    except ZhixingError as error:
-        if os.environ.get("ZHIXING_DEBUG"):
-            raise
-        print(f"zhixing: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("zhixing: stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`); Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGone:
+        _discard_output()
         sys.exit(0)
     except Exception as error:
         if os.environ.get("ZHIXING_DEBUG"):
             raise
+        if fault := user_fault(error):
+            print(f"zhixing: {fault}", file=sys.stderr)
+            sys.exit(fault.exit_code)
         print(
             f"zhixing: internal fault: {type(error).__name__}: {error}\n"
             "  this is a defect of Zhixing, not yours; report what it shows with: zhixing --debug COMMAND ...",
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+def user_fault(error: Exception) -> ZhixingError | None:
+    """Returns what an error says to the user; None when it is a fault of this program."""
+    from zhixing.core.device import is_memory_fault
+    from zhixing.core.files import os_fault
+
+    if isinstance(error, ZhixingError):
+        return error
+    if is_memory_fault(error):
+        return MissingResource(
+            "not enough memory",
+            remedy="close other programs, or work with a smaller model, batch, context or vocabulary",
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.filename is None:  # a stream, which need not be standard output, but may
+            _discard_output()
+        return os_fault(
+            error, os.fsdecode(error.filename or "output"), "writing" if error.filename is None else "working"
+        )
+    return None
+
+
+def _discard_output() -> None:
+    """Sends what is left for standard output nowhere: Python would complain once more when it flushes at exit."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

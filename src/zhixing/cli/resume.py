@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="The run folder, such as runs/quickstart.")],
+    run: Annotated[str, typer.Argument(help="The run folder, such as runs/quickstart, or its name in runs/.")],
     prove: Annotated[
         bool, typer.Option("--prove", help="First repeat the last steps and show that every bit agrees.")
     ] = False,
@@ -20,6 +19,7 @@ def command(
     Example: zhixing resume runs/quickstart --prove
     """
     from zhixing.cli.outcome import print_outcome
+    from zhixing.evaluation.run_folder import find_run
     from zhixing.workflows.pretrain import resume_run
 
-    print_outcome(resume_run(run, prove_first=prove), json_output)
+    print_outcome(resume_run(find_run(run), prove_first=prove), json_output)

@@ -69,7 +69,7 @@ def train(
         kind,
         vocab_size,
         special_tokens=[] if no_special else special or None,
-        max_bytes=None if sample_mb is None else int(sample_mb * 1_000_000),
+        max_bytes=None if sample_mb is None else _sample_bytes(sample_mb),
         min_frequency=min_frequency,
         max_digits=max_digits,
         seed=seed,
@@ -147,7 +147,7 @@ def compare(
     if (text is None) == (not data):
         raise BadInput("give either --text or --data", remedy='for instance: --text "some words"')
     opened = {name: Tokenizer.load(name) for name in tokenizers}
-    sample = Sample(max(1, int(sample_mb * 1_000_000)))
+    sample = Sample(_sample_bytes(sample_mb))
     problems = Problems()
     if text is not None:
         sample.add(text)
@@ -164,6 +164,14 @@ def compare(
     used = human_bytes(sample.bytes_used)
     typer.echo(f"on {used}" if sample.whole else f"on {used} sampled evenly from {human_bytes(sample.bytes_seen)}")
     _print_comparison(rows)
+
+
+def _sample_bytes(megabytes: float) -> int:
+    from zhixing.core.errors import BadInput
+
+    if not 0 < megabytes < 1e9:  # also not-a-number
+        raise BadInput(f"a sample of {megabytes} MB", where="--sample-mb", remedy="give a number above 0")
+    return max(1, int(megabytes * 1_000_000))
 
 
 def _print_json(value: dict[str, Any]) -> None:

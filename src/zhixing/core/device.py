@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zhixing.core.errors import BadInput, MissingResource
+from zhixing.core.progress import human_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +85,43 @@ def usable_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Returns the size of this machine's memory, or less where this process is held to less."""
+    import resource
+
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return size if limit == resource.RLIM_INFINITY else min(size, limit)
+
+
+def check_memory(needed: int, purpose: str, *, where: str | None = None, remedy: str | None = None) -> None:
+    """Refuses work that cannot fit into this machine's memory, before any of it is done.
+
+    Args:
+        needed: Bytes that the work surely takes.
+        purpose: What takes them.
+        where: The place of the value that decides it.
+        remedy: What to change.
+
+    Raises:
+        MissingResource: It is more than there is.
+    """
+    there = memory_bytes()
+    if needed > there:
+        raise MissingResource(
+            f"{purpose} needs at least {human_bytes(needed)} of memory, this machine has {human_bytes(there)}",
+            where=where,
+            remedy=remedy,
+        )
+
+
+def is_memory_fault(error: BaseException) -> bool:
+    """Tells whether an error says that memory ran out; on CPUs, torch says it with a plain RuntimeError."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+    )
 
 
 def processor_name() -> str:

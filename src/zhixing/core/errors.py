@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -45,6 +46,11 @@ class Interrupted(ZhixingError):
     """The user stopped the work; the message says what was saved and how to go on."""
 
     exit_code = 130
+
+
+def command(*words: object) -> str:
+    """Returns a command as a user can type it: words with spaces and the like are quoted."""
+    return shlex.join(str(word) for word in words)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from zhixing.core.errors import BadInput, MissingResource, ZhixingError
+from zhixing.core.errors import BadInput, MissingResource, ZhixingError, command
 
 CHUNK = 1 << 20
 """Bytes read at a time when hashing."""
@@ -30,12 +30,24 @@ def os_fault(error: OSError, path: Path | str, doing: str) -> ZhixingError:
         return MissingResource(
             f"the disk is full{free} while {doing}", where=where, remedy="free some space and try again"
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno == errno.EROFS:
         return MissingResource(
-            f"no permission while {doing}", where=where, remedy=f"choose another folder, or: chmod -R u+rwX {where}"
+            f"the file system is read-only, while {doing}", where=where, remedy="choose a folder on another disk"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return MissingResource(
+            f"no permission while {doing}",
+            where=where,
+            remedy=f"choose another folder, or: {command('chmod', '-R', 'u+rwX', where)}",
         )
     if error.errno == errno.ENOENT:
         return MissingResource(f"not there while {doing}", where=where, remedy="check the path")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return MissingResource(
+            f"a file is in the place of a folder, while {doing}", where=where, remedy="choose another path"
+        )
+    if error.errno == errno.EISDIR:
+        return BadInput(f"a folder is in the place of a file, while {doing}", where=where, remedy="check the path")
     return MissingResource(f"{error.strerror or error} while {doing}", where=where)
 
 
@@ -135,6 +147,8 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"not UTF-8 text (byte {error.start})", where=str(path)) from error
     except json.JSONDecodeError as error:
         raise BadInput(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}") from error
+    except RecursionError as error:
+        raise BadInput("nested beyond all bounds", where=str(path)) from error
 
 
 class FolderLock:

@@ -6,15 +6,20 @@ complete, resolved recipe. Deriving is done where the knowledge is: sizes in `tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zhixing.core.errors import BadInput, MissingResource, nearest
+from zhixing.core.errors import BadInput, MissingResource, command, nearest
 from zhixing.core.files import os_fault
+
+MOST_STEPS = 999_999_999
+"""The names of checkpoints have nine digits."""
+
+INT64 = 1 << 63
 
 
 class Section(BaseModel):
@@ -35,7 +40,7 @@ class DataRecipe(Section):
     separator: bool = Field(True, description="put the end-of-text token after every document")
     within_documents: bool = Field(False, description="limit attention to the document that a token belongs to")
     order: Literal["shuffle", "random"] = Field("shuffle", description="every block once an epoch, or random offsets")
-    seed: int = 0
+    seed: int = Field(0, ge=-INT64, lt=INT64)
 
 
 class TokenizerRecipe(Section):
@@ -43,7 +48,7 @@ class TokenizerRecipe(Section):
 
     path: str | None = Field(None, description="use this tokenizer instead of training one")
     kind: Literal["byte-bpe", "unigram", "wordpiece", "character", "byte"] = "byte-bpe"
-    vocab_size: int = Field(8192, ge=1)
+    vocab_size: int | None = Field(None, ge=1, description="default: 8192; bytes and characters: as many as there are")
     special_tokens: list[str] | None = Field(None, description="default: an end-of-text token, and what the kind needs")
     sample_bytes: int | None = Field(None, ge=1, description="learn from at most this much text, sampled evenly")
 
@@ -99,8 +104,8 @@ class TrainRecipe(Section):
     """The loop."""
 
     objective: str = "causal"
-    steps: int | None = Field(None, ge=1, description="optimizer steps")
-    tokens: int | None = Field(None, ge=1, description="instead of steps: training tokens")
+    steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="optimizer steps")
+    tokens: int | None = Field(None, ge=1, lt=INT64, description="instead of steps: training tokens")
     minutes: float | None = Field(None, gt=0, description="instead of steps: time, from a measured step")
     batch_size: int | None = Field(None, ge=1, description="sequences in one forward pass")
     accumulate: int = Field(1, ge=1, description="forward passes per optimizer step")
@@ -111,7 +116,7 @@ class TrainRecipe(Section):
     compile: bool = False
     checkpoint_activations: bool = False
     average_decay: float | None = Field(None, gt=0, lt=1, description="keep an exponential average of the weights")
-    seed: int = 0
+    seed: int = Field(0, ge=-INT64, lt=INT64)
     device: str = "auto"
     log_every: int = Field(10, ge=1)
     validate_every: int | None = Field(None, ge=1, description="steps; default: a tenth of the run")
@@ -125,7 +130,7 @@ class TrainRecipe(Section):
 class Recipe(Section):
     """A whole run."""
 
-    name: str = Field("run", pattern=r"^[\w.\-]+$", description="names the run folder, runs/NAME")
+    name: str = Field("run", pattern=r"^\w[\w.\-]*$", description="names the run folder, runs/NAME")
     data: DataRecipe = DataRecipe()
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     model: ModelRecipe = ModelRecipe()
@@ -153,7 +158,16 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             "no such recipe", where=str(path), remedy="ready ones are in recipes/; `zhixing quickstart` needs none"
         ) from error
     except UnicodeDecodeError as error:
-        raise BadInput("a recipe is a UTF-8 text file, this one is not", where=str(path)) from error
+        raise BadInput(
+            "a recipe is a UTF-8 text file, this one is not", where=str(path), remedy="ready ones are in recipes/"
+        ) from error
+    except IsADirectoryError as error:
+        again = (
+            f"; to go on with a run: {command('zhixing', 'resume', path)}" if (path / "recipe.yaml").exists() else ""
+        )
+        raise BadInput(
+            "a recipe is a file, this is a folder", where=str(path), remedy=f"name the file{again}"
+        ) from error
     except OSError as error:
         raise os_fault(error, path, "reading the recipe") from error
     return parse_recipe(text, overrides, where=str(path))
@@ -166,38 +180,64 @@ def parse_recipe(text: str, overrides: Sequence[str] = (), where: str = "recipe"
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else where
-        raise BadInput(f"not valid YAML: {getattr(error, 'problem', None) or error}", where=place) from error
+        # Without a mark the library's text goes over several lines.
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
+        raise BadInput(f"not valid YAML: {problem}", where=place) from error
+    except RecursionError as error:
+        raise BadInput("nested beyond all bounds", where=where) from error
     if not isinstance(values, dict):
-        raise BadInput(f"a recipe is a mapping of sections, not {type(values).__name__}", where=where)
+        raise BadInput(
+            f"a recipe is a mapping of sections, not {'a list' if isinstance(values, list) else repr(values)[:60]}",
+            where=where,
+            remedy=f"begin lines with one of: {', '.join(Recipe.model_fields)}",
+        )
     for override in overrides:
         apply_override(values, override)
-    return build_recipe(values, where)
+    return build_recipe(values, where, [override.partition("=")[0].strip() for override in overrides])
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Sets one field of a nested mapping from `section.key=value`; the value is read as YAML."""
     key, equals, raw = override.partition("=")
-    if not equals or not key.strip():
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
         raise BadInput(f"{override!r} is not KEY=VALUE", where="--set", remedy="for example: --set train.steps=500")
     try:
         value = yaml.safe_load(raw)
     except yaml.YAMLError as error:
         raise BadInput(f"the value {raw!r} is not valid YAML", where=f"--set {key}") from error
-    *sections, last = key.strip().split(".")
+    except RecursionError as error:
+        raise BadInput("the value is nested beyond all bounds", where=f"--set {key}") from error
+    *sections, last = parts
     target = values
     for section in sections:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
-            raise BadInput(f"{section!r} is a value, not a section", where=f"--set {key}")
+            raise BadInput(
+                f"{section!r} is a value, not a section",
+                where=f"--set {key}",
+                remedy=f"known sections: {', '.join(name for name in Recipe.model_fields if name != 'name')}",
+            )
     target[last] = value
 
 
-def build_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Checks a nested mapping against the schema."""
+def build_recipe(values: dict[str, Any], where: str = "recipe", overridden: Iterable[str] = ()) -> Recipe:
+    """Checks a nested mapping against the schema.
+
+    Args:
+        values: The sections.
+        where: Where they come from, for messages.
+        overridden: Keys that come from `--set` instead.
+
+    Raises:
+        BadInput: A key is unknown, or a value is wrong.
+    """
     try:
         return Recipe.model_validate(_floats(values))
     except ValidationError as error:
-        raise _explain(error, where) from error
+        raise _explain(error, where, set(overridden)) from error
+    except RecursionError as error:  # a YAML alias can make a mapping hold itself
+        raise BadInput("nested beyond all bounds", where=where) from error
 
 
 def _floats(value: Any) -> Any:
@@ -212,34 +252,44 @@ def _floats(value: Any) -> Any:
     return value
 
 
-def _explain(error: ValidationError, where: str) -> BadInput:
+def _explain(error: ValidationError, where: str, overridden: set[str]) -> BadInput:
     """Turns pydantic's report into one message about the first fault, and says how many there are."""
     faults = error.errors(include_url=False)
     first = faults[0]
     path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
     more = f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""
-    if first["type"] == "extra_forbidden":
+    if key in overridden:
+        where = f"--set {key}"
+    if first["type"] in ("extra_forbidden", "invalid_key"):
         section: Any = Recipe
         for part in path[:-1]:
             section = section.model_fields[part].annotation
         known = list(section.model_fields)
-        guess = nearest(path[-1], known) or _elsewhere(path[-1])
         prefix = "".join(f"{part}." for part in path[:-1])
-        hint = f"did you mean {guess if guess and '.' in guess else f'{prefix}{guess}'!s}? " if guess else ""
+        close = nearest(path[-1], known)
+        guess = _elsewhere(path[-1], exactly=True) or (prefix + close if close else _elsewhere(path[-1]))
         return BadInput(
-            f"unknown key {'.'.join(path)!r}{more}",
+            f"unknown key {key!r}{more}",
             where=where,
-            remedy=f"{hint}known in {'.'.join(path[:-1]) or 'the recipe'}: {', '.join(known)}",
+            remedy=f"{f'did you mean {guess}? ' if guess else ''}"
+            f"known in {'.'.join(path[:-1]) or 'the recipe'}: {', '.join(known)}",
         )
-    return BadInput(f"{'.'.join(path)} = {first['input']!r}: {first['msg'].lower()}{more}", where=where)
+    message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    if first["type"] == "model_type":
+        message = f"a section holds fields, as in {key}: {{NAME: VALUE}}"
+    elif first["type"] == "string_pattern_mismatch":
+        message = "only letters, digits, '_', '-' and '.' (not at the beginning) can be in it"
+    remedy = f"--set {key}=VALUE overrides it" if "." in key and not where.startswith("--set") else "give another value"
+    return BadInput(f"{key} = {repr(first['input'])[:80]}: {message}{more}", where=where, remedy=remedy)
 
 
-def _elsewhere(key: str) -> str | None:
-    """Finds the section that has this key, for a key that was put in the wrong one."""
+def _elsewhere(key: str, *, exactly: bool = False) -> str | None:
+    """Finds the section that has this key, or one like it, for a key that was put in the wrong one."""
     for name, field in Recipe.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            close = nearest(key, section.model_fields)
+            close = key if key in section.model_fields else None if exactly else nearest(key, section.model_fields)
             if close is not None:
                 return f"{name}.{close}"
     return None

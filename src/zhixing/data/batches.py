@@ -126,9 +126,10 @@ class PackedSampler:
         if block < 1 or batch < 1 or not 0 <= rank < world:
             raise BadInput(f"block ({block}) and batch ({batch}) must be positive, rank ({rank}) below world ({world})")
         if len(store) < block + 1:
+            shorter = f", or a context of at most {len(store) - 1} tokens" if len(store) > 2 else ""
             raise BadInput(
-                f"the text has {len(store)} tokens, a block of {block} needs {block + 1}",
-                remedy=f"give more text, or a context of at most {max(1, len(store) - 1)} tokens",
+                f"the text to train on has {len(store)} tokens, a block of {block} needs {block + 1}",
+                remedy=f"give more text{shorter}",
             )
         self.store, self.block, self.batch, self.seed, self.mode = store, block, batch, seed, mode
         self.within_documents, self.rank, self.world = within_documents, rank, world

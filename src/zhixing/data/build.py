@@ -101,7 +101,7 @@ def build_shards(
     if options.separator and tokenizer.end_of_text_id is None:
         raise BadInput(
             "this tokenizer has no end-of-text token to separate documents with",
-            remedy="choose separator=False, or train a tokenizer with an end-of-text token",
+            remedy="choose separator: false (data.separator in a recipe), or a tokenizer with an end-of-text token",
         )
     problems = Problems()
     sources = find_sources(paths, problems)
@@ -137,6 +137,17 @@ def _lock(folder: Path) -> Iterator[None]:
 
 def _signature(inputs: Iterable[InputFile], tokenizer: Encoder, options: ShardOptions) -> str:
     return hash_json([FORMAT_VERSION, hash_inputs(inputs), tokenizer.fingerprint, asdict(options)])
+
+
+def is_current(shards: ShardSet, paths: Sequence[str | Path]) -> bool:
+    """Tells whether the text at these paths is still what the shards were built from.
+
+    Raises:
+        MissingResource: A path is missing.
+        BadInput: There is nothing to read.
+    """
+    inputs = look_at_inputs(find_sources(paths, Problems()), _known_inputs(shards.folder))
+    return hash_inputs(inputs) == shards.facts.data_hash
 
 
 def _known_inputs(folder: Path) -> list[InputFile]:

@@ -85,7 +85,8 @@ class TextField:
         return BadInput(
             "no field has one of the usual names of text",
             where=where,
-            remedy=f"name the field of the text (its number, if there is no header row); found: {_list(self.columns)}",
+            remedy="name the field of the text with --field, in a recipe with data.field"
+            f" (its number, if there is no header row); found: {_list(self.columns)}",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from zhixing.models.config import TransformerConfig
 
 Weights = dict[str, Tensor]
 T = TypeVar("T")
+
+MOST_LAYERS = 1000
+"""Far above every published model: more would only keep the machine busy until the weights are found not to fit."""
 
 HARMLESS = frozenset(
     """architectures model_type torch_dtype dtype transformers_version use_cache bos_token_id eos_token_id pad_token_id
@@ -53,19 +57,37 @@ class ConfigReader:
             return default
         return value
 
-    def size(self, key: str, default: int | None = None) -> int:
+    def size(self, key: str, default: int | None = None, most: int = 1 << 30) -> int:
         """Returns a positive whole number, required when there is no default."""
         value = self.take(key, default, required=default is None)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 30:
-            raise BadInput(f"the field {key!r} must be a positive whole number, got {value!r}", where=self.where)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise BadInput(
+                f"the field {key!r} must be a whole number from 1 to {most}, got {value!r}", where=self.where
+            )
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Returns true or false."""
+        value = self.take(key, default)
+        if not isinstance(value, bool):
+            raise BadInput(f"the field {key!r} must be true or false, got {value!r}", where=self.where)
         return value
 
     def number(self, key: str, default: float) -> float:
         """Returns a number."""
-        value = self.take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        return self._number(key, self.take(key, default))
+
+    def _number(self, key: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise BadInput(f"the field {key!r} must be a number, got {value!r}", where=self.where)
         return float(value)
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """Returns a mapping, empty where it is absent."""
+        value = self.take(key, {})
+        if not isinstance(value, Mapping):
+            raise BadInput(f"the field {key!r} must be a mapping, got {value!r}", where=self.where)
+        return value
 
     def expect(self, key: str, *allowed: Any) -> None:
         """Refuses a value that this program would not compute; absent and null count as the first allowed value."""
@@ -78,10 +100,9 @@ class ConfigReader:
 
     def rope_theta(self, default: float) -> float:
         """Returns the base of the rotary frequencies from either published layout, refusing scaled frequencies."""
-        scaling = self.take("rope_scaling")
-        parameters = self.take("rope_parameters") or {}
-        theta = self.number("rope_theta", float(parameters.get("rope_theta", default)))
-        for source in (scaling or {}, parameters):
+        scaling, parameters = self.mapping("rope_scaling"), self.mapping("rope_parameters")
+        theta = self.number("rope_theta", self._number("rope_parameters", parameters.get("rope_theta", default)))
+        for source in (scaling, parameters):
             kind = source.get("rope_type", source.get("type", "default"))
             if kind != "default":
                 raise BadInput(f"rope scaling of type {kind!r} is not supported", where=self.where)
@@ -163,7 +184,10 @@ class Family:
     def config_from(self, values: Mapping[str, Any], where: str) -> TransformerConfig:
         """Reads a published configuration, refusing every field that is not understood."""
         reader = ConfigReader(values, where)
-        config = self.read_config(reader)
+        try:
+            config = self.read_config(reader)
+        except BadInput as error:  # sizes that contradict one another are found where no file is known
+            raise error if error.where else BadInput(error.cause, where=where, remedy=error.remedy) from error
         reader.finish()
         return config
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from zhixing.core.errors import BadInput
-from zhixing.families.base import ConfigReader, Family, Names, Weights
+from zhixing.families.base import MOST_LAYERS, ConfigReader, Family, Names, Weights
 from zhixing.models.config import TransformerConfig
 
 FIXED: dict[str, Any] = {
@@ -28,17 +28,18 @@ def _read(reader: ConfigReader) -> TransformerConfig:
     reader.take("reorder_and_upcast_attn")  # a matter of precision only
     reader.take("n_ctx")  # an old name of n_positions
     activation = reader.take("activation_function", "gelu_new")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         reader.expect("activation_function", *ACTIVATIONS)
     width, heads = reader.size("n_embd", 768), reader.size("n_head", 12)
     dropout = reader.number("resid_pdrop", 0.1)
     reader.take("embd_pdrop")  # training only; one rate serves both here
     return TransformerConfig(
-        vocab_size=reader.size("vocab_size", 50257), width=width, layers=reader.size("n_layer", 12), heads=heads,
-        kv_heads=heads, head_dim=max(1, width // heads), mlp_width=reader.size("n_inner", 4 * width),
+        vocab_size=reader.size("vocab_size", 50257), width=width, heads=heads, kv_heads=heads,
+        layers=reader.size("n_layer", 12, most=MOST_LAYERS), head_dim=max(1, width // heads),
+        mlp_width=reader.size("n_inner", 4 * width),
         context=reader.size("n_positions", 1024), norm_eps=reader.number("layer_norm_epsilon", 1e-5),
         activation=ACTIVATIONS[activation], dropout=dropout, attention_dropout=reader.number("attn_pdrop", 0.1),  # type: ignore[arg-type]
-        tied=bool(reader.take("tie_word_embeddings", True)), **FIXED,
+        tied=reader.flag("tie_word_embeddings", True), **FIXED,
     )  # fmt: skip
 
 
@@ -67,9 +68,10 @@ def _split(published: Weights) -> Weights:
     result: Weights = {}
     for full_name, tensor in published.items():
         name = full_name.removeprefix("transformer.")
-        if name.endswith(TRANSPOSED):
+        if name.endswith(TRANSPOSED) and tensor.dim() == 2:
             tensor = tensor.t().contiguous()
-        if ".attn.c_attn." in name:
+        # What is not of the right shape goes on as it is, and is refused by name.
+        if ".attn.c_attn." in name and tensor.dim() and tensor.shape[0] and tensor.shape[0] % 3 == 0:
             for part, piece in zip(PARTS, tensor.chunk(3, dim=0), strict=True):
                 result[name.replace("c_attn", part)] = piece.contiguous()
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zhixing.families.base import ConfigReader, Family, Names
+from zhixing.families.base import MOST_LAYERS, ConfigReader, Family, Names
 from zhixing.models.config import TransformerConfig
 
 BLOCK_NAMES = [
@@ -34,7 +34,7 @@ def common_sizes(reader: ConfigReader) -> dict[str, Any]:
     return {
         "vocab_size": reader.size("vocab_size"),
         "width": width,
-        "layers": reader.size("num_hidden_layers"),
+        "layers": reader.size("num_hidden_layers", most=MOST_LAYERS),
         "heads": heads,
         "kv_heads": reader.size("num_key_value_heads", heads),
         "head_dim": reader.size("head_dim", max(1, width // heads)),
@@ -77,7 +77,7 @@ def _read(reader: ConfigReader) -> TransformerConfig:
     reader.expect("mlp_bias", False)
     return TransformerConfig(
         **common_sizes(reader), **FIXED, rope_theta=reader.rope_theta(10_000.0),
-        tied=bool(reader.take("tie_word_embeddings", False)),
+        tied=reader.flag("tie_word_embeddings", False),
     )  # fmt: skip
 
 

@@ -19,11 +19,11 @@ def _read(reader: ConfigReader) -> TransformerConfig:
     reader.expect("hidden_act", "relu2")
     reader.expect("attention_bias", False)
     # An explicit null switches the cap off; an absent field means the published default.
-    cap = reader.values.get("final_logit_softcapping", 15.0)
-    reader.take("final_logit_softcapping")
+    switched_off = reader.values.get("final_logit_softcapping", 15.0) is None
+    cap = None if switched_off else reader.number("final_logit_softcapping", 15.0)
     return TransformerConfig(
         **common_sizes(reader), **FIXED, rope_theta=reader.rope_theta(10_000.0), logit_softcap=cap,
-        tied=bool(reader.take("tie_word_embeddings", False)),
+        tied=reader.flag("tie_word_embeddings", False),
     )  # fmt: skip
 
 

@@ -19,13 +19,13 @@ def _read(reader: ConfigReader) -> TransformerConfig:
     reader.take("sliding_window")  # both are inert while use_sliding_window is false
     reader.take("max_window_layers")
     layer_types = reader.take("layer_types", [])
-    if any(kind != "full_attention" for kind in layer_types):
+    if not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types):
         reader.expect("layer_types", [])
     sizes = common_sizes(reader)
     sizes["head_dim"] = reader.size("head_dim", 128)
     return TransformerConfig(
         **sizes, **FIXED, rope_theta=reader.rope_theta(10_000.0),
-        tied=bool(reader.take("tie_word_embeddings", False)),
+        tied=reader.flag("tie_word_embeddings", False),
     )  # fmt: skip
 
 

@@ -163,9 +163,8 @@ def options_from_config(values: Mapping[str, Any], where: str) -> tuple[Sampling
         chosen["top_k"] = values["top_k"]
     if values.get("do_sample") is False:
         chosen["temperature"] = 0.0
-    ends = values.get("eos_token_id")
-    if ends is not None:
-        chosen["end_tokens"] = _ids(ends)
+    if values.get("eos_token_id") is not None:
+        chosen["end_tokens"] = values["eos_token_id"]
     notes = [
         f"{where}: {key} = {value!r} is not supported and has no effect"
         for key, value in values.items()

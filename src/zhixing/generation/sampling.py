@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from zhixing.core.errors import BadInput
 from zhixing.generation.options import SamplingOptions
 
 
@@ -187,6 +188,13 @@ def sequence_random(seed: int, sample: int) -> random.Random:
     return random.Random(f"{seed}/{sample}")
 
 
+def _not_numbers() -> BadInput:
+    return BadInput(
+        "the model's predictions are not numbers (NaN)",
+        remedy="its weights are damaged or its training diverged: use an earlier checkpoint",
+    )
+
+
 class Sampler:
     """Chooses the next token of every sequence.
 
@@ -208,7 +216,12 @@ class Sampler:
         for process in self.processors:
             logits = process(logits, context)
         if self.greedy:
-            return logits.argmax(-1)
+            best, chosen = logits.max(-1)  # of numbers with a NaN among them, the maximum is NaN
+            if bool(best.isnan().any()):
+                raise _not_numbers()
+            return chosen
+        if bool(logits.isnan().any()):
+            raise _not_numbers()
         candidates = Candidates(logits.float())
         for narrow in self.filters:
             candidates = narrow(candidates)

@@ -6,6 +6,7 @@ Fields that only training reads (dropout, initialisation) are here too, because 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,7 +89,16 @@ class TransformerConfig:
                 remedy="choose kv_heads that divides heads",
             )
         if self.position == "rotary" and self.head_dim % 2:
-            raise BadInput(f"rotary positions need an even head_dim, got {self.head_dim}")
+            raise BadInput(
+                f"rotary positions need an even model.head_dim, got {self.head_dim}",
+                remedy="choose another width or number of heads, or set head_dim",
+            )
+        if self.position == "rotary" and not 0 < self.rope_theta < math.inf:
+            raise BadInput(f"model.rope_theta must be above 0, got {self.rope_theta}")
+        if not 0 <= self.norm_eps < 1:
+            raise BadInput(f"the norms' epsilon must be at least 0 and below 1, got {self.norm_eps}")
+        if self.logit_softcap is not None and not self.logit_softcap > 0:
+            raise BadInput(f"model.logit_softcap must be above 0, got {self.logit_softcap}")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadInput(f"model.{name} must be at least 0 and below 1, got {getattr(self, name)}")

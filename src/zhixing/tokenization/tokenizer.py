@@ -25,6 +25,9 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 
+MOST_TOKENS = 1 << 24
+"""Ids stay below this, far above every published vocabulary: a broken file shall not fill the memory."""
+
 KEPT_CONFIG = (
     "chat_template",
     "model_max_length",
@@ -61,6 +64,10 @@ class Tokenizer:
         self._vocabulary: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
         if not self._vocabulary:
             raise BadInput("the tokenizer has no tokens at all", where=where)
+        if max(self._vocabulary.values()) >= MOST_TOKENS:
+            raise BadInput(
+                f"a token has the id {max(self._vocabulary.values())}: the vocabulary is broken", where=where
+            )
         self._pieces: list[str | None] = [None] * (max(self._vocabulary.values()) + 1)
         for piece, index in self._vocabulary.items():
             self._pieces[index] = piece

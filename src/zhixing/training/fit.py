@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from zhixing.core.errors import Interrupted, ZhixingError
+from zhixing.core.errors import BadInput, Interrupted, ZhixingError, command
 from zhixing.core.progress import Bar, human_count, progress_bar
 from zhixing.training.loop import StepResult, Trainer
 from zhixing.training.run import Run
@@ -20,6 +20,7 @@ from zhixing.training.state import (
     load_checkpoint,
     prune_checkpoints,
     save_checkpoint,
+    without,
 )
 from zhixing.training.tracking import Tracker
 from zhixing.training.validation import Validation, ValidationScore
@@ -90,7 +91,12 @@ class Fit:
             self._known = {row["step"]: row["loss"] for row in self.run.rewind_metrics(0) if row["kind"] == "train"}
             return 0
         state = load_checkpoint(self.run.checkpoints, steps[-1])
-        self.trainer.restore(state)
+        try:
+            self.trainer.restore(state)
+        except BadInput as error:
+            where = str(checkpoint_folder(self.run.checkpoints, state.step))
+            remedy = error.remedy or without(self.run.checkpoints, state.step)
+            raise BadInput(error.cause, where=where, remedy=remedy) from error
         self._seconds_before = float(state.values.get("seconds", 0.0))
         self._best = state.values.get("best")
         lost = self.run.rewind_metrics(state.step)
@@ -110,7 +116,7 @@ class Fit:
             ResumeMismatch: A repeated step gave another loss.
         """
         trainer, score = self.trainer, None
-        self.run.set_state("running", step=trainer.done, steps=trainer.steps, reason=None)
+        self.run.set_state("running", step=trainer.done, steps=trainer.steps, reason=None, best=self._best)
         self._started = time.monotonic()
         tracker = Tracker(self.run.folder)
         stop = StopRequest()
@@ -125,6 +131,11 @@ class Fit:
             tracker.close()
         self.run.log("event", step=trainer.done, event="finished", message=f"after {self._seconds():.0f} s of training")
         return score
+
+    @property
+    def best_step(self) -> int | None:
+        """The step with the best validation so far."""
+        return int(self._best["step"]) if self._best else None
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
@@ -154,7 +165,8 @@ class Fit:
         score = None
         if result.step % train.validate_every == 0 or last:
             score = self._validate(bar, tracker)
-        if result.step % train.save_every == 0 or last:
+        # A new best is saved as well: it is the one that is published in the end.
+        if result.step % train.save_every == 0 or last or self.best_step == result.step:
             self._save()
         return score
 
@@ -174,7 +186,8 @@ class Fit:
                 f"step {result.step} gave a loss of {result.loss!r}, but {known!r} before the interruption",
                 where=str(self.run.folder),
                 remedy="another thread count, processor or version of torch changes rounding; the run goes on with:"
-                f" rm {self.run.folder / 'metrics.jsonl'} and zhixing resume {self.run.folder}",
+                f" {command('rm', self.run.folder / 'metrics.jsonl')}"
+                f" && {command('zhixing', 'resume', self.run.folder)}",
             )
         self.repeated += 1
 
@@ -212,7 +225,7 @@ class Fit:
         self.run.set_state("interrupted", step=step)
         raise Interrupted(
             f"stopped after step {step} of {self.trainer.steps}; saved",
-            remedy=f"go on: zhixing resume {self.run.folder}",
+            remedy=f"go on: {command('zhixing', 'resume', self.run.folder)}",
         )
 
     def _diverge(self, result: StepResult) -> None:

@@ -21,7 +21,7 @@ from zhixing.models.transformer import Transformer
 from zhixing.training.objectives import TensorBatch, objective_named
 from zhixing.training.optimizers import MuonAdamW, clip_gradients
 from zhixing.training.schedules import learning_rate_share
-from zhixing.training.state import TrainingState, capture_generators, restore_generators
+from zhixing.training.state import TrainingState, capture_generators, check_fit, restore_generators
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MEAN_DECAY = 0.98
@@ -191,7 +191,12 @@ class Trainer:
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Goes back to a captured state."""
+        """Goes back to a captured state.
+
+        Raises:
+            BadInput: It is of another network, optimizer or corpus.
+        """
+        check_fit(state, self.capture())
         self._set_weights(state.weights)
         self.optimizer.load_state(state.optimizer)
         for name, tensor in self.average.items():

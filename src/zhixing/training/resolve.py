@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from zhixing.core.device import choose_device, choose_precision
+from zhixing.core.device import check_memory, choose_device, choose_precision
 from zhixing.core.errors import BadInput
-from zhixing.core.recipe import ModelRecipe, Recipe
+from zhixing.core.progress import human_count
+from zhixing.core.recipe import MOST_STEPS, ModelRecipe, Recipe
 from zhixing.families import family_named
 from zhixing.models import ops
 from zhixing.models.config import TransformerConfig
+from zhixing.tokenization.train import DEFAULT_VOCAB_SIZE, LEARNERS
+from zhixing.training.objectives import objective_named
 
 WIDTH_PER_LAYER = 64
 BATCH_TOKENS = 4096
 """Tokens in a default micro-batch."""
+
+SMALL_VOCABULARY = 256
+"""Stands in for a vocabulary whose size is not known yet, where sizes do not depend on it."""
 
 BASE_WIDTH = 256
 """The width at which the default AdamW rates were tuned; they scale by (BASE_WIDTH / width)^0.5."""
@@ -62,8 +68,10 @@ def resolve(recipe: Recipe) -> Recipe:
     Steps stay open when the run is given in tokens or minutes of a model that must be measured first.
     """
     done = recipe.model_copy(deep=True)
+    if done.tokenizer.vocab_size is None and done.tokenizer.path is None and done.tokenizer.kind in LEARNERS:
+        done.tokenizer.vocab_size = DEFAULT_VOCAB_SIZE
     model, train, optimizer = done.model, done.train, done.optimizer
-    config = model_config(model, vocab_size=max(2, done.tokenizer.vocab_size))
+    config = model_config(model, vocab_size=max(2, done.tokenizer.vocab_size or SMALL_VOCABULARY))
     model.width, model.heads, model.kv_heads = config.width, config.heads, config.kv_heads
     model.head_dim, model.mlp_width, model.tied = config.head_dim, config.mlp_width, config.tied
     model.rope_theta, model.logit_softcap = config.rope_theta, config.logit_softcap
@@ -71,6 +79,7 @@ def resolve(recipe: Recipe) -> Recipe:
     if train.block > model.context:
         raise BadInput(
             f"train.block ({train.block}) is longer than model.context ({model.context})",
+            where="train.block",
             remedy="lower the one or raise the other",
         )
     train.batch_size = train.batch_size or max(1, BATCH_TOKENS // train.block)
@@ -81,21 +90,74 @@ def resolve(recipe: Recipe) -> Recipe:
         optimizer.head_learning_rate = optimizer.head_learning_rate or 0.004 * narrow
     else:
         optimizer.learning_rate = optimizer.learning_rate or 1e-3 * narrow
+    objective_named(train.objective)
     device = choose_device(train.device)
+    if device.type == "cpu":
+        _check_memory(done, config)
     train.device = str(device)
     train.precision = choose_precision(train.precision, device)
     if train.matmul == "auto":
         train.matmul = ops.select_matmul() if device.type == "cpu" else "torch"
     given = [name for name in ("steps", "tokens", "minutes") if getattr(train, name) is not None]
     if len(given) > 1:
-        raise BadInput(f"train.{given[0]} and train.{given[1]} both say how long to train", remedy="give one of them")
+        raise BadInput(
+            f"train.{given[0]} and train.{given[1]} both say how long to train",
+            where="train",
+            remedy="give one of them",
+        )
     if not given:
         train.steps = 1000
     if train.tokens is not None:
-        train.steps = max(1, train.tokens // (train.batch_size * train.accumulate * train.block))
+        steps = train.tokens // (train.batch_size * train.accumulate * train.block)
+        if steps > MOST_STEPS:
+            raise BadInput(
+                f"{train.tokens} tokens are {steps} steps, more than {MOST_STEPS}",
+                where="train.tokens",
+                remedy="raise train.batch_size or train.accumulate, or lower train.tokens",
+            )
+        train.steps = max(1, steps)
     if train.steps is not None:
         fill_intervals(done)
     return done
+
+
+def _check_memory(recipe: Recipe, config: TransformerConfig) -> None:
+    """Refuses what surely cannot be trained in this machine's memory, before hours go into the data."""
+    train = recipe.train
+    assert train.batch_size is not None
+    assert train.block is not None
+    # Weights, gradients and momentum at least, in float32; a batch with its targets, and the input of each layer.
+    check_memory(
+        12 * config.parameter_count(),
+        f"a model of {human_count(config.parameter_count())} parameters in training",
+        where="model",
+        remedy="lower model.depth, model.width or tokenizer.vocab_size",
+    )
+    layers = 1 if train.checkpoint_activations else config.layers
+    check_memory(
+        train.batch_size * train.block * (16 + 4 * config.width * layers),
+        f"a batch of {train.batch_size} sequences of {train.block} tokens",
+        where="train.batch_size",
+        remedy="lower train.batch_size or train.block (train.accumulate makes up for it)",
+    )
+
+
+def check_resolved(recipe: Recipe, where: str) -> None:
+    """Refuses a recipe in a run folder that is not one that `resolve` filled in.
+
+    Raises:
+        BadInput: It has gaps, so somebody replaced it.
+    """
+    gaps = [f"train.{name}" for name in ("block", "batch_size") if getattr(recipe.train, name) is None]
+    gaps += ["train.device"] if recipe.train.device == "auto" else []
+    gaps += ["train.steps"] if recipe.train.steps is None and recipe.train.minutes is None else []
+    gaps += ["train.validate_every"] if recipe.train.steps is not None and recipe.train.validate_every is None else []
+    if gaps:
+        raise BadInput(
+            f"this is not the complete recipe that the run wrote: {gaps[0]} is open",
+            where=where,
+            remedy="put the run's own recipe.yaml back, or start a new run with this one: zhixing train",
+        )
 
 
 def fill_intervals(recipe: Recipe) -> None:

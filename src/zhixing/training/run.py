@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from zhixing.core.errors import BadInput, MissingResource
+from zhixing.core.errors import BadInput, MissingResource, command
 from zhixing.core.files import FolderLock, atomic_write, os_fault, read_json
 from zhixing.core.recipe import Recipe, load_recipe
+from zhixing.training.resolve import check_resolved
 
 
 class Run:
@@ -41,14 +43,21 @@ class Run:
             raise BadInput(
                 "this folder already holds a run, which is never overwritten",
                 where=str(folder),
-                remedy=f"go on with it: zhixing resume {folder}; or give another folder: --run FOLDER",
+                remedy=f"go on with it: {command('zhixing', 'resume', folder)}; or give another folder: --run FOLDER",
             )
-        if folder.is_file() or (folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir())):
+        if folder.is_file():
+            raise BadInput("a run is a folder, this is a file", where=str(folder), remedy="give a folder: --run FOLDER")
+        if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
             raise BadInput("not an empty folder", where=str(folder), remedy="give another folder: --run FOLDER")
         run = cls(folder, recipe)
         run.save_recipe()
         run.set_state("preparing")
         return run
+
+    def discard(self) -> None:
+        """Removes the folder: for a run that failed before anything of it was worth keeping."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -59,7 +68,9 @@ class Run:
         """
         if not (folder / "recipe.yaml").exists():
             raise MissingResource("no run here (no recipe.yaml)", where=str(folder), remedy="`zhixing runs` lists them")
-        return cls(folder, load_recipe(folder / "recipe.yaml"))
+        recipe = load_recipe(folder / "recipe.yaml")
+        check_resolved(recipe, str(folder / "recipe.yaml"))
+        return cls(folder, recipe)
 
     @property
     def checkpoints(self) -> Path:
@@ -77,13 +88,24 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         """Returns the recorded state; empty before the first."""
-        path = self.folder / "state.json"
-        return dict(read_json(path)) if path.exists() else {}
+        return self._mapping("state.json")
 
     def facts(self) -> dict[str, Any]:
         """Returns what is known of data, tokenizer, model, machine and results."""
-        path = self.folder / "facts.json"
-        return dict(read_json(path)) if path.exists() else {}
+        return self._mapping("facts.json")
+
+    def _mapping(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        if not path.exists():
+            return {}
+        remedy = f"it is written again: {command('rm', path)} && {command('zhixing', 'resume', self.folder)}"
+        try:
+            values = read_json(path)
+        except BadInput as error:
+            raise BadInput(error.cause, where=error.where, remedy=remedy) from error
+        if not isinstance(values, dict):
+            raise BadInput("not a mapping", where=str(path), remedy=remedy)
+        return values
 
     def add_facts(self, **sections: Any) -> None:
         """Adds or replaces sections of the facts."""
@@ -109,10 +131,18 @@ class Run:
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                if number < len(lines):
-                    raise BadInput(f"not valid JSON: {error.msg}", where=f"{path}:{number}") from error
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError):
+                row = None
+            if isinstance(row, dict) and isinstance(row.get("kind"), str) and isinstance(row.get("step"), int):
+                rows.append(row)
+            elif number < len(lines):
+                raise BadInput(
+                    "this line is no record of a step or an event",
+                    where=f"{path}:{number}",
+                    remedy=f"remove the line (its figures are lost, training is not): sed -i.bak {number}d "
+                    + command(path),
+                )
         return rows
 
     def rewind_metrics(self, step: int) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from zhixing.checkpoints.folder import read_tensors, write_tensors
-from zhixing.core.errors import BadInput
+from zhixing.core.errors import BadInput, ZhixingError, command
 from zhixing.core.files import atomic_folder, read_json
 
 PATTERN = re.compile(r"step-(\d{9})")
@@ -76,9 +76,26 @@ def load_checkpoint(checkpoints: Path, step: int) -> TrainingState:
         BadInput: A file is damaged.
     """
     folder = checkpoint_folder(checkpoints, step)
+    try:
+        return _read(folder, step)
+    except ZhixingError as error:
+        cause = f"the checkpoint of step {step} is damaged: {error.cause}"
+        raise type(error)(cause, where=error.where, remedy=without(checkpoints, step)) from error
+
+
+def without(checkpoints: Path, step: int) -> str:
+    """Returns the commands that go on with a run without the checkpoint of a step."""
+    earlier = [other for other in list_checkpoints(checkpoints) if other < step]
+    on = f"go on from step {earlier[-1]}" if earlier else "begin again from step 0"
+    remove = command("rm", "-r", checkpoint_folder(checkpoints, step))
+    return f"{on}: {remove} && {command('zhixing', 'resume', checkpoints.parent)}"
+
+
+def _read(folder: Path, step: int) -> TrainingState:
     values = read_json(folder / "state.json")
     if not isinstance(values, dict) or values.pop("step", None) != step:
-        raise BadInput("this checkpoint does not say the step of its name", where=str(folder))
+        raise BadInput("it does not say the step of its name", where=str(folder / "state.json"))
+    _check_values(values, str(folder / "state.json"))
     tensors = read_tensors(folder / "optimizer.safetensors")
     generators = {
         name[len("generator.") :]: tensors.pop(name) for name in list(tensors) if name.startswith("generator.")
@@ -92,6 +109,52 @@ def load_checkpoint(checkpoints: Path, step: int) -> TrainingState:
         generators=generators,
         values=values,
     )
+
+
+def _check_values(values: dict[str, Any], where: str) -> None:
+    """Refuses a state.json without what `Trainer.restore` and `Fit.resume` read from it."""
+    sampler, best, scale = values.get("sampler"), values.get("best"), values.get("loss_scale")
+    whole = {
+        "tokens": _is_number(values.get("tokens")),
+        "loss_mean": _is_number(values.get("loss_mean")),
+        "loss_scale": scale is None or _is_number(scale),
+        "seconds": _is_number(values.get("seconds", 0)),
+        "sampler": isinstance(sampler, dict) and all(_is_number(sampler.get(key)) for key in ("epoch", "position")),
+        "best": best is None or (isinstance(best, dict) and all(_is_number(best.get(key)) for key in ("step", "loss"))),
+    }
+    for name, good in whole.items():
+        if not good:
+            raise BadInput(f"its {name!r} is missing or broken", where=where)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_fit(state: TrainingState, present: TrainingState) -> None:
+    """Refuses a state of another network or optimizer than the present one, before any of it is taken over.
+
+    Raises:
+        BadInput: A tensor is missing, unknown, or of another shape.
+    """
+    remedy = "put the run's own recipe.yaml and tokenizer/ back, or start a new run"
+    for part in ("weights", "optimizer", "average"):
+        theirs: dict[str, Tensor] = getattr(state, part)
+        ours: dict[str, Tensor] = getattr(present, part)
+        for name in sorted(theirs.keys() | ours.keys()):
+            there, here = theirs.get(name), ours.get(name)
+            if there is None or here is None:
+                lacks = "lacks" if there is None else "has, and the recipe does not ask for,"
+                raise BadInput(
+                    f"the checkpoint of step {state.step} does not fit the recipe: it {lacks} {part} of {name}",
+                    remedy=remedy,
+                )
+            if there.shape != here.shape:
+                raise BadInput(
+                    f"the checkpoint of step {state.step} does not fit the recipe: {part} of {name} has the shape"
+                    f" {tuple(there.shape)}, not {tuple(here.shape)}",
+                    remedy=remedy,
+                )
 
 
 def prune_checkpoints(checkpoints: Path, keep: int, keep_every: int | None, best: int | None) -> None:
@@ -115,7 +178,10 @@ def capture_generators() -> dict[str, Tensor]:
 
 def restore_generators(states: dict[str, Tensor]) -> None:
     """Puts the random-number generators back."""
-    torch.set_rng_state(states["cpu"])
+    try:
+        torch.set_rng_state(states["cpu"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise BadInput("the checkpoint's random-number state is missing or broken") from error
     for name, state in states.items():
         if name.startswith("cuda") and torch.cuda.is_available():
             torch.cuda.set_rng_state(state, int(name[4:]))

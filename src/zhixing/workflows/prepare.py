@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from zhixing.core.device import processor_name, usable_threads
-from zhixing.core.errors import BadInput
+from zhixing.core.errors import BadInput, ZhixingError, command
 from zhixing.core.progress import human_bytes, human_count, progress_bar
 from zhixing.core.recipe import Recipe
 from zhixing.data.batches import PackedSampler
-from zhixing.data.build import ShardOptions, build_shards
+from zhixing.data.build import ShardOptions, build_shards, is_current
 from zhixing.data.problems import Problems
 from zhixing.data.readers import read_documents
-from zhixing.data.shards import ShardSet, TokenStore
+from zhixing.data.shards import ShardSet, TokenStore, open_shards
 from zhixing.data.sources import find_sources
 from zhixing.data.split import document_hash, held_out
 from zhixing.models import ops
@@ -34,6 +34,7 @@ from zhixing.tokenization.train import train_tokenizer
 from zhixing.training.loop import Trainer
 from zhixing.training.resolve import fill_intervals, model_config
 from zhixing.training.run import Run
+from zhixing.training.state import list_checkpoints
 from zhixing.workflows.console import say
 
 CALIBRATION_SECONDS = 4.0
@@ -47,7 +48,7 @@ def prepare_tokenizer(run: Run) -> Tokenizer:
     """Loads the run's tokenizer, or trains it (or copies the one that the recipe names) into the run folder."""
     folder, recipe = run.folder / "tokenizer", run.recipe.tokenizer
     if folder.exists():
-        return Tokenizer.load(folder)
+        return _kept_tokenizer(run, folder)
     if recipe.path is not None:
         tokenizer = Tokenizer.load(recipe.path)
         facts: dict[str, Any] = {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "from": recipe.path}
@@ -60,6 +61,7 @@ def prepare_tokenizer(run: Run) -> Tokenizer:
         used, seen = facts["bytes_used"], facts["bytes_seen"]
         part = "all of it" if used >= seen else f"an even sample of {human_bytes(used)}"
         say(f"Tokenizer: {facts['kind']}, {tokenizer.vocab_size} tokens, from {human_bytes(seen)} of text ({part})")
+    _check_tokenizer(run, tokenizer)
     part_folder = run.folder / ".tokenizer.part"
     shutil.rmtree(part_folder, ignore_errors=True)
     part_folder.mkdir()
@@ -67,6 +69,40 @@ def prepare_tokenizer(run: Run) -> Tokenizer:
     part_folder.rename(folder)
     run.add_facts(tokenizer={**facts, "fingerprint": tokenizer.fingerprint})
     return Tokenizer.load(folder)
+
+
+def _kept_tokenizer(run: Run, folder: Path) -> Tokenizer:
+    """Opens the tokenizer of the run folder."""
+    try:
+        tokenizer = Tokenizer.load(folder)
+    except ZhixingError as error:
+        remedy = (
+            "it is made again from the same text:"
+            f" {command('rm', '-r', folder)} && {command('zhixing', 'resume', run.folder)}"
+        )
+        raise type(error)(error.cause, where=error.where, remedy=remedy) from error
+    _check_tokenizer(run, tokenizer)
+    if "tokenizer" not in run.facts():
+        facts = {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint}
+        run.add_facts(tokenizer=facts)
+    return tokenizer
+
+
+def _check_tokenizer(run: Run, tokenizer: Tokenizer) -> None:
+    """Refuses to train on with other tokens than those that the weights have learned.
+
+    Raises:
+        BadInput: The tokenizer is not the one that the run began with.
+    """
+    known = run.facts().get("tokenizer")
+    before = known.get("fingerprint") if isinstance(known, dict) else None
+    if before is not None and before != tokenizer.fingerprint and list_checkpoints(run.checkpoints):
+        raise BadInput(
+            f"the tokenizer ({tokenizer.kind}, {tokenizer.vocab_size} tokens) is not the one that this run began with",
+            where=str(run.folder / "tokenizer"),
+            remedy=f"copy it back from {run.folder / 'model'}, if that is there, or put the old text back;"
+            " or start a new run",
+        )
 
 
 def _training_texts(recipe: Recipe) -> Iterator[str]:
@@ -83,13 +119,17 @@ def _training_texts(recipe: Recipe) -> Iterator[str]:
 
 
 def prepare_shards(run: Run, tokenizer: Tokenizer) -> ShardSet:
-    """Opens the run's token shards, or builds them."""
+    """Opens the run's token shards, or builds them.
+
+    Once training has begun, its shards are the data of the run: its folder is all that resuming needs.
+    """
     data = run.recipe.data
     options = ShardOptions(
         validation_fraction=data.validation_fraction, split=data.split, separator=data.separator,
         field=data.field, seed=data.seed,
     )  # fmt: skip
-    shards = build_shards(data.paths, tokenizer, run.folder / "shards", options)
+    folder = run.folder / "shards"
+    shards = _kept_shards(run, tokenizer, folder, options) or build_shards(data.paths, tokenizer, folder, options)
     facts, train, validation = shards.facts, shards.facts.train, shards.facts.validation
     say(
         f"Data: {human_count(train.documents)} documents, {human_bytes(train.bytes)},"
@@ -102,6 +142,25 @@ def prepare_shards(run: Run, tokenizer: Tokenizer) -> ShardSet:
     return shards
 
 
+def _kept_shards(run: Run, tokenizer: Tokenizer, folder: Path, options: ShardOptions) -> ShardSet | None:
+    """Opens the shards that the run began with, whatever became of the text; None when they are missing or damaged."""
+    before = run.state().get("data_hash")
+    if before is None:
+        return None
+    try:
+        shards = open_shards(folder, fingerprint=tokenizer.fingerprint)
+    except ZhixingError:
+        return None  # they are built again, and `check_unchanged` sees to it that they are the same
+    if shards.facts.data_hash != before or dict(shards.facts.options) != dataclasses.asdict(options):
+        return None
+    try:
+        if not is_current(shards, run.recipe.data.paths):
+            say("The text has changed since this run began; it goes on with the tokens it began with (shards/)")
+    except ZhixingError as error:
+        say(f"The text is out of reach ({error.cause}); the run goes on with the tokens it began with (shards/)")
+    return dataclasses.replace(shards, reused=True)
+
+
 def check_unchanged(run: Run, shards: ShardSet) -> None:
     """Refuses to resume on other data than the run began with.
 
@@ -111,8 +170,8 @@ def check_unchanged(run: Run, shards: ShardSet) -> None:
     before = run.state().get("data_hash")
     if before is not None and before != shards.facts.data_hash:
         raise BadInput(
-            "the text has changed since this run began, so it cannot go on as the same run",
-            where=str(run.folder),
+            "the text has changed since this run began, and the tokens it began with are gone: it cannot go on",
+            where=str(run.folder / "shards"),
             remedy="put the old text back, or start a new run",
         )
     run.set_state(run.state().get("state", "preparing"), data_hash=shards.facts.data_hash)

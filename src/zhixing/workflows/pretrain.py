@@ -5,6 +5,7 @@ Every phase leaves its result in the run folder, so that `resume_run` only has t
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 
 from zhixing.checkpoints.folder import load_folder, save_folder
 from zhixing.core.device import peak_memory_bytes, tune_allocator
-from zhixing.core.errors import BadInput, Interrupted
+from zhixing.core.errors import BadInput, Interrupted, MissingResource, ZhixingError, command
 from zhixing.core.progress import human_count, human_time
 from zhixing.core.recipe import Recipe
 from zhixing.data.shards import ShardSet, TokenStore
@@ -28,6 +29,7 @@ from zhixing.training.fit import Fit
 from zhixing.training.prove import Proof, copy_state, prove
 from zhixing.training.resolve import resolve
 from zhixing.training.run import Run
+from zhixing.training.state import list_checkpoints
 from zhixing.training.validation import Validation
 from zhixing.workflows.card import model_card
 from zhixing.workflows.console import say
@@ -79,7 +81,7 @@ def start_run(recipe: Recipe, folder: Path) -> Outcome:
         raise BadInput("no text to train on", where="data.paths", remedy="name files, folders or globs in data.paths")
     tune_allocator()
     run = Run.create(folder, resolve(recipe))
-    return _carry_on(run, prove_first=False)
+    return _carry_on(run, prove_first=False, new=True)
 
 
 def resume_run(folder: Path, *, prove_first: bool = False) -> Outcome:
@@ -94,17 +96,44 @@ def resume_run(folder: Path, *, prove_first: bool = False) -> Outcome:
     return _carry_on(run, prove_first=prove_first)
 
 
-def _carry_on(run: Run, *, prove_first: bool) -> Outcome:
+def _carry_on(run: Run, *, prove_first: bool, new: bool = False) -> Outcome:
+    resume = command("zhixing", "resume", relative(run.folder))
     try:
         return _phases(run, prove_first)
     except KeyboardInterrupt:
         run.set_state("interrupted")
-        raise Interrupted("stopped", remedy=f"go on: zhixing resume {relative(run.folder)}") from None
+        raise Interrupted("stopped; what is done is kept", remedy=f"go on: {resume}") from None
     except Interrupted:
-        write_report(run.folder)
+        with contextlib.suppress(ZhixingError):
+            write_report(run.folder)
+        raise
+    except ZhixingError as error:
+        if new and _is_empty(run, error):
+            run.discard()  # so that the same command can be given again when the fault is mended
+            raise
+        _note_failure(run, error)
+        if isinstance(error, MissingResource) and resume not in (error.remedy or ""):
+            mend = f"{error.remedy}; then " if error.remedy else ""
+            raise MissingResource(error.cause, where=error.where, remedy=f"{mend}go on: {resume}") from error
         raise
     finally:
         run.close()
+
+
+def _is_empty(run: Run, error: ZhixingError) -> bool:
+    """Tells whether a new run failed with nothing to go on with.
+
+    A recipe or a text that cannot be used will not do better on resuming; a full disk may, once a part is done.
+    """
+    if list_checkpoints(run.checkpoints):
+        return False
+    return isinstance(error, BadInput) or not (run.folder / "tokenizer").exists()
+
+
+def _note_failure(run: Run, error: ZhixingError) -> None:
+    with contextlib.suppress(ZhixingError):  # the disk may be full, and the error itself is told anyway
+        if run.state().get("state") in ("preparing", "running"):
+            run.set_state("failed", reason=error.cause)
 
 
 def _phases(run: Run, prove_first: bool) -> Outcome:
@@ -140,14 +169,22 @@ def _phases(run: Run, prove_first: bool) -> Outcome:
         say(f"{fit.repeated} steps repeated after the interruption, with bit-identical losses")
     if trainer.done > step:
         say(f"Trained in {human_time(time.monotonic() - trained)}")
-    best = int(run.state()["best"]["step"])
-    load_weights_into(run, trainer.model, best)
+    load_weights_into(run, trainer.model, _published_step(run, fit.best_step))
     outcome = _finish(run, trainer.model, tokenizer, shards, proof)
     run.set_state(
         "finished", step=trainer.done, peak_memory=peak_memory_bytes(), total_seconds=time.monotonic() - begun
     )
     write_report(run.folder)
     return outcome
+
+
+def _published_step(run: Run, best: int | None) -> int:
+    """Returns the step whose weights become the model: the best one, or the newest where that is gone."""
+    steps = list_checkpoints(run.checkpoints)
+    if best in steps:
+        return best
+    say(f"No checkpoint of the best step ({best or 'unknown'}) is there; the newest, step {steps[-1]}, is published")
+    return steps[-1]
 
 
 def _finish(run: Run, model: Any, tokenizer: Tokenizer, shards: ShardSet, proof: Proof | None) -> Outcome:
