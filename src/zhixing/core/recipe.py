@@ -120,7 +120,12 @@ class TrainRecipe(Section):
     device: str = "auto"
     log_every: int = Field(10, ge=1)
     validate_every: int | None = Field(None, ge=1, description="steps; default: a tenth of the run")
-    validation_tokens: int = Field(200_000, ge=1, description="largest part of the validation set that is measured")
+    validation_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="held-out tokens measured on the way; default: a hundredth of the run's, 8,192 to 200,000",
+    )
+    evaluation_tokens: int = Field(200_000, ge=1, description="held-out tokens measured at the end")
     save_every: int | None = Field(None, ge=1, description="steps; default: with each validation")
     keep: int = Field(2, ge=1, description="newest checkpoints to keep, beside the best")
     keep_every: int | None = Field(None, ge=1, description="also keep every checkpoint at a multiple of this")

@@ -147,6 +147,7 @@ def _phases(run: Run, prove_first: bool) -> Outcome:
     assert train.block is not None
     peak = ops.matmul_peak() if train.device == "cpu" else 0.0
     run.add_facts(machine={**run.facts()["machine"], "matmul_gflops": round(peak, 1)})
+    assert train.validation_tokens is not None
     validation = Validation(shards.validation, train.block, train.validation_tokens, recipe.data.within_documents)
     fit = Fit(run, trainer, validation, peak)
     proof = None
@@ -195,7 +196,7 @@ def _finish(run: Run, model: Any, tokenizer: Tokenizer, shards: ShardSet, proof:
     with torch.inference_mode():
         start = shards.facts.separator_id
         documents = held_out_documents(
-            shards.validation, tokenizer, start, recipe.train.validation_tokens, recipe.data.split
+            shards.validation, tokenizer, start, recipe.train.evaluation_tokens, recipe.data.split
         )
         score, _ = evaluate_tokens(model, documents, start=start, window=block, fingerprint=tokenizer.fingerprint)
     yardsticks = measure_yardsticks(shards, tokenizer)
