@@ -6,9 +6,9 @@ becomes a folder (`checkpoints.references`), and the training state of a run (`t
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +67,9 @@ def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str] | None 
     try:
         save_file(whole, path, metadata=metadata)
     except SafetensorError as error:  # the library wraps the system's error in its own
-        if shutil.disk_usage(path.parent).free < sum(tensor.nbytes for tensor in whole.values()):
-            raise os_fault(OSError(errno.ENOSPC, "disk full"), path, "writing weights") from error
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            code = int(number[1])
+            raise os_fault(OSError(code, os.strerror(code)), path, "writing weights") from error
         raise MissingResource(f"cannot write weights ({error})", where=str(path)) from error
 
 

@@ -33,6 +33,10 @@ class Commands(TyperGroup):
             raise Interrupted("stopped") from None
         except BrokenPipeError as error:
             raise ReaderGone from error
+        except SystemExit as ended:
+            if isinstance(ended.__context__, BrokenPipeError):  # rich's way of ending on a closed pipe
+                raise ReaderGone from ended
+            raise
         return result
 
 

@@ -117,7 +117,7 @@ def progress_bar(title: str, total: float | None = None) -> Iterator[Bar]:
 def human_bytes(count: float) -> str:
     """Formats a number of bytes: 1536 -> '1.5 KB' (decimal units)."""
     for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
+        if count < (999.5 if unit == "B" else 999.95):  # what is not rounded up to 1000
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
@@ -126,7 +126,7 @@ def human_bytes(count: float) -> str:
 def human_count(count: float) -> str:
     """Formats a large count: 1234567 -> '1.23 M'."""
     for unit in ("", " k", " M", " B"):
-        if abs(count) < 1000:
+        if abs(count) < 999.5:  # what is not rounded up to 1000
             return f"{count:.0f}" if not unit else f"{count:.3g}{unit}"
         count /= 1000
     return f"{count:.3g} T"
@@ -134,8 +134,8 @@ def human_count(count: float) -> str:
 
 def human_time(seconds: float) -> str:
     """Formats a duration: 75 -> '1 min 15 s'."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"

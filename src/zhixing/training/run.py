@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from zhixing.core.errors import BadInput, MissingResource, command
+from zhixing.core.errors import BadInput, MissingResource, ZhixingError, command
 from zhixing.core.files import FolderLock, atomic_write, os_fault, read_json
 from zhixing.core.recipe import Recipe, load_recipe
 from zhixing.training.resolve import check_resolved
@@ -50,8 +50,12 @@ class Run:
         if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
             raise BadInput("not an empty folder", where=str(folder), remedy="give another folder: --run FOLDER")
         run = cls(folder, recipe)
-        run.save_recipe()
-        run.set_state("preparing")
+        try:
+            run.save_recipe()
+            run.set_state("preparing")
+        except ZhixingError:
+            run.discard()
+            raise
         return run
 
     def discard(self) -> None:

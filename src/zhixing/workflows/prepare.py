@@ -112,10 +112,24 @@ def _training_texts(recipe: Recipe) -> Iterator[str]:
     """
     data = recipe.data
     leave_out = data.split == "document" and recipe.tokenizer.kind != "character"
-    for document in read_documents(find_sources(data.paths, Problems()), Problems(), field=data.field):
-        key = document_hash(document.text.encode("utf-8"))
-        if not (leave_out and held_out(key, data.validation_fraction, data.seed)):
-            yield document.text
+    any_left, characters = False, 0
+    for text in _texts(recipe):
+        characters += len(text)
+        if not (leave_out and held_out(document_hash(text.encode("utf-8")), data.validation_fraction, data.seed)):
+            any_left = True
+            yield text
+    if not any_left:
+        # So few documents that all of them fell to the held-out part: as for the shards, its end is held out instead.
+        left = max(1, int(characters * (1 - data.validation_fraction)))
+        for text in _texts(recipe):
+            if left > 0:
+                yield text[:left]
+            left -= len(text)
+
+
+def _texts(recipe: Recipe) -> Iterator[str]:
+    sources = find_sources(recipe.data.paths, Problems())
+    return (document.text for document in read_documents(sources, Problems(), field=recipe.data.field))
 
 
 def prepare_shards(run: Run, tokenizer: Tokenizer) -> ShardSet:

@@ -19,7 +19,9 @@ from zhixing.core.device import peak_memory_bytes, tune_allocator
 from zhixing.core.errors import BadInput, Interrupted, MissingResource, ZhixingError, command
 from zhixing.core.progress import human_count, human_time
 from zhixing.core.recipe import Recipe
+from zhixing.data.problems import Problems
 from zhixing.data.shards import ShardSet, TokenStore
+from zhixing.data.sources import find_sources
 from zhixing.evaluation.language_modelling import LanguageModelScore, TokenDocument, evaluate_tokens
 from zhixing.evaluation.report import write_report
 from zhixing.evaluation.yardsticks import Yardstick, unigram_yardstick, xz_yardstick
@@ -80,6 +82,7 @@ def start_run(recipe: Recipe, folder: Path) -> Outcome:
     if not recipe.data.paths:
         raise BadInput("no text to train on", where="data.paths", remedy="name files, folders or globs in data.paths")
     tune_allocator()
+    find_sources(recipe.data.paths, Problems())  # what is not there is said before anything is made
     run = Run.create(folder, resolve(recipe))
     return _carry_on(run, prove_first=False, new=True)
 
