@@ -1,0 +1,1 @@
+"""Tests of what bad input leads to."""
