@@ -31,7 +31,9 @@ def test_both_languages_have_the_same_code_and_outline():
     for language in ("sh", "python", "text"):
         assert blocks(ENGLISH, language) == blocks(CHINESE, language)
     for pattern in (r"^#+ ", r"^\| "):
-        counts = [len(re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)) for path in (ENGLISH, CHINESE)]
+        counts = [
+            len(re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)) for path in (ENGLISH, CHINESE)
+        ]
         assert counts[0] == counts[1] > 0
 
 

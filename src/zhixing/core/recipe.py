@@ -113,6 +113,7 @@ class TrainRecipe(Section):
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     matmul: Literal["auto", "torch", "onednn"] = Field("auto", description="library of float32 products on a CPU")
+    threads: int | None = Field(None, ge=1, description="default: as many as torch takes; rounding depends on it")
     compile: bool = False
     checkpoint_activations: bool = False
     average_decay: float | None = Field(None, gt=0, lt=1, description="keep an exponential average of the weights")

@@ -45,7 +45,12 @@ def _read(reader: ConfigReader) -> TransformerConfig:
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
     if config.kv_heads != config.heads or config.head_dim * config.heads != config.width:
-        raise BadInput("the family 'gpt2' needs kv_heads = heads and head_dim = width / heads")
+        raise BadInput(
+            f"the family 'gpt2' needs as many kv_heads as heads, and width = heads * head_dim; this is {config.heads}"
+            f" heads of {config.head_dim}, {config.kv_heads} kv_heads, and a width of {config.width}",
+            where="model",
+            remedy="leave model.kv_heads and model.head_dim out, and choose heads that divide the width",
+        )
     names = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
     if config.activation not in names:
         raise BadInput(

@@ -5,10 +5,14 @@ The result is what the run folder keeps, so a resumed run derives nothing again.
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any
 
+import torch
+
 from zhixing.core.device import check_memory, choose_device, choose_precision
-from zhixing.core.errors import BadInput
+from zhixing.core.errors import BadInput, MissingResource
 from zhixing.core.progress import human_count
 from zhixing.core.recipe import MOST_STEPS, ModelRecipe, Recipe
 from zhixing.families import family_named
@@ -17,6 +21,7 @@ from zhixing.models.config import TransformerConfig
 from zhixing.tokenization.train import DEFAULT_VOCAB_SIZE, LEARNERS
 from zhixing.training.objectives import objective_named
 
+COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 WIDTH_PER_LAYER = 64
 BATCH_TOKENS = 4096
 """Tokens in a default micro-batch."""
@@ -72,6 +77,7 @@ def resolve(recipe: Recipe) -> Recipe:
         done.tokenizer.vocab_size = DEFAULT_VOCAB_SIZE
     model, train, optimizer = done.model, done.train, done.optimizer
     config = model_config(model, vocab_size=max(2, done.tokenizer.vocab_size or SMALL_VOCABULARY))
+    family_named(model.family).config_to(config)  # what could not be saved in the end is refused now
     model.width, model.heads, model.kv_heads = config.width, config.heads, config.kv_heads
     model.head_dim, model.mlp_width, model.tied = config.head_dim, config.mlp_width, config.tied
     model.rope_theta, model.logit_softcap = config.rope_theta, config.logit_softcap
@@ -95,9 +101,16 @@ def resolve(recipe: Recipe) -> Recipe:
     if device.type == "cpu":
         _check_memory(done, config)
     train.device = str(device)
+    train.threads = train.threads or torch.get_num_threads()
     train.precision = choose_precision(train.precision, device)
     if train.matmul == "auto":
         train.matmul = ops.select_matmul() if device.type == "cpu" else "torch"
+    if train.compile and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise MissingResource(
+            "torch.compile needs a C++ compiler, and there is none on the path",
+            where="train.compile",
+            remedy="install g++ or clang++, or set train.compile: false",
+        )
     given = [name for name in ("steps", "tokens", "minutes") if getattr(train, name) is not None]
     if len(given) > 1:
         raise BadInput(

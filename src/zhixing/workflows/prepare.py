@@ -195,6 +195,8 @@ def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
     """Makes the network with fresh weights, and its trainer."""
     recipe = run.recipe
     train = recipe.train
+    if train.threads is not None:
+        torch.set_num_threads(train.threads)
     torch.manual_seed(train.seed)
     ops.set_matmul("onednn" if train.matmul == "onednn" else "torch")
     config = model_config(recipe.model, tokenizer.vocab_size)

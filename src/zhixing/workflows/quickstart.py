@@ -34,7 +34,7 @@ def quickstart_recipe(paths: Sequence[str], minutes: float, changes: Sequence[st
         "data": {"paths": [str(path) for path in paths]},
         "tokenizer": {"kind": "byte-bpe", "vocab_size": vocabulary},
         # Narrow and short: in two minutes, more tokens teach more than more parameters (docs/log.md).
-        "model": {"family": "nanochat", "depth": 4, "width": 128, "head_dim": 64, "context": 128, "rope_theta": 1000},
+        "model": {"family": "nanochat", "depth": 4, "width": 128, "heads": 2, "context": 128, "rope_theta": 1000},
         "optimizer": {"attention_scale": 1.5},
         "train": {"minutes": minutes, "batch_size": 16, "evaluation_tokens": 100_000},
     }
