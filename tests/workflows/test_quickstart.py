@@ -10,8 +10,11 @@ import zhixing
 from zhixing.core.errors import BadInput
 from zhixing.core.progress import set_quiet
 from zhixing.core.recipe import build_recipe
+from zhixing.data.shards import TokenStore
+from zhixing.tokenization.train import train_tokenizer
 from zhixing.workflows.pretrain import resume_run, start_run
 from zhixing.workflows.quickstart import free_folder, quickstart_recipe
+from zhixing.workflows.samples import sample_prompts
 
 transformers = pytest.importorskip("transformers")
 
@@ -136,3 +139,13 @@ def test_a_taken_folder_gets_a_number(tmp_path):
     assert free_folder(tmp_path / "quickstart").name == "quickstart"
     (tmp_path / "quickstart").mkdir()
     assert free_folder(tmp_path / "quickstart").name == "quickstart-2"
+
+
+def test_a_prompt_leaves_half_of_its_document_to_write():
+    tokenizer = train_tokenizer(["text"], "byte").tokenizer
+    documents = [
+        tokenizer.encode(text) for text in ("春眠不覺曉處處聞啼鳥", "short one", "a third text", "and a fourth")
+    ]
+    prompts = sample_prompts(tokenizer, TokenStore.from_documents(documents), context=64)
+    assert len(prompts) == 3
+    assert all(0 < len(prompt) <= len(document) / 2 for prompt, document in zip(prompts, documents, strict=False))

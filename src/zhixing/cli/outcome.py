@@ -55,7 +55,13 @@ def print_next_commands(outcome: Outcome) -> None:
 
     folder = shlex.quote(relative(outcome.folder))
     print("\nNext:")
-    print(f"  zhixing generate {folder} {shlex.quote(outcome.samples[0]['prompt'])} --max-tokens 200")
+    print(f"  zhixing generate {folder} {shlex.quote(_first_line(outcome))} --max-tokens 200")
     print(f"  zhixing tokenizer show {folder}/model")
     print(f"  zhixing eval {folder} README.md" if Path("README.md").exists() else f"  zhixing report {folder}")
     print("  zhixing runs")
+
+
+def _first_line(outcome: Outcome) -> str:
+    """Returns a short prompt of one line, from the samples where there are any."""
+    lines = [line.strip() for sample in outcome.samples for line in sample["prompt"].splitlines()]
+    return next((line for line in lines if line), "The")[:40]
