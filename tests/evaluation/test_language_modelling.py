@@ -107,7 +107,7 @@ def test_more_context_than_promised_is_never_less(model: Transformer) -> None:
     tokens = np.arange(100) % 200
     original = model.hidden_states
 
-    def spy(inputs: torch.Tensor) -> torch.Tensor:
+    def spy(inputs: torch.Tensor, segments: torch.Tensor | None = None) -> torch.Tensor:
         for row in inputs.tolist():
             for place, token in enumerate(row):
                 seen[token] = max(seen.get(token, 0), place)

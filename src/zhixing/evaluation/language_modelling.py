@@ -21,8 +21,8 @@ from zhixing.core.progress import human_bytes, progress_bar
 from zhixing.data.cutting import cut_text
 from zhixing.data.documents import Document
 from zhixing.evaluation.windows import BATCH_TOKENS, TokenDocument, Window, batches, cut_document
-from zhixing.models.loss import token_losses
-from zhixing.models.transformer import Transformer
+from zhixing.models.loss import IGNORED
+from zhixing.models.network import UNBOUNDED, CausalNetwork
 from zhixing.tokenization.tokenizer import Tokenizer
 
 __all__ = ["LanguageModelScore", "TokenDocument", "evaluate_by_source", "evaluate_text", "evaluate_tokens"]
@@ -77,7 +77,7 @@ class LanguageModelScore:
 
 
 def evaluate_text(
-    model: Transformer,
+    model: CausalNetwork,
     tokenizer: Tokenizer,
     texts: Iterable[str | Document],
     *,
@@ -110,7 +110,7 @@ def evaluate_text(
 
 
 def evaluate_by_source(
-    model: Transformer,
+    model: CausalNetwork,
     tokenizer: Tokenizer,
     texts: Iterable[str | Document],
     *,
@@ -143,7 +143,7 @@ def evaluate_by_source(
 
 
 def evaluate_tokens(
-    model: Transformer,
+    model: CausalNetwork,
     documents: Iterable[TokenDocument],
     *,
     start: int | None,
@@ -245,9 +245,10 @@ def _tokenizer_notes(tokenizer: Tokenizer) -> list[str]:
     return []
 
 
-def _check_window(model: Transformer, window: int | None, stride: int | None) -> tuple[int, int]:
+def _check_window(model: CausalNetwork, window: int | None, stride: int | None) -> tuple[int, int]:
     context = model.config.context
-    window = context if window is None else window
+    if window is None:
+        window = BATCH_TOKENS if context == UNBOUNDED else context
     if not 1 <= window <= context:
         raise BadInput(
             f"the window is {window} tokens, but must be from 1 to the model's context of {context}",
@@ -341,20 +342,17 @@ def _cut(
 
 
 @torch.inference_mode()
-def _score(model: Transformer, windows: list[Window], tallies: dict[str, _Tally]) -> tuple[float, int]:
+def _score(model: CausalNetwork, windows: list[Window], tallies: dict[str, _Tally]) -> tuple[float, int]:
     """Runs one batch, longest window first; returns its summed loss in nats and the number of tokens scored."""
-    device = model.embedding.weight.device
+    device = model.device
     longest = len(windows[0].inputs)
     inputs = np.full((len(windows), longest), PADDING, dtype=np.int64)
-    scored = np.zeros((len(windows), longest), dtype=bool)
+    targets = np.full((len(windows), longest), IGNORED, dtype=np.int64)
     for row, window in enumerate(windows):
         inputs[row, : len(window.inputs)] = window.inputs
-        scored[row, window.skip : len(window.inputs)] = True
-    targets = torch.from_numpy(np.concatenate([window.targets[window.skip :] for window in windows])).to(device)
-    hidden = model.hidden_states(torch.from_numpy(inputs).to(device))  # (batch, time, width)
-    # Only the scored positions go through the output head, which is most of the work for a large vocabulary.
-    kept = hidden[torch.from_numpy(scored).to(device)]  # (scored, width)
-    losses = token_losses(kept[None], model.output_matrix, targets[None], model.config.logit_softcap)[0]
+        targets[row, window.skip : len(window.inputs)] = window.targets[window.skip :]
+    every = model.losses(torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device))  # (batch, time)
+    losses = every[torch.from_numpy(targets != IGNORED).to(device)]  # (scored), window by window
     if not bool(torch.isfinite(losses).all()):
         raise BadInput(
             "the model's predictions are not numbers (NaN or infinity)",

@@ -22,9 +22,8 @@ from zhixing.generation.sampling import Context, Filter, LogitsProcessor, Sample
 from zhixing.generation.sequence import Limits, decoder_behind
 from zhixing.generation.sequence import Sequence as Answer
 from zhixing.generation.stopping import StoppingRule
-from zhixing.models.cache import KVCache
 from zhixing.models.decoding import decode_step
-from zhixing.models.transformer import Transformer
+from zhixing.models.network import Cache, CausalNetwork
 from zhixing.tokenization.tokenizer import Tokenizer
 
 Pieces = Coroutine[tuple[Answer, str], None, None]
@@ -44,7 +43,7 @@ class Generator:
 
     def __init__(
         self,
-        model: Transformer,
+        model: CausalNetwork,
         tokenizer: Tokenizer | None,
         *,
         owned: bool = False,
@@ -175,7 +174,7 @@ class _Run:
             cache.repeat(self.options.n)
             logits = logits.repeat_interleave(self.options.n, dim=0)
         step = decode_step(self.model, cache, self.owner.owned)
-        history = _History(live, self.model.embedding.weight.device, bool(self.sampler.processors))
+        history = _History(live, self.model.device, bool(self.sampler.processors))
         self.prompt_seconds = time.monotonic() - started
         while True:
             chosen = self.sampler(logits, history.context(), [answer.random for answer in live])
@@ -203,9 +202,9 @@ class _Run:
                 step = decode_step(self.model, cache, self.owner.owned)
             logits = step(chosen)
 
-    def _read(self, prompts: Sequence[Sequence[int]], more: int) -> tuple[KVCache, Tensor]:
+    def _read(self, prompts: Sequence[Sequence[int]], more: int) -> tuple[Cache, Tensor]:
         """Reads token lists into a new cache with room for `more`; returns it and the logits behind them."""
-        device = self.model.embedding.weight.device
+        device = self.model.device
         longest = max(map(len, prompts))
         lacking = [longest - len(prompt) for prompt in prompts]
         padding = torch.tensor(lacking, device=device) if any(lacking) else None
@@ -213,10 +212,9 @@ class _Run:
             [[0] * lack + list(prompt) for lack, prompt in zip(lacking, prompts, strict=True)], device=device
         )  # (batch, longest); what stands in the padding does not matter
         cache = self.model.new_cache(len(prompts), longest + more, padding)
-        hidden = self.model.hidden_states(tokens, cache=cache)
-        return cache, self.model.logits(hidden[:, -1])
+        return cache, self.model.next_logits(tokens, cache)
 
-    def _slide(self, live: Sequence[Answer]) -> tuple[KVCache, Tensor]:
+    def _slide(self, live: Sequence[Answer]) -> tuple[Cache, Tensor]:
         """Reads the newer half of every full context anew, as if it were the prompt; the others' contexts whole."""
         context = self.model.config.context
         for answer in live:

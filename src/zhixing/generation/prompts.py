@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zhixing.core.errors import BadInput
-from zhixing.models.config import TransformerConfig
+from zhixing.models.network import NetworkConfig
 from zhixing.tokenization.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -22,7 +22,7 @@ class EncodedPrompt:
 
 
 def encode_prompt(
-    prompt: Prompt, tokenizer: Tokenizer | None, config: TransformerConfig, where: str | None = None
+    prompt: Prompt, tokenizer: Tokenizer | None, config: NetworkConfig, where: str | None = None
 ) -> EncodedPrompt:
     """Turns a prompt into token ids.
 

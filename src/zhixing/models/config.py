@@ -117,6 +117,10 @@ class TransformerConfig:
         norms = (2 * self.layers + 1 + self.embedding_norm) * one_norm
         return self.layers * (attention + mlp + qk) + norms + tables
 
+    def describe(self) -> str:
+        """Returns its sizes in a few words, for people."""
+        return f"{self.layers} layers, {self.width} wide, {self.heads} heads"
+
     def flops_per_token(self, context: int) -> float:
         """Returns the floating-point operations of one training step, per token.
 

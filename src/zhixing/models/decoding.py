@@ -22,6 +22,7 @@ from zhixing.models.cache import KVCache
 from zhixing.models.config import TransformerConfig
 from zhixing.models.layers import Linear, Norm, activate
 from zhixing.models.loss import soft_cap
+from zhixing.models.network import Cache, CausalNetwork
 from zhixing.models.transformer import Block, Transformer
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -44,7 +45,7 @@ class Step(Protocol):
         """Maps the newest tokens, (batch), to the logits of the next ones, (batch, vocab), and extends the cache."""
 
 
-def decode_step(model: Transformer, cache: KVCache, share: bool = False) -> Step:
+def decode_step(model: CausalNetwork, cache: Cache, share: bool = False) -> Step:
     """Returns the fastest way to feed one token at a time that gives this model's logits.
 
     Args:
@@ -53,7 +54,9 @@ def decode_step(model: Transformer, cache: KVCache, share: bool = False) -> Step
         share: Lay the model's own weights out anew (their values stay), so that fused matrices take no extra memory.
             For models that are only used, not for one in training.
     """
-    return _FastStep(model, cache, share) if is_fast(model) else _PlainStep(model, cache)
+    if isinstance(model, Transformer) and isinstance(cache, KVCache) and is_fast(model):
+        return _FastStep(model, cache, share)
+    return _PlainStep(model, cache)
 
 
 def is_fast(model: Transformer) -> bool:
@@ -66,12 +69,11 @@ def is_fast(model: Transformer) -> bool:
 class _PlainStep:
     """Through the modules."""
 
-    def __init__(self, model: Transformer, cache: KVCache) -> None:
+    def __init__(self, model: CausalNetwork, cache: Cache) -> None:
         self._model, self._cache = model, cache
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self._model(tokens[:, None], cache=self._cache)
-        return logits[:, -1]
+        return self._model.next_logits(tokens[:, None], self._cache)
 
 
 def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

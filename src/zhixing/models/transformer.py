@@ -19,7 +19,8 @@ from zhixing.models.attention import Attention
 from zhixing.models.cache import KVCache, LayerCache
 from zhixing.models.config import TransformerConfig
 from zhixing.models.layers import FeedForward, Linear, Norm, RotaryTable
-from zhixing.models.loss import cross_entropy_sum, soft_cap, token_losses
+from zhixing.models.loss import IGNORED, cross_entropy_sum, soft_cap, token_losses
+from zhixing.models.network import Cache, CausalNetwork
 
 
 class Block(nn.Module):
@@ -47,7 +48,7 @@ class Block(nn.Module):
         return y
 
 
-class Transformer(nn.Module):
+class Transformer(CausalNetwork):
     """A decoder-only language model.
 
     Args:
@@ -61,7 +62,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.config = config
+        self._config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Embedding(config.context, config.width) if config.position == "learned" else None
         self.rotary = RotaryTable(config) if config.position == "rotary" else None
@@ -92,6 +93,11 @@ class Transformer(nn.Module):
                 if is_output and name != "head.weight":
                     std /= math.sqrt(2 * config.layers)
                 nn.init.normal_(parameter, std=std, generator=generator)
+
+    @property
+    def config(self) -> TransformerConfig:
+        """What it was built from."""
+        return self._config
 
     @property
     def output_matrix(self) -> Tensor:
@@ -141,16 +147,26 @@ class Transformer(nn.Module):
         """Maps hidden states, (..., width), to logits, (..., vocab)."""
         return soft_cap(ops.linear(hidden, self.output_matrix), self.config.logit_softcap)
 
+    def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Reads tokens, (batch, time), behind those in the cache; returns the logits of the next, (batch, vocab)."""
+        assert isinstance(cache, KVCache)
+        return self.logits(self.hidden_states(tokens, cache=cache)[:, -1])
+
     def loss_sum(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
         """Returns the summed cross-entropy of the targets in nats; divide by their number yourself."""
         hidden = self.hidden_states(tokens, segments)
         return cross_entropy_sum(hidden, self.output_matrix, targets, self.config.logit_softcap)
 
     def losses(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
-        """Returns the cross-entropy of every position, (batch, time), without gradient."""
+        """Returns the cross-entropy of every position, (batch, time), 0 where IGNORED, without gradient."""
         with torch.no_grad():
             hidden = self.hidden_states(tokens, segments)
-            return token_losses(hidden, self.output_matrix, targets, self.config.logit_softcap)
+            kept = targets != IGNORED
+            # Only the wanted positions go through the head, which is most of the work for a large vocabulary.
+            wanted = token_losses(
+                hidden[kept][None], self.output_matrix, targets[kept][None], self.config.logit_softcap
+            )
+            return torch.zeros(targets.shape, dtype=wanted.dtype, device=wanted.device).masked_scatter_(kept, wanted)
 
     def _place(self, tokens: Tensor, segments: Tensor | None, cache: KVCache | None) -> tuple[Tensor, Tensor | None]:
         """Returns each token's position, (time) or (batch, time), and the mask where plain causality is not enough."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zhixing.core.recipe import Recipe
 from zhixing.data.batches import PackedSampler
-from zhixing.models.transformer import Transformer
+from zhixing.models.network import CausalNetwork
 from zhixing.training.objectives import TensorBatch, objective_named
 from zhixing.training.optimizers import MuonAdamW, clip_gradients
 from zhixing.training.schedules import learning_rate_share
@@ -65,7 +65,7 @@ class Trainer:
         recipe: A resolved recipe.
     """
 
-    def __init__(self, model: Transformer, sampler: PackedSampler, recipe: Recipe) -> None:
+    def __init__(self, model: CausalNetwork, sampler: PackedSampler, recipe: Recipe) -> None:
         assert recipe.train.steps is not None
         self.model, self.sampler, self.recipe = model, sampler, recipe
         self.device = torch.device(recipe.train.device)

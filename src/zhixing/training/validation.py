@@ -12,7 +12,7 @@ from zhixing.core.errors import BadInput
 from zhixing.data.batches import gather
 from zhixing.data.shards import TokenStore
 from zhixing.models.loss import IGNORED
-from zhixing.models.transformer import Transformer
+from zhixing.models.network import CausalNetwork
 
 TOKENS_AT_ONCE = 8192
 
@@ -51,7 +51,7 @@ class Validation:
         self.starts = (np.arange(count) * available // count * self.block).astype(np.int64)
         self.bytes_per_token = store.byte_count / len(store)
 
-    def measure(self, model: Transformer, device: torch.device) -> ValidationScore:
+    def measure(self, model: CausalNetwork, device: torch.device) -> ValidationScore:
         """Measures a model (put into evaluation mode for the time)."""
         was_training = model.training
         model.eval()

@@ -28,6 +28,7 @@ from zhixing.data.shards import ShardSet, TokenStore, open_shards
 from zhixing.data.sources import find_sources
 from zhixing.data.split import document_hash, held_out
 from zhixing.models import ops
+from zhixing.models.network import CausalNetwork
 from zhixing.models.transformer import Transformer
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.tokenization.train import train_tokenizer
@@ -232,7 +233,7 @@ def sampler_for(recipe: Recipe, store: TokenStore) -> PackedSampler:
     return PackedSampler(store, train.block, train.batch_size, train.seed, recipe.data.order, within_documents=within)
 
 
-def measure_step(model: Transformer, sampler: PackedSampler, recipe: Recipe) -> float:
+def measure_step(model: CausalNetwork, sampler: PackedSampler, recipe: Recipe) -> float:
     """Returns the seconds of one optimizer step, measured on a copy that is thrown away."""
     trial_recipe = recipe.model_copy(deep=True)
     trial_recipe.train.steps = 1_000_000
@@ -251,7 +252,7 @@ def measure_step(model: Transformer, sampler: PackedSampler, recipe: Recipe) -> 
     return settled[len(settled) // 4]  # the lower quartile: a busy moment now says little about the minutes to come
 
 
-def load_weights_into(run: Run, model: Transformer, step: int) -> None:
+def load_weights_into(run: Run, model: CausalNetwork, step: int) -> None:
     """Puts the weights of a checkpoint into the model: the average where one is kept, else the weights themselves."""
     from zhixing.training.state import load_checkpoint
 

@@ -163,8 +163,8 @@ def _phases(run: Run, prove_first: bool) -> Outcome:
     step = fit.resume()
     config = trainer.model.config
     say(
-        f"Model: {recipe.model.family}, {human_count(config.parameter_count())} parameters ({config.layers} layers,"
-        f" {config.width} wide, {config.heads} heads), context {config.context}"
+        f"Model: {recipe.model.family}, {human_count(config.parameter_count())} parameters ({config.describe()}),"
+        f" context {config.context}"
         + (f"; from step {step} of {trainer.steps}" if step else f"; {trainer.steps} steps")
     )
     trained = time.monotonic()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zhixing.data.batches import Batch
-from zhixing.models.transformer import Transformer
+from zhixing.models.network import CausalNetwork
 
 
 @dataclass(frozen=True)
@@ -42,5 +42,5 @@ class Objective(Protocol):
     name: str
     shape: str
 
-    def loss_sum(self, model: Transformer, batch: TensorBatch) -> Tensor:
+    def loss_sum(self, model: CausalNetwork, batch: TensorBatch) -> Tensor:
         """Returns the loss summed over the batch's targets, in nats."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from zhixing.models.transformer import Transformer
+from zhixing.models.network import CausalNetwork
 from zhixing.training.objectives.base import TensorBatch
 
 
@@ -14,6 +14,6 @@ class Causal:
     name = "causal"
     shape = "text"
 
-    def loss_sum(self, model: Transformer, batch: TensorBatch) -> Tensor:
+    def loss_sum(self, model: CausalNetwork, batch: TensorBatch) -> Tensor:
         """Returns the summed cross-entropy of the batch."""
         return model.loss_sum(batch.tokens, batch.targets, batch.segments)
