@@ -183,7 +183,7 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> ModelFolder
         published.update(read_weights(file))
     with torch.device("meta"):
         skeleton = Transformer(config)
-    weights = fitting(skeleton, family.weights_from(published, str(folder)), str(folder))
+    weights = fitting(skeleton, family.weights_from(published, config, str(folder)), str(folder))
     model = skeleton.to_empty(device="cpu").to(dtype)
     model.load_state_dict(weights, strict=True, assign=False)
     tokenizer = None
@@ -237,4 +237,4 @@ def save_folder(
         if card:
             (temporary / "README.md").write_text(card, encoding="utf-8")
         tensors = {name: tensor.detach() for name, tensor in state.items()}
-        write_tensors(temporary / "model.safetensors", layout.weights_to(tensors), {"format": "pt"})
+        write_tensors(temporary / "model.safetensors", layout.weights_to(tensors, model.config), {"format": "pt"})

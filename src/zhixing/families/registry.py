@@ -9,10 +9,11 @@ from zhixing.core.errors import BadInput, unknown_name
 from zhixing.families.base import Family
 from zhixing.families.gpt2 import GPT2
 from zhixing.families.llama import LLAMA
+from zhixing.families.mistral import MISTRAL
 from zhixing.families.nanochat import NANOCHAT
-from zhixing.families.qwen3 import QWEN3
+from zhixing.families.qwen import QWEN2, QWEN3
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, LLAMA, NANOCHAT, QWEN3)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, LLAMA, MISTRAL, NANOCHAT, QWEN2, QWEN3)}
 """Every family, by its `model_type`."""
 
 

@@ -1,12 +1,13 @@
 """Scaled dot-product attention: the module with its projections, and the product itself.
 
 On a CPU, short causal sequences in training take `_CausalBlocks`, which skips the masked half and keeps the weights
-for the gradient; everything else takes PyTorch's fused kernel.
+for the gradient. Layers with a window shorter than the text or with soft-capped scores take `attend_in_blocks`, which
+never holds all scores at once; everything else takes PyTorch's fused kernel.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,9 @@ BLOCK = 64
 
 LONGEST_BLOCKED = 512
 """Beyond this many tokens the stored attention weights cost more than they save."""
+
+LEAST_ROWS, MOST_ROWS = 64, 512
+"""Bounds of the rows of queries that `attend_in_blocks` handles at a time."""
 
 
 class _CausalBlocks(torch.autograd.Function):
@@ -103,24 +107,103 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
     return fused.transpose(1, 2)
 
 
+def attend_in_blocks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    *,
+    start: int = 0,
+    mask: Tensor | None = None,
+    window: int | None = None,
+    softcap: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attends causally, by blocks of queries, each to the keys that it may see: work grows with time * window.
+
+    Args:
+        q: Queries of the positions from `start` on, (batch, heads, time, head_dim).
+        k: Keys of all positions, (batch, kv_heads, start + time, head_dim).
+        v: Values, like the keys.
+        scale: Factor on the scores.
+        start: Positions before the first query.
+        mask: (batch or 1, 1, time, start + time), True where attention is allowed besides being causal.
+        window: Tokens that each query sees, itself included; None means all before it.
+        softcap: Cap of the scaled scores, c * tanh(scores / c) (Gemma 2, Riviere et al. 2024).
+        dropout: Share of the attention weights that is zeroed.
+
+    Returns:
+        (batch, heads, time, head_dim).
+    """
+    time = q.shape[2]
+    rows = MOST_ROWS if window is None else min(max(window, LEAST_ROWS), MOST_ROWS)
+    outs: list[Tensor] = []
+    for first in range(0, time, rows):
+        last = min(first + rows, time)
+        low, high = 0 if window is None else max(0, start + first - window + 1), start + last
+        allowed = None
+        if last - first > 1:
+            distance = torch.arange(start + first, high, device=q.device)[:, None]
+            distance = distance - torch.arange(low, high, device=q.device)  # (rows, keys)
+            allowed = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        if mask is not None:
+            piece = mask[:, :, first:last, low:high]
+            allowed = piece if allowed is None else piece & allowed
+        block, keys, values = q[:, :, first:last], k[:, :, low:high], v[:, :, low:high]
+        if softcap is None:
+            out = F.scaled_dot_product_attention(
+                block, keys, values, attn_mask=allowed, scale=scale, dropout_p=dropout,
+                enable_gqa=k.shape[1] != q.shape[1],
+            )  # fmt: skip
+        else:
+            out = _capped_attention(block, keys, values, scale, softcap, allowed, dropout)
+        outs.append(out)
+    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
+
+
+def _capped_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float, allowed: Tensor | None, dropout: float
+) -> Tensor:
+    """Attention with soft-capped scores, which no fused kernel knows; shapes as in `attend_in_blocks`."""
+    batch, heads, time, head_dim = q.shape
+    kv_heads, keys = k.shape[1], k.shape[2]
+    # The heads of a group are rows of one product: they share keys and values without a copy of them.
+    rows = q.reshape(batch, kv_heads, -1, head_dim)
+    scores = torch.tanh((rows @ k.transpose(2, 3)) * (scale / softcap)) * softcap
+    scores = scores.view(batch, heads, time, keys)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, float("-inf"))
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
+    weights = F.dropout(weights, dropout) if dropout else weights
+    return (weights.view(batch, kv_heads, -1, keys) @ v).view(batch, heads, time, head_dim)
+
+
 class Attention(nn.Module):
-    """Causal self-attention with grouped heads, rotary positions and normalised queries and keys, as configured."""
+    """Causal self-attention with grouped heads, rotary positions and normalised queries and keys, as configured.
+
+    Args:
+        config: The network.
+        layer: Which of its layers this is in.
+    """
 
     query_norm: Norm | None
     key_norm: Norm | None
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.scale = config.head_dim**-0.5
+        self.scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+        self.window, self.softcap = config.layer_window(layer), config.attention_softcap
+        self.partly_rotated = config.rotary_dim not in (None, config.head_dim)
+        self.norm_together = config.qk_norm_scope == "projection"
         narrow, wide = config.kv_heads * config.head_dim, config.heads * config.head_dim
         self.query = Linear(config.width, wide, bias=config.attention_bias)
         self.key = Linear(config.width, narrow, bias=config.attention_bias)
         self.value = Linear(config.width, narrow, bias=config.attention_bias)
         self.output = Linear(wide, config.width, bias=config.attention_output_bias)
-        normed = config.qk_norm != "none"
-        self.query_norm = Norm(config, config.head_dim) if normed else None
-        self.key_norm = Norm(config, config.head_dim) if normed else None
+        normed, together = config.qk_norm != "none", self.norm_together
+        self.query_norm = Norm(config, wide if together else config.head_dim) if normed else None
+        self.key_norm = Norm(config, narrow if together else config.head_dim) if normed else None
 
     def forward(
         self,
@@ -134,7 +217,7 @@ class Attention(nn.Module):
 
         Args:
             x: (batch, time, width).
-            rotation: Cosines and sines for these positions, or None.
+            rotation: Cosines and sines for these positions, or None where nothing is rotated.
             mask: (batch, 1, time, keys), True where attention is allowed; None means causal.
             cache: Where earlier keys and values are, and these are put.
             start: Number of tokens already in the cache.
@@ -145,7 +228,16 @@ class Attention(nn.Module):
         batch, time, _ = x.shape
         q, k, v = self._project(x, rotation)
         dropout = self.config.attention_dropout if self.training else 0.0
-        if cache is None and mask is None:
+        windowed = self.window is not None and start + time > self.window
+        if windowed or self.softcap is not None:
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+            if cache is not None:
+                k, v = cache.update(k, v, start)
+            window = self.window if windowed else None
+            mixed = attend_in_blocks(
+                q, k, v, self.scale, start=start, mask=mask, window=window, softcap=self.softcap, dropout=dropout
+            ).transpose(1, 2)
+        elif cache is None and mask is None:
             mixed = causal_attention(q, k, v, self.scale, dropout)
         else:
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
@@ -168,7 +260,7 @@ class Attention(nn.Module):
             weights = (self.query.weight, self.key.weight, self.value.weight)
             joined = ops.joined_linear(x, weights).view(batch, time, -1, head_dim)
             both, v = torch.split(joined, [heads + kv_heads, kv_heads], dim=2)
-            if self.query_norm is None or self.query_norm.weight is None:
+            if self.query_norm is None or (self.query_norm.weight is None and not self.norm_together):
                 placed = self._place(both, self.query_norm, rotation)
                 q, k = torch.split(placed, [heads, kv_heads], dim=2)
                 return q, k, v
@@ -182,9 +274,19 @@ class Attention(nn.Module):
     def _place(self, heads: Tensor, norm: Norm | None, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         """Normalises and rotates queries or keys, (batch, time, heads, head_dim), in the configured order."""
         if norm is not None and self.config.qk_norm == "before_rotary":
-            heads = norm(heads)
+            heads = self._normalise(heads, norm)
         if rotation is not None:
-            heads = ops.rotary(heads, *rotation)
+            if self.partly_rotated:
+                dim = 2 * rotation[0].shape[-1]
+                heads = torch.cat((ops.rotary(heads[..., :dim], *rotation), heads[..., dim:]), dim=-1)
+            else:
+                heads = ops.rotary(heads, *rotation)
         if norm is not None and self.config.qk_norm == "after_rotary":
-            heads = norm(heads)
+            heads = self._normalise(heads, norm)
         return heads
+
+    def _normalise(self, heads: Tensor, norm: Norm) -> Tensor:
+        """Normalises (batch, time, heads, head_dim), each head or all together."""
+        if self.norm_together:
+            return cast(Tensor, norm(heads.flatten(2))).view(heads.shape)
+        return cast(Tensor, norm(heads))

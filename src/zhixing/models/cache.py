@@ -45,6 +45,10 @@ class KVCache:
         dtype: Number type.
         device: Where the memory is.
         padding: For prompts padded on the left: how many positions of each sequence are padding, (batch).
+
+    Attributes:
+        tokens: What was read so far, (batch, capacity), kept by models that must read it again when a sequence grows
+            beyond a bound (see `Transformer.hidden_states`); None for all others.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class KVCache:
         self.capacity = capacity
         self.length = 0
         self.padding = padding
+        self.tokens: Tensor | None = None
         where = torch.device(device)
         self.layers = [LayerCache(batch, kv_heads, capacity, head_dim, dtype, where) for _ in range(layers)]
 
@@ -71,6 +76,8 @@ class KVCache:
             layer.values = layer.values.repeat_interleave(times, dim=0)
         if self.padding is not None:
             self.padding = self.padding.repeat_interleave(times, dim=0)
+        if self.tokens is not None:
+            self.tokens = self.tokens.repeat_interleave(times, dim=0)
 
     def keep(self, rows: Tensor) -> None:
         """Keeps only the given sequences, in the given order: rows (n) of indices."""
@@ -78,3 +85,5 @@ class KVCache:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
         if self.padding is not None:
             self.padding = self.padding[rows]
+        if self.tokens is not None:
+            self.tokens = self.tokens[rows]

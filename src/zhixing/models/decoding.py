@@ -16,13 +16,14 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from zhixing.models.cache import KVCache
 from zhixing.models.config import TransformerConfig
 from zhixing.models.layers import Linear, Norm, activate
 from zhixing.models.loss import soft_cap
 from zhixing.models.network import Cache, CausalNetwork
+from zhixing.models.rotary import RotaryTable
 from zhixing.models.transformer import Block, Transformer
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -30,9 +31,11 @@ Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 KNOWN_FIELDS = frozenset({
     "vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width", "context", "norm", "norm_eps",
-    "norm_weight", "embedding_norm", "position", "rope_theta", "rope_reversed", "qk_norm", "activation", "gated",
-    "attention_bias", "attention_output_bias", "mlp_bias", "tied", "logit_softcap", "dropout", "attention_dropout",
-    "init_std", "zero_init_outputs",
+    "norm_weight", "norm_offset", "norm_placement", "parallel_residual", "embedding_norm", "scale_embeddings",
+    "position", "rope_theta", "rope_scaling", "rope_reversed", "rotary_dim", "rotary_layers", "window", "window_layers",
+    "local_rope_theta", "local_rope_scaling", "qk_norm", "qk_norm_scope", "attention_scale", "attention_softcap",
+    "activation", "gated", "attention_bias", "attention_output_bias", "mlp_bias", "tied", "logit_softcap", "dropout",
+    "attention_dropout", "init_std", "zero_init_outputs",
 })  # fmt: skip
 """The configuration fields that the fast step computes. With any other field it steps aside, so that a new feature of
 the Transformer is never silently left out here."""
@@ -117,9 +120,13 @@ class _FastNorm:
         self.size, self.eps = first.size, first.eps
         self.rms = first.kind == "rms"
         self.weight, self.bias = first.weight, first.bias
+        if first.weight is not None and first.offset:
+            self.weight = nn.Parameter(first.weight.detach() + first.offset)
         if self.rms or len(norms) > 1:
             rows = [
-                (torch.ones(first.size) if norm.weight is None else norm.weight.detach()).expand(count, -1)
+                (torch.ones(first.size) if norm.weight is None else norm.weight.detach() + norm.offset).expand(
+                    count, -1
+                )
                 for norm, count in zip(norms, repeats, strict=True)
             ]
             self.scale = torch.cat(rows) * (first.size**0.5 if self.rms else 1.0)  # (heads or 1, size)
@@ -170,19 +177,32 @@ def _adjacent(weights: Sequence[Tensor]) -> Tensor | None:
     return first.as_strided((rows, first.shape[1]), (first.shape[1], 1))
 
 
-class _FastBlock:
-    """`transformer.Block` for one position: its weights, joined, and its part of the cache."""
+def _fast_norm(norm: Norm | None) -> _FastNorm | None:
+    return None if norm is None else _FastNorm([norm])
 
-    def __init__(self, block: Block, config: TransformerConfig, share: bool) -> None:
+
+class _FastBlock:
+    """`transformer.Block` for one position: its weights, joined, and what is particular to its layer."""
+
+    def __init__(self, block: Block, config: TransformerConfig, layer: int, share: bool) -> None:
         attention, mlp = block.attention, block.mlp
-        self.attention_norm, self.mlp_norm = _FastNorm([block.attention_norm]), _FastNorm([block.mlp_norm])
+        self.attention_norm, self.mlp_norm = _fast_norm(block.attention_norm), _fast_norm(block.mlp_norm)
+        self.attention_post_norm = _fast_norm(block.attention_post_norm)
+        self.mlp_post_norm = _fast_norm(block.mlp_post_norm)
         self.qkv, self.qkv_bias = _joined([attention.query, attention.key, attention.value], share)
         self.output, self.output_bias = _joined([attention.output], share)
         self.up, self.up_bias = _joined([mlp.up] if mlp.gate is None else [mlp.gate, mlp.up], share)
         self.down, self.down_bias = _joined([mlp.down], share)
+        self.rotates, self.local = config.layer_rotates(layer), config.layer_is_local(layer)
+        self.window = config.layer_window(layer)
         self.qk_norm: _FastNorm | None = None
+        self.query_norm: _FastNorm | None = None
+        self.key_norm: _FastNorm | None = None
         if attention.query_norm is not None and attention.key_norm is not None:
-            self.qk_norm = _FastNorm([attention.query_norm, attention.key_norm], [config.heads, config.kv_heads])
+            if attention.norm_together:
+                self.query_norm, self.key_norm = _FastNorm([attention.query_norm]), _FastNorm([attention.key_norm])
+            else:
+                self.qk_norm = _FastNorm([attention.query_norm, attention.key_norm], [config.heads, config.kv_heads])
 
 
 class _FastStep:
@@ -191,41 +211,65 @@ class _FastStep:
         self._batch = cache.layers[0].keys.shape[0]
         # Outside of inference mode, where a new layout of the weights would make them unfit for training.
         with torch.inference_mode(False), torch.no_grad():
-            self._blocks = [_FastBlock(block, model.config, share) for block in model.blocks]  # type: ignore[arg-type]
+            self._blocks = [
+                _FastBlock(block, model.config, layer, share)  # type: ignore[arg-type]
+                for layer, block in enumerate(model.blocks)
+            ]
             self._final_norm = _FastNorm([model.final_norm])
-            self._embedding_norm = _FastNorm([model.embedding_norm]) if model.embedding_norm is not None else None
+            self._embedding_norm = _fast_norm(model.embedding_norm)
             self._head = model.output_matrix.detach()
         self._product = fastest_product(self._batch)
-        self._cos, self._sin = self._rotations()
+        config = self._config
+        self._scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+        self._rotary_dim = config.rotary_dim or config.head_dim
+        self._embedding_scale = config.width**0.5 if config.scale_embeddings else None
+        self._table = self._rotations(model.rotary) if model.rotary is not None else None
+        self._local_table = self._rotations(model.local_rotary) if model.local_rotary is not None else None
+        self._switches = model.switching_lengths(cache)
         self._mask: Tensor | None = None
         if cache.padding is not None:
             hidden = torch.arange(cache.capacity)[None] < cache.padding[:, None]  # (batch, capacity)
             self._mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))[:, None, None]
 
-    def _rotations(self) -> tuple[Tensor, Tensor]:
-        """Tables for x * cos + roll(x, head_dim / 2) * sin, one row per position: (capacity, 1, head_dim) each."""
-        if self._model.rotary is None:
-            return torch.empty(0), torch.empty(0)
-        cos, sin = self._model.rotary(
-            torch.arange(self._cache.capacity), self._cache.capacity
-        )  # (capacity, 1, head_dim / 2)
+    def _rotations(self, rotary: RotaryTable) -> tuple[Tensor, Tensor]:
+        """Tables for x * cos + roll(x, rotary_dim / 2) * sin, one row per position: (capacity, 1, rotary_dim) each.
+
+        A token that is written at a position makes a sequence that ends there: its length is the position plus one.
+        """
+        positions = torch.arange(self._cache.capacity)
+        cos, sin = rotary(positions, self._cache.capacity, positions + 1)  # (capacity, 1, rotary_dim / 2)
         return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         config, model, start, padding = self._config, self._model, self._cache.length, self._cache.padding
+        if self._cache.tokens is not None:
+            if start in self._switches:  # all positions are rotated anew
+                return model.next_logits(tokens[:, None], self._cache)
+            self._cache.tokens[:, start] = tokens
         x = F.embedding(tokens, model.embedding.weight)  # (batch, width)
+        if self._embedding_scale is not None:
+            x = x * self._embedding_scale
         positions = slice(start, start + 1) if padding is None else start - padding
         if model.positions is not None:
             x = x + model.positions.weight[positions]
         if self._embedding_norm is not None:
             x = self._embedding_norm(x)
-        rotation = (self._cos[positions], self._sin[positions]) if model.rotary is not None else None
+        table, local = self._table, self._local_table
+        rotation = (table[0][positions], table[1][positions]) if table is not None else None
+        local_rotation = (local[0][positions], local[1][positions]) if local is not None else None
         mask = self._mask[..., : start + 1] if self._mask is not None else None
         product = self._product
         for index, block in enumerate(self._blocks):
-            mixed = self._attend(index, block, block.attention_norm(x), rotation, mask, start)
-            x = x + product(mixed, block.output, block.output_bias)
-            hidden = product(block.mlp_norm(x), block.up, block.up_bias)
+            turn = (local_rotation if block.local else rotation) if block.rotates else None
+            read = x if block.attention_norm is None else block.attention_norm(x)
+            mixed = product(self._attend(index, block, read, turn, mask, start), block.output, block.output_bias)
+            if block.attention_post_norm is not None:
+                mixed = block.attention_post_norm(mixed)
+            stream = x + mixed
+            read = x if config.parallel_residual else stream
+            if block.mlp_norm is not None:
+                read = block.mlp_norm(read)
+            hidden = product(read, block.up, block.up_bias)
             if config.gated:
                 gate, up = hidden.chunk(2, dim=1)
                 hidden = activate(gate, config.activation) * up
@@ -233,7 +277,10 @@ class _FastStep:
                 hidden = F.relu(hidden).square_()
             else:
                 hidden = activate(hidden, config.activation)
-            x = x + product(hidden, block.down, block.down_bias)
+            hidden = product(hidden, block.down, block.down_bias)
+            if block.mlp_post_norm is not None:
+                hidden = block.mlp_post_norm(hidden)
+            x = stream + hidden
         self._cache.length = start + 1
         return soft_cap(product(self._final_norm(x), self._head, None), config.logit_softcap)
 
@@ -250,23 +297,44 @@ class _FastStep:
         heads, kv_heads, size = config.heads, config.kv_heads, config.head_dim
         qkv = self._product(x, block.qkv, block.qkv_bias).view(self._batch, heads + 2 * kv_heads, size)
         qk, v = qkv.narrow(1, 0, heads + kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads)
-        norm = block.qk_norm
-        if norm is not None and config.qk_norm == "before_rotary":
-            qk = norm(qk)
+        if config.qk_norm == "before_rotary":
+            qk = self._normalise(block, qk)
         if rotation is not None:
-            cos, sin = rotation
-            qk = torch.addcmul(qk * cos, qk.roll(size // 2, -1), sin)
-        if norm is not None and config.qk_norm == "after_rotary":
-            qk = norm(qk)
+            qk = self._rotate(qk, *rotation)
+        if config.qk_norm == "after_rotary":
+            qk = self._normalise(block, qk)
         q, k = qk.narrow(1, 0, heads), qk.narrow(1, heads, kv_heads)
         cache.keys.select(2, start).copy_(k)
         cache.values.select(2, start).copy_(v)
+        first, seen = 0, start + 1
+        if block.window is not None and seen > block.window:
+            first, seen = seen - block.window, block.window
+            mask = mask[..., first:] if mask is not None else None
+        keys, values = cache.keys.narrow(2, first, seen), cache.values.narrow(2, first, seen)
         # The query heads of a group stand where time usually does: they share keys and values without a copy of them.
-        mixed = F.scaled_dot_product_attention(
-            q.view(self._batch, kv_heads, heads // kv_heads, size) if kv_heads != heads else q.unsqueeze(2),
-            cache.keys.narrow(2, 0, start + 1),
-            cache.values.narrow(2, 0, start + 1),
-            attn_mask=mask,
-            scale=size**-0.5,
-        )  # (batch, kv_heads, group, head_dim)
-        return mixed.reshape(self._batch, heads * size)
+        q = q.view(self._batch, kv_heads, heads // kv_heads, size) if kv_heads != heads else q.unsqueeze(2)
+        cap = config.attention_softcap
+        if cap is None:
+            mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=self._scale)
+        else:
+            scores = torch.tanh(torch.matmul(q, keys.transpose(2, 3)) * (self._scale / cap)).mul_(cap)
+            mixed = torch.softmax(scores if mask is None else scores.add_(mask), dim=-1) @ values
+        return mixed.reshape(self._batch, heads * size)  # from (batch, kv_heads, group, head_dim)
+
+    def _normalise(self, block: _FastBlock, qk: Tensor) -> Tensor:
+        """Normalises queries and keys, (batch, heads + kv_heads, head_dim)."""
+        if block.qk_norm is not None:
+            return block.qk_norm(qk)
+        assert block.query_norm is not None
+        assert block.key_norm is not None
+        q, k = torch.split(qk, [self._config.heads, self._config.kv_heads], dim=1)
+        joined = torch.cat((block.query_norm(q.flatten(1)), block.key_norm(k.flatten(1))), dim=1)
+        return joined.view(qk.shape)
+
+    def _rotate(self, qk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        dim = self._rotary_dim
+        if dim == qk.shape[-1]:
+            return torch.addcmul(qk * cos, qk.roll(dim // 2, -1), sin)
+        turned = qk.narrow(-1, 0, dim)
+        turned = torch.addcmul(turned * cos, turned.roll(dim // 2, -1), sin)
+        return torch.cat((turned, qk.narrow(-1, dim, qk.shape[-1] - dim)), dim=-1)

@@ -1,4 +1,4 @@
-"""The small building blocks with weights: linear maps, norms, feed-forward parts, rotary tables."""
+"""The small building blocks with weights: linear maps, norms, feed-forward parts."""
 
 from __future__ import annotations
 
@@ -27,13 +27,21 @@ class Norm(nn.Module):
     def __init__(self, config: TransformerConfig, size: int | None = None) -> None:
         super().__init__()
         size = size or config.width
-        self.kind, self.eps, self.size = config.norm, config.norm_eps, size
-        self.register_parameter("weight", nn.Parameter(torch.ones(size)) if config.norm_weight else None)
+        self.kind, self.eps, self.size, self.offset = config.norm, config.norm_eps, size, config.norm_offset
+        neutral = torch.full((size,), 1.0 - config.norm_offset)
+        self.register_parameter("weight", nn.Parameter(neutral) if config.norm_weight else None)
         shifted = config.norm == "layer" and config.norm_weight
         self.register_parameter("bias", nn.Parameter(torch.zeros(size)) if shifted else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises (..., size)."""
+        if self.offset and self.weight is not None:
+            # In float32 throughout, as Gemma does it: close to one, bfloat16 has few steps left for the distance.
+            scale = self.weight.float() + self.offset
+            if self.kind == "rms":
+                return ops.rms_norm(x.float(), scale, self.eps).to(x.dtype)
+            bias = None if self.bias is None else self.bias.float()
+            return F.layer_norm(x.float(), (self.size,), scale, bias, self.eps).to(x.dtype)
         if self.kind == "rms":
             return ops.rms_norm(x, self.weight, self.eps)
         return F.layer_norm(x, (self.size,), self.weight, self.bias, self.eps)
@@ -76,29 +84,3 @@ class FeedForward(nn.Module):
             hidden = activate(self.gate(x), self.activation) * self.up(x)
         y: Tensor = self.down(hidden)
         return y
-
-
-class RotaryTable(nn.Module):
-    """Cosines and sines of the rotary angles, grown on demand and computed in float32.
-
-    The table holds no weights; it is not part of the saved model.
-    """
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.theta, self.head_dim = config.rope_theta, config.head_dim
-        self.sign = -1.0 if config.rope_reversed else 1.0
-        self._cos = self._sin = torch.empty(0)
-
-    def forward(self, positions: Tensor, end: int) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines of shape (*positions.shape, 1, head_dim / 2), for positions below `end`."""
-        if end > len(self._cos) or self._cos.device != positions.device:
-            self._grow(max(end, 2 * len(self._cos)), positions.device)
-        return self._cos[positions].unsqueeze(-2), self._sin[positions].unsqueeze(-2)
-
-    def _grow(self, length: int, device: torch.device) -> None:
-        exponents = torch.arange(0, self.head_dim, 2, dtype=torch.int64).float() / self.head_dim
-        frequencies = 1.0 / (self.theta**exponents)  # (head_dim / 2)
-        angles = torch.outer(torch.arange(length).float(), frequencies)  # (length, head_dim / 2)
-        self._cos = angles.cos().to(device)
-        self._sin = (angles.sin() * self.sign).to(device)

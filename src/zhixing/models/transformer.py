@@ -1,7 +1,8 @@
 """The Transformer, built from the parts that its configuration names.
 
-Features: root-mean-square or layer norms, rotary or learned positions, grouped-query attention, normalised queries and
-keys, plain or gated feed-forward, tied or separate head, soft-capped logits, key-value cache, attention limited to
+Features: root-mean-square or layer norms before or behind the parts, parallel residuals, rotary (whole, partial,
+scaled, per layer) or learned positions, grouped-query attention, sliding windows, soft-capped scores and logits,
+normalised queries and keys, plain or gated feed-forward, tied or separate head, key-value cache, attention limited to
 documents, activation checkpointing. Parallelism, compilation and quantisation are applied to it from outside.
 """
 
@@ -18,33 +19,59 @@ from zhixing.models import ops
 from zhixing.models.attention import Attention
 from zhixing.models.cache import KVCache, LayerCache
 from zhixing.models.config import TransformerConfig
-from zhixing.models.layers import FeedForward, Linear, Norm, RotaryTable
+from zhixing.models.layers import FeedForward, Linear, Norm
 from zhixing.models.loss import IGNORED, cross_entropy_sum, soft_cap, token_losses
 from zhixing.models.network import Cache, CausalNetwork
+from zhixing.models.rotary import RotaryTable
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines of some positions, (time, 1, rotary_dim / 2) or (batch, time, 1, rotary_dim / 2) each."""
 
 
 class Block(nn.Module):
-    """One pre-norm layer: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+    """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)), norms placed as configured.
 
-    def __init__(self, config: TransformerConfig) -> None:
+    Args:
+        config: The network.
+        layer: Which of its layers this is.
+    """
+
+    attention_norm: Norm | None
+    attention_post_norm: Norm | None
+    mlp_norm: Norm | None
+    mlp_post_norm: Norm | None
+
+    def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()
-        self.attention_norm = Norm(config)
-        self.attention = Attention(config)
-        self.mlp_norm = Norm(config)
+        before, behind = config.norm_placement != "post", config.norm_placement != "pre"
+        self.parallel = config.parallel_residual
+        self.attention_norm = Norm(config) if before else None
+        self.attention = Attention(config, layer)
+        self.attention_post_norm = Norm(config) if behind else None
+        self.mlp_norm = Norm(config) if before else None
         self.mlp = FeedForward(config)
+        self.mlp_post_norm = Norm(config) if behind else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     def forward(
         self,
         x: Tensor,
-        rotation: tuple[Tensor, Tensor] | None,
+        rotation: Rotation | None,
         mask: Tensor | None = None,
         cache: LayerCache | None = None,
         start: int = 0,
     ) -> Tensor:
         """Maps (batch, time, width) to the same shape; see `Attention.forward` for the rest."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, mask, cache, start))
-        y: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        read = x if self.attention_norm is None else self.attention_norm(x)
+        mixed = self.attention(read, rotation, mask, cache, start)
+        if self.attention_post_norm is not None:
+            mixed = self.attention_post_norm(mixed)
+        stream = x + self.dropout(mixed)
+        read = x if self.parallel else stream
+        hidden = self.mlp(read if self.mlp_norm is None else self.mlp_norm(read))
+        if self.mlp_post_norm is not None:
+            hidden = self.mlp_post_norm(hidden)
+        y: Tensor = stream + self.dropout(hidden)
         return y
 
 
@@ -57,6 +84,7 @@ class Transformer(CausalNetwork):
 
     positions: nn.Embedding | None
     rotary: RotaryTable | None
+    local_rotary: RotaryTable | None
     embedding_norm: Norm | None
     head: Linear | None
 
@@ -66,12 +94,19 @@ class Transformer(CausalNetwork):
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Embedding(config.context, config.width) if config.position == "learned" else None
         self.rotary = RotaryTable(config) if config.position == "rotary" else None
+        local = config.position == "rotary" and config.local_rope_theta is not None
+        self.local_rotary = RotaryTable(config, local=True) if local else None
         self.embedding_norm = Norm(config) if config.embedding_norm else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.final_norm = Norm(config)
         self.head = None if config.tied else Linear(config.width, config.vocab_size, bias=False)
         self.checkpoint_activations = False
+        self._rotates = [config.layer_rotates(layer) for layer in range(config.layers)]
+        self._local = [config.layer_is_local(layer) for layer in range(config.layers)]
+        # Up to such a length keys are rotated in one way and beyond it in another.
+        scalings = (config.rope_scaling, config.local_rope_scaling)
+        self._switches = [s.original_context for s in scalings if s is not None and s.kind == "longrope"]
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draws fresh weights: normal with the configured deviation, biases zero, norms one.
@@ -83,7 +118,8 @@ class Transformer(CausalNetwork):
         for name, parameter in self.named_parameters():
             is_output = name.endswith(("attention.output.weight", "mlp.down.weight")) or name == "head.weight"
             if parameter.dim() < 2:
-                nn.init.constant_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
+                neutral = 1.0 - config.norm_offset
+                nn.init.constant_(parameter, neutral if "norm" in name and name.endswith("weight") else 0.0)
             elif is_output and config.zero_init_outputs:
                 nn.init.zeros_(parameter)
             elif name in ("embedding.weight", "positions.weight"):
@@ -107,10 +143,18 @@ class Transformer(CausalNetwork):
     def new_cache(self, batch: int, capacity: int, padding: Tensor | None = None) -> KVCache:
         """Makes an empty cache for `batch` sequences of up to `capacity` tokens."""
         c, weight = self.config, self.embedding.weight
-        return KVCache(c.layers, batch, c.kv_heads, capacity, c.head_dim, weight.dtype, weight.device, padding)
+        cache = KVCache(c.layers, batch, c.kv_heads, capacity, c.head_dim, weight.dtype, weight.device, padding)
+        if self._switches:
+            cache.tokens = torch.zeros(batch, capacity, dtype=torch.long, device=weight.device)
+        return cache
 
     def hidden_states(self, tokens: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Runs all blocks and the final norm.
+
+        Where the rotary frequencies depend on the length of the sequence, that is its length with these tokens. With
+        `dynamic` scaling cached keys keep the rotation that they were made with, as in `transformers`. With `longrope`,
+        the cached tokens are read again when a sequence outgrows the original context (as `transformers` does for
+        Phi-3), so that the result is that of reading all at once.
 
         Args:
             tokens: (batch, time).
@@ -120,22 +164,31 @@ class Transformer(CausalNetwork):
         Returns:
             (batch, time, width).
         """
+        if cache is not None and cache.tokens is not None:
+            again = self._read_again(tokens, cache)
+            if again is not None:
+                return self.hidden_states(again, None, cache)[:, -tokens.shape[1] :]
         start = 0 if cache is None else cache.length
-        positions, mask = self._place(tokens, segments, cache)
+        end = start + tokens.shape[1]
+        positions, mask, lengths = self._place(tokens, segments, cache)
         x = self.embedding(tokens)
+        if self.config.scale_embeddings:
+            x = x * torch.tensor(self.config.width**0.5, dtype=x.dtype, device=x.device)  # rounded as Gemma's is
         if self.positions is not None:
             x = x + self.positions(positions)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)
-        rotation = self.rotary(positions, start + tokens.shape[1]) if self.rotary is not None else None
+        rotation = self.rotary(positions, end, lengths) if self.rotary is not None else None
+        local = self.local_rotary(positions, end, lengths) if self.local_rotary is not None else None
         for index, block in enumerate(self.blocks):
+            turn = (local if self._local[index] else rotation) if self._rotates[index] else None
             if self.checkpoint_activations and self.training:
-                x = cast(Tensor, checkpoint(block, x, rotation, mask, use_reentrant=False))
+                x = cast(Tensor, checkpoint(block, x, turn, mask, use_reentrant=False))
             else:
-                x = block(x, rotation, mask, cache.layers[index] if cache is not None else None, start)
+                x = block(x, turn, mask, cache.layers[index] if cache is not None else None, start)
         if cache is not None:
-            cache.length = start + tokens.shape[1]
+            cache.length = end
         y: Tensor = self.final_norm(x)
         return y
 
@@ -168,8 +221,34 @@ class Transformer(CausalNetwork):
             )
             return torch.zeros(targets.shape, dtype=wanted.dtype, device=wanted.device).masked_scatter_(kept, wanted)
 
-    def _place(self, tokens: Tensor, segments: Tensor | None, cache: KVCache | None) -> tuple[Tensor, Tensor | None]:
-        """Returns each token's position, (time) or (batch, time), and the mask where plain causality is not enough."""
+    def _read_again(self, tokens: Tensor, cache: KVCache) -> Tensor | None:
+        """Remembers the tokens; returns all of them when the cached ones must be read again, having emptied the cache.
+
+        That is so when a sequence grows beyond a length at which the rotation of all its positions changes.
+        """
+        assert cache.tokens is not None
+        start, end = cache.length, cache.length + tokens.shape[1]
+        cache.tokens[:, start:end] = tokens
+        before = torch.zeros(1, dtype=torch.long) if cache.padding is None else cache.padding.cpu()
+        if not any(((start - before <= bound) & (end - before > bound)).any() for bound in self._switches) or not start:
+            return None
+        cache.length = 0
+        return cache.tokens[:, :end]
+
+    def switching_lengths(self, cache: KVCache) -> frozenset[int]:
+        """Returns the lengths of the cache from which the next token makes the model read all tokens again."""
+        before = [0] if cache.padding is None else cache.padding.tolist()
+        return frozenset(bound + padding for bound in self._switches for padding in before)
+
+    def _place(
+        self, tokens: Tensor, segments: Tensor | None, cache: KVCache | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Places tokens in their sequences.
+
+        Returns:
+            Each token's position, (time) or (batch, time); the mask where plain causality is not enough; and the length
+            of each token's sequence, (batch, time) or (batch, 1), where it is not the same for all.
+        """
         time, device = tokens.shape[1], tokens.device
         start = 0 if cache is None else cache.length
         index = torch.arange(start, start + time, device=device)  # (time)
@@ -177,15 +256,16 @@ class Transformer(CausalNetwork):
             same = segments[:, :, None] == segments[:, None, :]  # (batch, time, time)
             causal = index[:, None] >= index[None, :]
             first = same.to(torch.int8).argmax(dim=2)  # (batch, time): where the token's document begins
-            return index[None, :] - first, (same & causal)[:, None]
+            return index[None, :] - first, (same & causal)[:, None], same.sum(dim=2)
         if cache is None:
-            return index, None
+            return index, None, None
         keys = torch.arange(start + time, device=device)
         if cache.padding is not None:
             allowed = (keys[None, None, :] >= cache.padding[:, None, None]) & (keys[None, None] <= index[None, :, None])
             # A padding position sees itself, so that its softmax is defined; nothing reads the result.
             allowed = allowed | (keys[None, None] == index[None, :, None])
-            return (index[None, :] - cache.padding[:, None]).clamp_min(0), allowed[:, None]
+            lengths = (start + time - cache.padding).clamp_min(1)[:, None]  # (batch, 1)
+            return (index[None, :] - cache.padding[:, None]).clamp_min(0), allowed[:, None], lengths
         if time == 1 or start == 0:
-            return index, None
-        return index, (keys[None, :] <= index[:, None])[None, None]
+            return index, None, None
+        return index, (keys[None, :] <= index[:, None])[None, None], None

@@ -39,7 +39,9 @@ def model_config(recipe: ModelRecipe, vocab_size: int) -> TransformerConfig:
     Raises:
         BadInput: The fields contradict one another or the family.
     """
-    fixed: dict[str, Any] = dict(family_named(recipe.family).fixed)
+    family = family_named(recipe.family)
+    fixed: dict[str, Any] = dict(family.fixed)
+    open_fields: dict[str, Any] = dict(family.defaults)
     width = recipe.width or WIDTH_PER_LAYER * recipe.depth
     head_dim = recipe.head_dim or (width // recipe.heads if recipe.heads else min(width, 64 if width >= 256 else 32))
     heads = recipe.heads or max(1, width // head_dim)
@@ -51,19 +53,16 @@ def model_config(recipe: ModelRecipe, vocab_size: int) -> TransformerConfig:
         )
     gated = bool(fixed.get("gated", False))
     mlp_width = recipe.mlp_width or (-(-8 * width // 3 // 64) * 64 if gated else 4 * width)
-    optional: dict[str, Any] = {"rope_theta": recipe.rope_theta}
+    chosen: dict[str, Any] = {"rope_theta": recipe.rope_theta, "tied": recipe.tied}
     if "logit_softcap" not in fixed:
-        optional["logit_softcap"] = recipe.logit_softcap or 15.0
-    if recipe.family == "gpt2":
-        optional["activation"] = "gelu_tanh"
-        optional["norm_eps"] = 1e-5
+        chosen["logit_softcap"] = recipe.logit_softcap
+    open_fields |= {key: value for key, value in chosen.items() if value is not None}
     return TransformerConfig(
         vocab_size=vocab_size, width=width, layers=recipe.depth, heads=heads, kv_heads=recipe.kv_heads or heads,
         head_dim=head_dim, mlp_width=mlp_width, context=recipe.context,
-        tied=recipe.tied if recipe.tied is not None else recipe.family == "gpt2",
         dropout=recipe.dropout, attention_dropout=recipe.attention_dropout,
         init_std=recipe.init_std, zero_init_outputs=recipe.zero_init_outputs,
-        **fixed, **{key: value for key, value in optional.items() if value is not None},
+        **fixed, **open_fields,
     )  # fmt: skip
 
 

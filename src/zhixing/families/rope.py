@@ -1,0 +1,176 @@
+"""Rotary frequencies in published configurations: the old fields, the new ones, and every scaling.
+
+Up to version 4, `transformers` wrote `rope_theta` and `rope_scaling`; from 5 on it writes `rope_parameters`. Both are
+read; both are written, so that either version opens the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from zhixing.core.errors import BadInput
+from zhixing.families.base import ConfigReader
+from zhixing.models.config import RopeScaling, TransformerConfig
+
+COMMON = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
+KEYS: dict[str, frozenset[str]] = {
+    "default": frozenset(),
+    "linear": frozenset({"factor"}),
+    # The original length of dynamic scaling is max_position_embeddings; a field of that name is not looked at.
+    "dynamic": frozenset({"factor", "original_max_position_embeddings"}),
+    "yarn": frozenset(
+        "factor original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim truncate"
+        .split()
+    ),
+    "llama3": frozenset({"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"}),
+    "longrope": frozenset(
+        {"factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"}
+    ),
+}  # fmt: skip
+"""Fields of every kind of scaling."""
+
+
+def read_rope(
+    reader: ConfigReader, context: int, theta: float = 10_000.0, original: int | None = None
+) -> dict[str, Any]:
+    """Reads the base and the scaling of the rotary frequencies, in either published layout.
+
+    Args:
+        reader: The configuration.
+        context: Its longest sequence.
+        theta: The base where none is given.
+        original: The original context where it stands outside the scaling's own fields.
+
+    Returns:
+        The fields `rope_theta` and `rope_scaling` of our configuration.
+    """
+    old, new = reader.mapping("rope_scaling"), reader.mapping("rope_parameters")
+    values = old or new
+    if old and new and _kind(old) in KEYS and _kind(old) != _kind(new):
+        raise BadInput(
+            f"'rope_scaling' ({_kind(old)}) and 'rope_parameters' ({_kind(new)}) contradict each other",
+            where=reader.where,
+        )
+    inside, outside = values.get("rope_theta", new.get("rope_theta")), reader.take("rope_theta")
+    bases = {reader.as_number("rope_theta", value) for value in (inside, outside) if value is not None}
+    if len(bases) > 1:
+        raise BadInput(f"'rope_theta' is given twice, as {outside!r} and {inside!r}", where=reader.where)
+    return {
+        "rope_theta": bases.pop() if bases else theta,
+        "rope_scaling": read_scaling(reader, values, context, original),
+    }
+
+
+def _kind(values: Mapping[str, Any]) -> Any:
+    return values.get("rope_type", values.get("type", "default"))
+
+
+def read_scaling(
+    reader: ConfigReader, values: Mapping[str, Any], context: int, original: int | None = None
+) -> RopeScaling | None:
+    """Reads one mapping of rotary fields; None for unscaled frequencies.
+
+    Raises:
+        BadInput: The kind or a field of it is not known, or a value is of no use.
+    """
+    kind = _kind(values)
+    if kind not in KEYS:
+        raise BadInput(f"rope scaling of type {kind!r} is not supported (only {', '.join(KEYS)})", where=reader.where)
+    unknown = sorted(key for key, value in values.items() if key not in KEYS[kind] | COMMON and value is not None)
+    if unknown:
+        raise BadInput(
+            f"unknown field {unknown[0]!r} = {values[unknown[0]]!r} in the rope scaling of type {kind!r}",
+            where=reader.where,
+        )
+    if kind == "default":
+        return None
+
+    def number(key: str, default: float | None = None) -> float:
+        value = values.get(key)
+        if value is None and default is None:
+            raise BadInput(f"the rope scaling of type {kind!r} has no field {key!r}", where=reader.where)
+        return reader.as_number(key, default if value is None else value)
+
+    if kind == "linear":
+        return RopeScaling("linear", number("factor"))
+    if kind == "dynamic":
+        return RopeScaling("dynamic", number("factor"), context)
+    original = original or int(number("original_max_position_embeddings", context))
+    reach = context / max(1, original)
+    if kind == "llama3":
+        low, high = number("low_freq_factor"), number("high_freq_factor")
+        return RopeScaling("llama3", number("factor"), original, low_freq_factor=low, high_freq_factor=high)
+    factor = number("factor", reach)
+    if kind == "longrope":
+        grown = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 and original > 1 else 1.0
+        short, long = _factors(reader, values, "short_factor"), _factors(reader, values, "long_factor")
+        attention_factor = number("attention_factor", grown)
+        return RopeScaling("longrope", 1.0, original, attention_factor, short_factors=short, long_factors=long)
+    truncate = values.get("truncate")
+    if truncate not in (None, True, False):
+        raise BadInput(f"the rope scaling's truncate must be true or false, got {truncate!r}", where=reader.where)
+    return RopeScaling(
+        "yarn", factor, original, number("attention_factor", _yarn_attention_factor(factor, values, number)),
+        beta_fast=number("beta_fast", 32.0) or 32.0, beta_slow=number("beta_slow", 1.0) or 1.0,
+        truncate=truncate is not False,
+    )  # fmt: skip
+
+
+def _yarn_attention_factor(factor: float, values: Mapping[str, Any], number: Any) -> float:
+    """The factor that follows from the others (Peng et al. 2023, section 3.4, and DeepSeek's two-sided form)."""
+
+    def grown(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    if values.get("mscale") and values.get("mscale_all_dim"):
+        return grown(number("mscale")) / grown(number("mscale_all_dim"))
+    return grown(1.0)
+
+
+def _factors(reader: ConfigReader, values: Mapping[str, Any], key: str) -> tuple[float, ...]:
+    factors = values.get(key)
+    if not isinstance(factors, list):
+        raise BadInput(f"the rope scaling's {key} must be a list of numbers, got {factors!r}", where=reader.where)
+    return tuple(reader.as_number(key, value) for value in factors)
+
+
+def scaling_fields(scaling: RopeScaling | None, context: int) -> dict[str, Any]:
+    """Writes the published fields of a scaling, `rope_type` among them.
+
+    Raises:
+        BadInput: The scaling cannot be expressed.
+    """
+    if scaling is None:
+        return {"rope_type": "default"}
+    fields: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "dynamic" and scaling.original_context != context:
+        raise BadInput(
+            f"dynamic rope scaling starts from the model's context ({context}), not from {scaling.original_context}"
+        )
+    if scaling.kind in ("yarn", "llama3", "longrope"):
+        fields["original_max_position_embeddings"] = scaling.original_context
+    if scaling.kind in ("yarn", "longrope"):
+        fields["attention_factor"] = scaling.attention_factor
+    if scaling.kind == "llama3":
+        fields |= {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
+    if scaling.kind == "yarn":
+        fields |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow}
+        if not scaling.truncate:
+            fields["truncate"] = False
+    if scaling.kind == "longrope":
+        del fields["factor"]  # only the attention factor would follow from it
+        fields |= {"short_factor": list(scaling.short_factors), "long_factor": list(scaling.long_factors)}
+    return fields
+
+
+def rope_fields(config: TransformerConfig) -> dict[str, Any]:
+    """Writes the rotary fields in both published layouts."""
+    fields = scaling_fields(config.rope_scaling, config.context)
+    old = None if config.rope_scaling is None else {**fields, "type": fields["rope_type"]}
+    return {
+        "rope_theta": config.rope_theta,
+        "rope_scaling": old,
+        "rope_parameters": {**fields, "rope_theta": config.rope_theta},
+    }
