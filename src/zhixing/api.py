@@ -29,6 +29,7 @@ from zhixing.generation import (
     StoppingRule,
     Stream,
     options_from_config,
+    options_named,
 )
 from zhixing.generation.prompts import Prompt
 from zhixing.models import ops
@@ -98,6 +99,7 @@ class LanguageModel:
         config: The network's configuration.
         path: The folder.
         options: How it writes unless told otherwise, from generation_config.json.
+        named: The options that the file names.
         notes: What the user should know, in sentences: fields of generation_config.json that have no effect.
     """
 
@@ -108,6 +110,7 @@ class LanguageModel:
         self.path: Path = folder.path
         self.options: SamplingOptions
         self.options, self.notes = options_from_config(folder.generation, str(folder.path / "generation_config.json"))
+        self.named = options_named(folder.generation)
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.path}, {self.config.parameter_count():,} parameters)"
@@ -136,7 +139,7 @@ class LanguageModel:
             raise BadInput(
                 f"generate gives one answer per prompt, got n = {options['n']}", remedy="use complete(..., n=...)"
             )
-        answers = self.complete([prompt] if isinstance(prompt, str) else prompt, **options)
+        answers = self.complete([prompt] if isinstance(prompt, str) else prompt, **{**options, "n": 1})
         return answers[0].text if isinstance(prompt, str) else [answer.text for answer in answers]
 
     def complete(

@@ -7,33 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zhixing.cli.sampling_options import describe, in_force, with_sampling_options
+
 if TYPE_CHECKING:
     from zhixing.api import LanguageModel
     from zhixing.generation import Generation
 
 
+@with_sampling_options
 def command(
     ref: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a run folder (its model is taken).")],
     prompt: Annotated[
         str | None,
         typer.Argument(help="The text to go on from. '-', or none with something piped in: read standard input."),
     ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Longest answer in tokens; 256 if the model says none.")
+    sampling: Any = None,
+    samples: Annotated[int | None, typer.Option("--samples", "-n", help="Answers to write.")] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(help="With --json: log-probabilities, and those of so many of the likeliest tokens.")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy; below 1 bolder, above 1 more varied.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Choose among the k likeliest tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Choose among the likeliest that hold this share.")] = None,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(help="Above 1: tokens that already occurred become less likely.")
-    ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End before this text; repeat for more.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
-    samples: Annotated[int, typer.Option("--samples", "-n", help="Answers to write.")] = 1,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest token: --temperature 0.")] = False,
-    sliding: Annotated[
-        bool, typer.Option("--sliding", help="When the context is full, forget its older half and go on.")
-    ] = False,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is whole.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per answer.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the options in force.")] = False,
@@ -50,45 +42,28 @@ def command(
     from zhixing.core.device import tune_allocator
     from zhixing.core.errors import BadInput
 
-    if greedy and temperature:
-        raise BadInput(f"--greedy and --temperature {temperature} contradict each other", remedy="give one of them")
-    given: dict[str, Any] = {
-        "max_tokens": max_tokens,
-        "temperature": 0.0 if greedy else temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "repetition_penalty": repetition_penalty,
-        "stop": stop or None,
-        "seed": seed,
-        "n": samples,
-        "sliding": sliding,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
+    if logprobs is not None and not as_json:
+        raise BadInput("--logprobs are shown only with --json", remedy="add --json")
+    given = {**sampling, "n": samples, "logprobs": logprobs}
+    given = {name: value for name, value in given.items() if value is not None}
     text = _read_prompt(prompt)
     tune_allocator()
     model = load(ref, device=device)
-    options = _in_force(model, options)
+    options = in_force(model, given)
     for note in model.notes:
         _say(note)
     if verbose:
-        _say(", ".join(f"{name} {value}" for name, value in options.items()))
-    if as_json or no_stream or samples > 1:
-        answers = model.complete(text, **options)
+        for line in describe(model, options, given):
+            _say(line)
+    if as_json or no_stream or not options.streamable:
+        answers = model.complete(text, **given)
         _print_answers(answers, as_json)
     else:
-        answers = [_stream(model, text, options)]
+        answers = [_stream(model, text, given)]
     for answer in answers:
         _say_facts(answer)
     if any(answer.finish_reason == "interrupted" for answer in answers):
         raise typer.Exit(130)
-
-
-def _in_force(model: LanguageModel, changes: dict[str, Any]) -> dict[str, Any]:
-    """Returns all options in force: the model's own, changed by the given ones."""
-    import dataclasses
-
-    options = model.options.replace(**changes)
-    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
 
 
 def _read_prompt(prompt: str | None) -> str:

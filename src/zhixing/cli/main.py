@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from zhixing.cli import evaluate, generate, quickstart, report, resume, runs, tokenizer, train
+from zhixing.cli.sampling_options import Grouped
 from zhixing.core.errors import Interrupted, MissingResource, ZhixingError
 from zhixing.version import __version__
 
@@ -55,7 +56,7 @@ app.command("train")(train.command)
 app.command("resume")(resume.command)
 app.command("runs")(runs.command)
 app.command("report")(report.command)
-app.command("generate")(generate.command)
+app.command("generate", cls=Grouped)(generate.command)
 app.command("eval")(evaluate.command)
 app.add_typer(tokenizer.app, name="tokenizer")
 

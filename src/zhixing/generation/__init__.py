@@ -2,11 +2,13 @@
 
 Reading models from disk is not here (`zhixing.checkpoints`), nor is the one-call interface (`zhixing.api`). To add a
 way of changing probabilities, write a `LogitsProcessor` or a `Filter` (`sampling`); to add a reason to stop, a
-`StoppingRule` (`stopping`).
+`StoppingRule` (`stopping`). `docs/generation.md` has the formulas and an example of each.
 """
 
+from zhixing.generation.chain import chain_of
 from zhixing.generation.generate import Generator, Stream
-from zhixing.generation.options import SamplingOptions, options_from_config
+from zhixing.generation.options import SamplingOptions
+from zhixing.generation.published import options_from_config, options_named
 from zhixing.generation.result import Generation, TokenLogprob
 from zhixing.generation.sampling import Candidates, Context, Filter, LogitsProcessor
 from zhixing.generation.stopping import Progress, StoppingRule
@@ -23,5 +25,7 @@ __all__ = [
     "StoppingRule",
     "Stream",
     "TokenLogprob",
+    "chain_of",
     "options_from_config",
+    "options_named",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """How likely the model itself held one chosen token, before temperature and all other options.
+    """How likely the model itself held one chosen token, before temperature and all other options but guidance.
 
     Attributes:
         token: The chosen token's id.
@@ -29,7 +29,7 @@ class Generation:
         text: The answer, without the prompt, special tokens, and whatever stopped it.
         tokens: Every token the model wrote, also those that stopped it.
         finish_reason: "stop" (a stop text or an end token), "length" (max_tokens, or the model's context is full),
-            "interrupted", or what a stopping rule of the user's own says.
+            "time" (max_seconds), "interrupted", or what a stopping rule of the user's own says.
         detail: The finish reason in a sentence.
         prompt_tokens: Tokens of the prompt.
         prompt: Which prompt of the batch this answers, counted from 0.
@@ -39,6 +39,8 @@ class Generation:
         prompt_seconds: Time to read the prompts of the batch, up to the first token.
         notes: What else the user should know.
         logprobs: One entry per token, where asked for.
+        score: What the answer was chosen by among others: of beam search, its log-probability (in nats) divided by its
+            length to the power of `length_penalty`; of `best_of`, its mean log-probability or what the scorer gave.
     """
 
     text: str
@@ -53,6 +55,7 @@ class Generation:
     prompt_seconds: float
     notes: tuple[str, ...] = ()
     logprobs: list[TokenLogprob] | None = None
+    score: float | None = None
 
     @property
     def tokens_per_second(self) -> float:

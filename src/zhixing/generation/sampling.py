@@ -1,10 +1,11 @@
 """From logits to the next token, for a whole batch at once.
 
-Two kinds of steps, each one small class: a `LogitsProcessor` changes the logits of the whole vocabulary, knowing what
-was written so far (repetition penalty); a `Filter` then narrows the choice by probability alone (top-k, top-p) and
-works on candidates, so that after top-k nothing touches the whole vocabulary any more. The draw itself inverts the
-cumulative distribution at a number that each sequence takes from a generator of its own: a sequence's text does not
-depend on what is beside it in the batch.
+Two kinds of steps, each one small class: a `LogitsProcessor` (`penalties`, `constraints`, `guidance`) changes the
+logits of the whole vocabulary, knowing what was written so far; a `Filter` (`filters`) then narrows the choice by
+probability alone and works on candidates, so that after top-k nothing touches the whole vocabulary any more. Which of
+them the options ask for, and in which order, is in `chain` and `filters`. The draw itself inverts the cumulative
+distribution at a number that each sequence takes from a generator of its own: a sequence's text does not depend on what
+is beside it in the batch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor
 
 from zhixing.core.errors import BadInput
-from zhixing.generation.options import SamplingOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,29 @@ class Context:
         tokens: All tokens so far, prompts included, (batch, time).
         padding: How many positions of each row, at its left, are no tokens, (batch).
         prompt: Time at which the answers begin.
+        longest: Tokens that each answer may have at most, (batch); None where nothing bounds them.
     """
 
     tokens: Tensor
     padding: Tensor
     prompt: int
+    longest: Tensor | None = None
+
+    @property
+    def written(self) -> int:
+        """Tokens that every answer has so far."""
+        return self.tokens.shape[1] - self.prompt
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens that each row has so far, prompt included, (batch)."""
+        return self.tokens.shape[1] - self.padding
+
+    def real_tokens(self) -> Tensor:
+        """Returns the tokens with each row's first one in the place of its padding, (batch, time): the same set."""
+        first = self.tokens.gather(1, self.padding[:, None])
+        padded = torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.padding[:, None]
+        return torch.where(padded, first, self.tokens)
 
 
 class LogitsProcessor(Protocol):
@@ -62,6 +80,10 @@ class Candidates:
         logits, order = self.logits.topk(min(count, self.logits.shape[-1]))
         return Candidates(logits, order if self.tokens is None else self.tokens.gather(-1, order), True)
 
+    def without(self, excluded: Tensor) -> Candidates:
+        """Returns the same with those at minus infinity that are true in `excluded`, (batch, count)."""
+        return Candidates(self.logits.masked_fill(excluded, float("-inf")), self.tokens, self.sorted)
+
     def scattered(self, vocab_size: int) -> Tensor:
         """Returns the logits of the whole vocabulary, (batch, vocab), minus infinity where excluded."""
         if self.tokens is None:
@@ -77,88 +99,6 @@ class Filter(Protocol):
 
     def __call__(self, candidates: Candidates) -> Candidates:
         """Returns fewer candidates, or the same with some at minus infinity; never none."""
-
-
-@dataclass(frozen=True)
-class RepetitionPenalty:
-    """Divides positive and multiplies negative logits of every token that already occurred (Keskar et al. 2019)."""
-
-    penalty: float
-
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """See `LogitsProcessor`."""
-        tokens = context.tokens
-        # Padding stands for the row's first real token, so that it adds nothing to the set of what occurred.
-        first = tokens.gather(1, context.padding[:, None])
-        padded = torch.arange(tokens.shape[1], device=tokens.device) < context.padding[:, None]
-        tokens = torch.where(padded, first, tokens)
-        old = logits.gather(1, tokens)
-        return logits.scatter(1, tokens, torch.where(old < 0, old * self.penalty, old / self.penalty))
-
-
-@dataclass(frozen=True)
-class Temperature:
-    """Divides the logits."""
-
-    value: float
-
-    def __call__(self, candidates: Candidates) -> Candidates:
-        """See `Filter`."""
-        return Candidates(candidates.logits / self.value, candidates.tokens, candidates.sorted)
-
-
-@dataclass(frozen=True)
-class TopK:
-    """Keeps the k likeliest (Fan et al. 2018)."""
-
-    k: int
-
-    def __call__(self, candidates: Candidates) -> Candidates:
-        """See `Filter`."""
-        return candidates.best(self.k)
-
-
-@dataclass(frozen=True)
-class TopP:
-    """Keeps the likeliest tokens until they hold a share p of the probability (Holtzman et al. 2020)."""
-
-    p: float
-    probe: int = 512
-    """Tokens that are looked at first: they nearly always hold the share, and sorting a large vocabulary is slow."""
-
-    def __call__(self, candidates: Candidates) -> Candidates:
-        """See `Filter`."""
-        total = candidates.logits.logsumexp(-1, keepdim=True)  # (batch, 1)
-        if not candidates.sorted:
-            count = candidates.logits.shape[-1]
-            likeliest = candidates.best(self.probe)
-            if self.probe < count and bool(((likeliest.logits - total).exp().sum(-1) < self.p).any()):
-                likeliest = candidates.best(count)
-            candidates = likeliest
-        shares = (candidates.logits - total).exp()
-        before = shares.cumsum(-1) - shares  # share of everything likelier
-        excluded = before >= self.p
-        excluded[:, 0] = False
-        return Candidates(candidates.logits.masked_fill(excluded, float("-inf")), candidates.tokens, True)
-
-
-def processors_for(options: SamplingOptions) -> list[LogitsProcessor]:
-    """Returns the processors that the options ask for, in the order of application."""
-    return [RepetitionPenalty(options.repetition_penalty)] if options.repetition_penalty != 1 else []
-
-
-def filters_for(options: SamplingOptions) -> list[Filter]:
-    """Returns the filters that the options ask for, in the order of application; none for greedy."""
-    if options.greedy:
-        return []
-    filters: list[Filter] = []
-    if options.top_k is not None:
-        filters.append(TopK(options.top_k))  # before the temperature, which does not change the order: less to divide
-    if options.temperature != 1:
-        filters.append(Temperature(options.temperature))
-    if options.top_p < 1:
-        filters.append(TopP(options.top_p))
-    return filters
 
 
 def draw(candidates: Candidates, uniform: Sequence[float]) -> Tensor:
@@ -188,40 +128,55 @@ def sequence_random(seed: int, sample: int) -> random.Random:
     return random.Random(f"{seed}/{sample}")
 
 
-def _not_numbers() -> BadInput:
+def not_numbers() -> BadInput:
+    """Builds the error for a model that predicts no numbers."""
     return BadInput(
         "the model's predictions are not numbers (NaN)",
         remedy="its weights are damaged or its training diverged: use an earlier checkpoint",
     )
 
 
+def processed(logits: Tensor, context: Context, processors: Sequence[LogitsProcessor]) -> Tensor:
+    """Applies processors, (batch, vocab) to the same.
+
+    Raises:
+        BadInput: They leave nothing to choose from.
+    """
+    for process in processors:
+        logits = process(logits, context)
+    if processors and bool((logits.amax(-1) == float("-inf")).any()):
+        raise BadInput(
+            f"the options exclude every token, after {context.written} tokens of the answer",
+            remedy="ban fewer tokens (bad_words, suppress_tokens, no_repeat_ngram_size, processors of your own)",
+        )
+    return logits
+
+
 class Sampler:
     """Chooses the next token of every sequence.
 
     Args:
-        options: What is asked for.
-        processors: More processors, applied after the ones of the options.
-        filters: More filters, likewise.
+        processors: What changes the logits, in this order.
+        filters: What then narrows the choice, in this order.
+        greedy: Take the likeliest token, and draw nothing.
     """
 
     def __init__(
-        self, options: SamplingOptions, processors: Sequence[LogitsProcessor] = (), filters: Sequence[Filter] = ()
+        self, processors: Sequence[LogitsProcessor] = (), filters: Sequence[Filter] = (), greedy: bool = False
     ) -> None:
-        self.greedy = options.greedy
-        self.processors = [*processors_for(options), *processors]
-        self.filters = [*filters_for(options), *filters]
+        self.processors, self.filters, self.greedy = processors, filters, greedy
 
     def __call__(self, logits: Tensor, context: Context, generators: Sequence[random.Random]) -> Tensor:
         """Maps logits, (batch, vocab), to the chosen tokens, (batch)."""
-        for process in self.processors:
-            logits = process(logits, context)
+        if self.processors:
+            logits = processed(logits, context, self.processors)
         if self.greedy:
             best, chosen = logits.max(-1)  # of numbers with a NaN among them, the maximum is NaN
             if bool(best.isnan().any()):
-                raise _not_numbers()
+                raise not_numbers()
             return chosen
         if bool(logits.isnan().any()):
-            raise _not_numbers()
+            raise not_numbers()
         candidates = Candidates(logits.float())
         for narrow in self.filters:
             candidates = narrow(candidates)

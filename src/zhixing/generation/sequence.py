@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
@@ -24,12 +25,14 @@ class Limits:
         end_tokens: Ids that end an answer.
         context: The model's, in tokens; None when the context slides.
         rules: The user's own stopping rules.
+        negative: Tokens of the negative prompt, behind which the answers are read, too.
     """
 
     options: SamplingOptions
     end_tokens: frozenset[int]
     context: int | None
     rules: Many[StoppingRule] = ()
+    negative: int = 0
 
 
 def decoder_behind(tokenizer: Tokenizer, tokens: Many[int]) -> StreamDecoder:
@@ -53,6 +56,12 @@ class Sequence:
         seed: Its random seed.
         limits: When to stop.
         decoder: Turns tokens into text; None without a tokenizer.
+        reason: Why the answer ended; None while it is under way.
+        detail: The same in a sentence.
+        forgotten: Tokens that a sliding context has left behind.
+        logprobs: The model's own log-probability of every token, where asked for.
+        logprob: Their sum, where answers are compared.
+        score: What the answer was chosen by among others.
     """
 
     prompt: EncodedPrompt
@@ -65,6 +74,8 @@ class Sequence:
     detail: str = ""
     forgotten: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    logprob: float = 0.0
+    score: float | None = None
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.prompt.tokens)
@@ -85,8 +96,20 @@ class Sequence:
     @property
     def longest_answer(self) -> int:
         """Tokens that the answer can have at most."""
-        wanted, context = self.limits.options.max_tokens, self.limits.context
-        return wanted if context is None else min(wanted, context - len(self.prompt.tokens))
+        limits, prompt = self.limits, len(self.prompt.tokens)
+        longest = limits.options.max_tokens
+        if limits.options.max_length is not None:
+            longest = min(longest, limits.options.max_length - prompt)
+        return longest if limits.context is None else min(longest, limits.context - max(prompt, limits.negative))
+
+    def fork(self) -> Sequence:
+        """Returns a copy that goes on by itself: another beam with the same tokens so far."""
+        twin = copy.copy(self)
+        twin.progress = self.progress.fork()
+        twin.logprobs = self.logprobs.copy()
+        twin.decoder = self.decoder.fork() if self.decoder is not None else None
+        twin._stops = self._stops.fork()
+        return twin
 
     def take(self, token: int) -> str:
         """Adds a token; returns the text that is now certain. Afterwards `reason` says whether this was the last."""
@@ -111,9 +134,11 @@ class Sequence:
 
     def _too_long(self) -> str:
         options, context = self.limits.options, self.limits.context
-        if len(self.progress.tokens) >= options.max_tokens:
-            return f"max_tokens ({options.max_tokens}) reached"
         prompt, answer = len(self.prompt.tokens), len(self.progress.tokens)
+        if options.max_length is not None and prompt + answer >= options.max_length:
+            return f"max_length ({options.max_length}) reached (prompt {prompt}, answer {answer})"
+        if answer >= options.max_tokens:
+            return f"max_tokens ({options.max_tokens}) reached"
         return f"the model's context of {context} tokens is full (prompt {prompt}, answer {answer})"
 
     def end(self, reason: str, detail: str) -> str:
@@ -144,4 +169,5 @@ class Sequence:
             prompt_seconds=prompt_seconds,
             notes=self.prompt.notes,
             logprobs=self.logprobs if self.limits.options.logprobs is not None else None,
+            score=self.score,
         )

@@ -28,6 +28,11 @@ class Progress:
         """The answer's text so far."""
         return "".join(self.pieces)
 
+    def fork(self) -> Progress:
+        """Returns a copy that grows on its own."""
+        self.pieces = [self.text]  # one piece, so that copying it copies no text
+        return Progress(self.prompt, self.tokens.copy(), self.pieces.copy(), self.started)
+
 
 class StoppingRule(Protocol):
     """A reason to stop."""
@@ -73,6 +78,12 @@ class StopTexts:
             if any(stop.startswith(tail) for stop in self._stops):
                 return length
         return 0
+
+    def fork(self) -> StopTexts:
+        """Returns another that stands where this one does."""
+        twin = StopTexts(self._stops)
+        twin._held, twin.found = self._held, self.found
+        return twin
 
     def finish(self) -> str:
         """Returns what was held back, when the answer has ended for another reason."""

@@ -87,3 +87,23 @@ class KVCache:
             self.padding = self.padding[rows]
         if self.tokens is not None:
             self.tokens = self.tokens[rows]
+
+    def can_reorder(self, rows: Tensor) -> bool:
+        """Tells whether `reorder` can do what `keep` would do: as many rows, each with the padding that it had."""
+        padding = self.padding
+        return len(rows) == len(self.layers[0].keys) and (padding is None or torch.equal(padding[rows], padding))
+
+    def reorder(self, rows: Tensor) -> None:
+        """Gives every sequence the tokens of another one in place: row i becomes what row rows[i] was, rows (batch).
+
+        For beams: whatever reads this memory goes on reading it, so that no new step has to be made.
+        """
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
+        if len(moved) == 0:
+            return
+        sources = rows[moved]
+        for layer in self.layers:
+            for block in (layer.keys, layer.values):
+                block[moved, :, : self.length] = block[sources, :, : self.length]
+        if self.tokens is not None:
+            self.tokens[moved] = self.tokens[sources]

@@ -140,6 +140,14 @@ class StreamDecoder:
         self._first = False
         return self._utf8.decode(content)
 
+    def fork(self) -> StreamDecoder:
+        """Returns another stream that stands where this one does; what is pushed to either does not touch the other."""
+        twin = StreamDecoder(self._decoder, self._skip)
+        twin._utf8.setstate(self._utf8.getstate())
+        twin._first = self._first
+        twin._held = self._held.copy()
+        return twin
+
     def finish(self) -> str:
         """Returns what was held back (U+FFFD for a character that never became whole) and starts anew."""
         text = self._decoder.decode(self._held) if self._held else self._utf8.decode(b"", final=True)
