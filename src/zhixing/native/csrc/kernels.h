@@ -1,0 +1,90 @@
+// The table of kernels. Every instruction set fills one; `cpu.cpp` picks the best that this processor can run.
+//
+// All kernels work on rows of float32 activations, one row per token, and are pure: what they read and write is in their
+// arguments. Splitting work among threads is not done here (`engine.cpp` does).
+#pragma once
+
+#include <cstdint>
+
+#include "formats.h"
+
+namespace zx {
+
+// A row of activations in 8 bits, as `quantise` writes it: x[k] = scale[k / 32] * q[k].
+// In memory one after the other: q (cols bytes, padded to 64), then the arrays below.
+struct QuantRow {
+    const int8_t* q;
+    const float* scale;        // [groups]
+    const float* scaled_sum;   // [groups] scale * sum of q: what a minimum is multiplied by
+    const int32_t* sum;        // [groups] sum of q: what an offset is multiplied by
+    const int32_t* half_sum;   // [groups][2] the same for 16 columns
+};
+
+constexpr size_t quant_values(size_t cols) { return (cols + 63) / 64 * 64; }
+constexpr size_t quant_bytes(size_t cols) { return (quant_values(cols) + cols / GROUP * 20 + 63) / 64 * 64; }
+
+inline QuantRow quant_row(const uint8_t* at, size_t cols) {
+    const size_t groups = cols / GROUP;
+    const float* scale = reinterpret_cast<const float*>(at + quant_values(cols));
+    const int32_t* sum = reinterpret_cast<const int32_t*>(scale + 2 * groups);
+    return {reinterpret_cast<const int8_t*>(at), scale, scale + groups, sum, sum + groups};
+}
+
+// y[token][row] = sum over k of w[row][k] x[token][k], plus bias, plus what y held.
+struct Product {
+    const Matrix* weight;
+    const float* x;         // float rows, for F32, F16 and BF16 weights
+    int64_t x_stride;
+    const uint8_t* quant;   // quantised rows, for all other kinds
+    const float* bias;      // or null
+    float* y;
+    int64_t y_stride;
+    bool add;
+};
+
+enum class Activation : int32_t { Silu = 0, GeluTanh = 1, Gelu = 2, Relu = 3, Relu2 = 4, Count = 5 };
+
+constexpr int PAGE = 16;          // tokens in a page of the cache
+constexpr int MAX_HEAD_DIM = 512;
+constexpr int ATTEND_ROWS = 8;    // most queries that share one pass over the keys
+
+// Attention of some queries that share a key-value head. Keys of a page lie transposed, (head_dim, 16), so that a vector
+// holds one coordinate of 16 tokens; values lie (16, head_dim). Both are half precision.
+struct Attend {
+    const uint16_t* cache;      // this layer and head: first page
+    int64_t page_stride;        // halves from one page to the next
+    const int32_t* pages;       // the sequence's page numbers
+    int64_t value_offset;       // halves from a page's keys to its values
+    int head_dim;
+    float scale;
+    float soft_cap;             // 0: none
+    int count;                  // queries, at most ATTEND_ROWS
+    const float* query[ATTEND_ROWS];
+    int32_t begin[ATTEND_ROWS], end[ATTEND_ROWS];  // keys [begin, end) of each
+    float* out[ATTEND_ROWS];    // head_dim values each; not divided by the total when `total` is given
+    float* total[ATTEND_ROWS];  // null, or where (highest score, total weight) go: a part of a split
+};
+
+struct Kernels {
+    const char* name;
+    int tile;  // most tokens that share one reading of a panel
+    void (*product)(const Product&, int64_t first_panel, int64_t last_panel, int64_t first_token, int64_t last_token);
+    void (*quantise)(const float* x, int64_t cols, uint8_t* row);
+    void (*norm)(const float* x, const float* weight, const float* bias, int64_t size, float eps, bool layer, bool add, float* y);
+    void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
+    void (*activate)(const float* gate, const float* up, int64_t size, Activation kind, float* y);
+    void (*add)(const float* x, int64_t size, float factor, float* y);
+    void (*soft_cap)(float* x, int64_t size, float scale, float cap);
+    void (*store_page)(const float* key, const float* value, int64_t head_dim, int64_t slot, uint16_t* keys, uint16_t* values);
+    void (*attend)(const Attend&);
+    float (*highest)(const float* x, int64_t size);
+};
+
+extern const Kernels SCALAR_KERNELS;
+#if defined(__x86_64__) || defined(_M_X64)
+#define ZX_X86 1
+extern const Kernels AVX2_KERNELS;
+extern const Kernels AVX512_KERNELS;
+#endif
+
+}  // namespace zx

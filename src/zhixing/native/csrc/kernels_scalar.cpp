@@ -1,0 +1,26 @@
+// The kernels for any processor.
+#include <cmath>
+#include <cstring>
+
+#include "kernels.h"
+#include "inline.h"
+
+namespace zx {
+namespace scalar {
+namespace {
+
+constexpr int TILE = 2;
+#include "simd_scalar.h"
+#include "product.inl"
+#include "vector.inl"
+#include "attend.inl"
+
+}  // namespace
+}  // namespace scalar
+
+const Kernels SCALAR_KERNELS = {
+    "scalar", scalar::TILE, scalar::product, scalar::quantise, scalar::norm, scalar::rotate, scalar::activate, scalar::add_rows,
+    scalar::soft_cap, scalar::store_page, scalar::attend, scalar::highest,
+};
+
+}  // namespace zx

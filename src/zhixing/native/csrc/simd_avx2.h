@@ -1,0 +1,132 @@
+// Vector primitives for AVX2 with FMA and F16C: 8 lanes, two of which make the 16 rows of a panel.
+
+constexpr int LANES = 8;
+using Vec = __m256;
+
+ZX_INLINE Vec vset(float x) { return _mm256_set1_ps(x); }
+ZX_INLINE Vec vload(const float* p) { return _mm256_loadu_ps(p); }
+ZX_INLINE Vec vload_half(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+ZX_INLINE Vec vload_bf16(const uint16_t* p) {
+    const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
+}
+ZX_INLINE Vec vload_u8(const uint8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+ZX_INLINE Vec vload_i8(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+ZX_INLINE Vec vadd(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+ZX_INLINE Vec vsub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+ZX_INLINE Vec vmul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
+ZX_INLINE Vec vdiv(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+ZX_INLINE Vec vfma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+ZX_INLINE Vec vmax(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+ZX_INLINE Vec vmin(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+ZX_INLINE Vec vabs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+ZX_INLINE Vec vround(Vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+ZX_INLINE Vec vpow2(Vec n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+ZX_INLINE Vec vsign_of(Vec magnitude, Vec sign) {
+    return _mm256_or_ps(magnitude, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign));
+}
+ZX_INLINE Vec vwithin(Vec a, Vec b, int first, int last) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i low = _mm256_cmpgt_epi32(_mm256_set1_epi32(first), lane), high = _mm256_cmpgt_epi32(_mm256_set1_epi32(last), lane);
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(_mm256_andnot_si256(low, high)));
+}
+ZX_INLINE void vstore(float* p, Vec a) { _mm256_storeu_ps(p, a); }
+ZX_INLINE void vstore_i8(int8_t* p, Vec a) {
+    const __m256i whole = _mm256_cvtps_epi32(a);
+    const __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(half, half));
+}
+ZX_INLINE void vstore_half(uint16_t* p, Vec a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+ZX_INLINE float vsum(Vec a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+ZX_INLINE float vhighest(Vec a) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+ZX_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+// The quads of one group of 8 rows (`part` says which half of the panel), unsigned; for 8 bits signed.
+struct Quads { __m256i at[8]; };
+
+ZX_INLINE __m256i load256(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+
+template <int Q> ZX_INLINE __m256i sixth_bits(__m256i plane) {  // two bits of quad Q of a plane, moved to 0x30
+    const __m256i mask = _mm256_set1_epi8(0x30);
+    if (Q == 0) return _mm256_and_si256(_mm256_slli_epi16(plane, 4), mask);
+    if (Q == 1) return _mm256_and_si256(_mm256_slli_epi16(plane, 2), mask);
+    if (Q == 2) return _mm256_and_si256(plane, mask);
+    return _mm256_and_si256(_mm256_srli_epi16(plane, 2), mask);
+}
+
+template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, int part, Quads& w) {
+    constexpr int bits = layout_of(K).bits;
+    body += part * 32;
+    if constexpr (bits == 8) {
+        for (int quad = 0; quad < 8; ++quad) w.at[quad] = _mm256_xor_si256(load256(body + quad * 64), _mm256_set1_epi8(char(128)));
+        return;
+    }
+    const __m256i low = _mm256_set1_epi8(15);
+    for (int quad = 0; quad < 4; ++quad) {
+        const __m256i both = load256(body + quad * 64);
+        w.at[quad] = _mm256_and_si256(both, low);
+        w.at[quad + 4] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+    }
+    if constexpr (K == Kind::B4L) {
+        const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(IQ4_TABLE)));
+        for (int quad = 0; quad < 8; ++quad) w.at[quad] = _mm256_shuffle_epi8(table, w.at[quad]);
+    }
+    if constexpr (bits == 5) {
+        const __m256i plane = load256(body + 256), bit = _mm256_set1_epi8(16);
+        for (int quad = 0; quad < 8; ++quad) {
+            const __m256i moved = quad < 4 ? _mm256_slli_epi16(plane, 4 - quad) : _mm256_srli_epi16(plane, quad - 4);
+            w.at[quad] = _mm256_or_si256(w.at[quad], _mm256_and_si256(moved, bit));
+        }
+    }
+    if constexpr (bits == 6) {
+        for (int upper = 0; upper < 2; ++upper) {
+            const __m256i plane = load256(body + 256 + upper * 64);
+            __m256i* to = w.at + upper * 4;
+            to[0] = _mm256_or_si256(to[0], sixth_bits<0>(plane));
+            to[1] = _mm256_or_si256(to[1], sixth_bits<1>(plane));
+            to[2] = _mm256_or_si256(to[2], sixth_bits<2>(plane));
+            to[3] = _mm256_or_si256(to[3], sixth_bits<3>(plane));
+        }
+    }
+}
+
+ZX_INLINE __m256i broadcast_quad(const int8_t* x) { int32_t four; std::memcpy(&four, x, 4); return _mm256_set1_epi32(four); }
+
+// maddubs adds two products into 16 bits; as many of its results are added there as cannot overflow:
+// 8 quads of 4 bits (8 * 2 * 15 * 127 = 30480), 4 of 5 bits (31496), 2 of 6 bits (32004), 1 of 8 bits (2 * 128 * 127).
+template <Kind K, int FIRST, int LAST> ZX_INLINE Vec dot(const Quads& w, const int8_t* x, int32_t sum) {
+    constexpr int bits = K == Kind::B4L ? 8 : layout_of(K).bits;
+    constexpr int run = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i total = _mm256_setzero_si256();
+    if constexpr (bits != 8 && layout_of(K).offset != 0) total = _mm256_set1_epi32(-layout_of(K).offset * sum);
+    for (int first = FIRST; first < LAST; first += run) {
+        __m256i pairs = _mm256_setzero_si256();
+        for (int quad = first; quad < LAST && quad < first + run; ++quad) {
+            const __m256i four = broadcast_quad(x + quad * 4);
+            __m256i two;
+            // Signed weights may be -128, activations may not: so the activations take the sign.
+            if constexpr (bits == 8) two = _mm256_maddubs_epi16(_mm256_abs_epi8(w.at[quad]), _mm256_sign_epi8(four, w.at[quad]));
+            else two = _mm256_maddubs_epi16(w.at[quad], four);
+            pairs = quad == first ? two : _mm256_add_epi16(pairs, two);
+        }
+        total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, ones));
+    }
+    return _mm256_cvtepi32_ps(total);
+}
