@@ -32,5 +32,7 @@ def models(vocab: int = VOCAB, spread: float = 0.35, seed: int = 3):
 def their_tokens(prompt, count, **options):
     """Returns what `transformers` writes behind a prompt, and all that it tells about it."""
     options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None, "max_new_tokens": count, **options}
-    result = models()[0].generate(torch.tensor([prompt]), return_dict_in_generate=True, output_scores=True, **options)
+    tokens = torch.tensor([prompt])
+    options["attention_mask"] = torch.ones_like(tokens)  # else a pad token in the prompt would be left out
+    result = models()[0].generate(tokens, return_dict_in_generate=True, output_scores=True, **options)
     return result.sequences[:, len(prompt) :], result

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from zhixing.core.errors import BadInput
+from zhixing.generation.beam import BeamSearch
 from zhixing.generation.chain import processors_for
 from zhixing.generation.filters import filters_for
 from zhixing.generation.loop import TokenLoop
@@ -149,7 +150,7 @@ class _Run:
             encoded = encode_prompt(prompt, tokenizer, model.config, where)
             # Every prompt draws a seed of its own, lest equal prompts in a batch get equal answers unasked.
             seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
-            for sample in range(options.drawn):
+            for sample in range(1 if options.beams else options.drawn):
                 decoder = decoder_behind(tokenizer, encoded.tokens) if tokenizer is not None else None
                 answers.append(Answer(encoded, index, sample, seed, limits, decoder))
             if answers[-1].longest_answer < 1:
@@ -202,6 +203,8 @@ class _Run:
 def strategy_for(writing: Writing) -> Strategy:
     """Returns the strategy that the options ask for."""
     options = writing.options
-    if options.beams or options.contrastive or options.best_of or options.guidance_scale != 1:
-        raise BadInput("searching, best_of and guidance are not there yet")
+    if options.contrastive or options.best_of or options.guidance_scale != 1:
+        raise BadInput("contrastive search, best_of and guidance are not there yet")
+    if options.beams:
+        return BeamSearch(writing)
     return TokenLoop(writing)

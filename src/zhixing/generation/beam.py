@@ -1,0 +1,307 @@
+"""Beam search: the likeliest whole answers instead of the likeliest next tokens, in one group or in diverse ones.
+
+A search keeps `width` beams. In every step each beam is continued by every token; of these the best go on, and those
+that end (an end token, a stop text, a rule, the longest length) are finished with the score
+
+    log p(answer) / length ** length_penalty.
+
+Steps, scores and stopping are those of `transformers`. In diverse beam search (Vijayakumar et al. 2016) the groups of
+one prompt are searches of their own, of which each loses `diversity_penalty` for every time that an earlier one has
+taken the same token in the same step. With `beam_sampling` the continuations are drawn instead: in the order of
+score + Gumbel noise, which is drawing without replacement (Kool et al. 2019).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zhixing.generation.history import History
+from zhixing.generation.options import SamplingOptions
+from zhixing.generation.result import TokenLogprob
+from zhixing.generation.sampling import Candidates, not_numbers, processed
+from zhixing.generation.sequence import Sequence as Answer
+from zhixing.generation.writing import Pieces, Writing
+
+DEAD = float("-inf")
+"""The score of a beam that could not be continued; it only fills its row."""
+
+
+class Beam(NamedTuple):
+    """An answer under way, and its log-probability."""
+
+    answer: Answer
+    score: float
+
+
+class Continuation(NamedTuple):
+    """One more token for a beam.
+
+    Attributes:
+        score: Log-probability of the answer with it.
+        beam: Which beam of its search it continues.
+        token: The token.
+        row: The row of that beam among all.
+        logprob: What the result tells of it, where asked for.
+    """
+
+    score: float
+    beam: int
+    token: int
+    row: int
+    logprob: TokenLogprob | None
+
+
+class Search:
+    """The beams of one prompt and group.
+
+    Args:
+        answer: The empty answer.
+        prompt: Which prompt of the call this is.
+        width: Beams.
+        options: What is asked for.
+    """
+
+    def __init__(self, answer: Answer, prompt: int, width: int, options: SamplingOptions) -> None:
+        self.prompt, self.width, self._options = prompt, width, options
+        self.beams = [Beam(answer, 0.0)]
+        self.finished: list[Answer] = []
+        self.done = False
+        self._longest = answer.longest_answer
+
+    def advance(self, continuations: Sequence[Continuation]) -> list[Continuation]:
+        """Takes the best continuations, in their order; returns those that go on, at most `width`, best first.
+
+        Only among the first `width` does one that ends become a finished answer; the others are there so that enough
+        go on.
+        """
+        running: list[tuple[Continuation, Answer]] = []
+        ended: list[Answer] = []
+        for rank, continuation in enumerate(continuations):
+            enough = len(running) >= self.width and not self._options.beam_sampling
+            if continuation.score == DEAD or (enough and rank >= self.width):
+                break
+            answer = self.beams[continuation.beam].answer.fork()
+            if continuation.logprob is not None:
+                answer.logprobs.append(continuation.logprob)
+            answer.take(continuation.token)
+            if answer.reason is None:
+                running.append((continuation, answer))
+            elif rank < self.width:
+                answer.score = self._final(continuation.score, answer)
+                ended.append(answer)
+        self._finish(ended)
+        running = sorted(running, key=lambda pair: -pair[0].score)[: self.width]
+        self.beams = [Beam(answer, continuation.score) for continuation, answer in running]
+        self.done = not self.beams or not self._may_improve()
+        return [continuation for continuation, _ in running]
+
+    def _final(self, score: float, answer: Answer) -> float:
+        return float(score / len(answer.progress.tokens) ** self._options.length_penalty)
+
+    def _finish(self, ended: Sequence[Answer]) -> None:
+        self.finished = sorted([*self.finished, *ended], key=lambda answer: -(answer.score or 0.0))[: self.width]
+
+    def _may_improve(self) -> bool:
+        """Tells whether going on could still change the finished answers, as far as `early_stopping` wants to know."""
+        if len(self.finished) < self.width:
+            return True
+        options = self._options
+        if options.early_stopping is True:
+            return False
+        length = len(self.beams[0].answer.progress.tokens)
+        if options.early_stopping == "never" and options.length_penalty > 0:
+            length = self._longest
+        best = self.beams[0].score / length**options.length_penalty
+        return bool(best > (self.finished[-1].score or 0.0))
+
+    def stop(self, reason: str, detail: str) -> None:
+        """Ends all beams where they are: each becomes a finished answer."""
+        if self.done:
+            return
+        for beam in self.beams:
+            beam.answer.end(reason, detail)
+            beam.answer.score = self._final(beam.score, beam.answer) if beam.answer.progress.tokens else DEAD
+        self._finish([beam.answer for beam in self.beams])
+        self.done = True
+
+
+class BeamSearch:
+    """Searches the answers of every prompt.
+
+    Rows are ordered by group, then by prompt, then by beam; before the first token there is one row per prompt.
+
+    Args:
+        writing: The call; one answer per prompt, empty.
+    """
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+        options = writing.options
+        groups = options.num_beam_groups
+        self._width = options.num_beams // groups
+        self._groups = [
+            [Search(answer.fork(), prompt, self._width, options) for prompt, answer in enumerate(writing.answers)]
+            for _ in range(groups)
+        ]
+        ends = writing.answers[0].limits.end_tokens if writing.answers else ()
+        self._considered = max(2, 1 + len(ends)) * self._width
+        self._noise: dict[Search, torch.Generator] = {}
+        if options.beam_sampling:
+            for number, group in enumerate(self._groups):
+                for search in group:
+                    seed = writing.answers[search.prompt].random.getrandbits(48) + number
+                    self._noise[search] = torch.Generator().manual_seed(seed)
+
+    def pieces(self) -> Pieces:
+        """See `Strategy`; nothing is certain before the end, so nothing is given out."""
+        writing = self._writing
+        started = time.monotonic()
+        network = writing.read([answer.prompt.tokens for answer in writing.answers], writing.room)
+        history = History(writing.answers, writing.device, bool(writing.processors))
+        writing.prompt_seconds = time.monotonic() - started
+        first = True
+        while True:
+            logprobs = network.logits.float().log_softmax(-1)  # (rows, vocab)
+            scores = processed(logprobs, history.context(), writing.processors)
+            if writing.options.renormalize_logits:
+                scores = scores.log_softmax(-1)
+            if writing.options.beam_sampling:
+                scores = self._narrowed(scores)
+            chosen = self._advance(scores, logprobs, first)
+            if writing.late:
+                self.end("time", f"max_seconds ({writing.options.max_seconds:g}) over")
+            rows, tokens = self._filled(chosen)
+            if not rows:
+                break
+            order = torch.tensor(rows, device=writing.device)
+            newest = torch.tensor(tokens, device=writing.device)
+            network.keep(order)
+            history.keep(order)
+            history.append(newest)
+            network.feed(newest)
+            first = False
+        yield from ()
+
+    def _narrowed(self, scores: Tensor) -> Tensor:
+        candidates = Candidates(scores)
+        for narrow in self._writing.filters:
+            candidates = narrow(candidates)
+        return candidates.scattered(scores.shape[1])
+
+    def _advance(self, scores: Tensor, logprobs: Tensor, first: bool) -> dict[Search, list[Continuation]]:
+        """Continues the beams of every search; returns what goes on."""
+        vocab = scores.shape[1]
+        options = self._writing.options
+        taken = torch.zeros(len(self._writing.answers), vocab) if options.num_beam_groups > 1 else None
+        chosen: dict[Search, list[Continuation]] = {}
+        start = 0
+        for group in self._groups:
+            searches = [search for search in group if not search.done]
+            if not searches:
+                continue
+            width = 1 if first else self._width
+            count = len(searches) * width
+            block = scores if first else scores[start : start + count]  # (searches * width, vocab)
+            block = block.view(len(searches), width, vocab)
+            if taken is not None:
+                prompts = [search.prompt for search in searches]
+                block = block - options.diversity_penalty * taken[prompts].to(block.device)[:, None]
+            best = self._best(block, searches)
+            judged = self._judged(logprobs[start : start + count], best, width)
+            for number, search in enumerate(searches):
+                options_of = [
+                    Continuation(score, index // vocab, index % vocab, start + number * width + index // vocab, logprob)
+                    for (score, index), logprob in zip(best[number], judged[number], strict=True)
+                ]
+                chosen[search] = search.advance(options_of)
+                if taken is not None:
+                    for continuation in chosen[search]:
+                        taken[search.prompt, continuation.token] += 1
+            start += 0 if first else count
+        return chosen
+
+    def _best(self, block: Tensor, searches: Sequence[Search]) -> list[list[tuple[float, int]]]:
+        """Returns the best continuations of each search, or drawn ones: score and place in (width * vocab)."""
+        beams = torch.full(block.shape[:2], DEAD)  # (searches, width)
+        for number, search in enumerate(searches):
+            beams[number, : len(search.beams)] = torch.tensor([beam.score for beam in search.beams])
+        totals = (block + beams.to(block.device)[..., None]).flatten(1)  # (searches, width * vocab)
+        if bool(totals.isnan().any()):
+            raise not_numbers()
+        count = min(self._considered, totals.shape[1])
+        if self._noise:
+            uniform = torch.stack([torch.rand(totals.shape[1], generator=self._noise[search]) for search in searches])
+            order = (totals - (-uniform.log()).log().to(totals.device)).topk(count, dim=1).indices
+            values = totals.gather(1, order)
+        else:
+            values, order = totals.topk(count, dim=1)
+        return [list(zip(*pair, strict=True)) for pair in zip(values.tolist(), order.tolist(), strict=True)]
+
+    def _judged(
+        self, logprobs: Tensor, best: Sequence[Sequence[tuple[float, int]]], width: int
+    ) -> list[list[TokenLogprob | None]]:
+        """Returns what the result tells of these continuations: the model's own log-probabilities."""
+        count = self._writing.options.logprobs
+        if count is None:
+            return [[None] * len(of_search) for of_search in best]
+        vocab = logprobs.shape[1]
+        values, tokens = (part.tolist() for part in logprobs.topk(min(count, vocab), dim=-1))
+        own = logprobs.view(len(best), width * vocab)
+        return [
+            [
+                TokenLogprob(
+                    index % vocab,
+                    own[number, index].item(),
+                    tuple(
+                        zip(
+                            tokens[number * width + index // vocab],
+                            values[number * width + index // vocab],
+                            strict=True,
+                        )
+                    ),
+                )
+                for _, index in of_search
+            ]
+            for number, of_search in enumerate(best)
+        ]
+
+    def _filled(self, chosen: dict[Search, list[Continuation]]) -> tuple[list[int], list[int]]:
+        """Returns the rows that go on and their tokens; beams that a search lacks are filled with dead ones."""
+        rows: list[int] = []
+        tokens: list[int] = []
+        for search, continuations in chosen.items():
+            if search.done:
+                continue
+            lacking = self._width - len(continuations)
+            padded = [*continuations, *[continuations[0]] * lacking]
+            rows += [continuation.row for continuation in padded]
+            tokens += [continuation.token for continuation in padded]
+        return rows, tokens
+
+    def end(self, reason: str, detail: str) -> list[tuple[Answer, str]]:
+        """See `Strategy`."""
+        for group in self._groups:
+            for search in group:
+                search.stop(reason, detail)
+        return []
+
+    def results(self) -> list[Answer]:
+        """See `Strategy`: the n best of each prompt; of a search that found fewer, those, and a note."""
+        n = self._writing.options.n
+        answers: list[Answer] = []
+        for prompt in range(len(self._writing.answers)):
+            found = [answer for group in self._groups for answer in group[prompt].finished]
+            best = sorted(found, key=lambda answer: -(answer.score or 0.0))[:n]
+            for sample, answer in enumerate(best):
+                answer.sample = sample
+                if len(best) < n:
+                    note = f"beam search found only {len(best)} of the {n} answers asked for"
+                    answer.prompt = dataclasses.replace(answer.prompt, notes=(*answer.prompt.notes, note))
+            answers += best
+        return answers
