@@ -26,6 +26,7 @@ from zhixing.generation import (
     Generator,
     LogitsProcessor,
     SamplingOptions,
+    Scorer,
     StoppingRule,
     Stream,
     options_from_config,
@@ -149,6 +150,7 @@ class LanguageModel:
         processors: Sequence[LogitsProcessor] = (),
         filters: Sequence[Filter] = (),
         rules: Sequence[StoppingRule] = (),
+        scorer: Scorer | None = None,
         **options: Any,
     ) -> list[Generation]:
         """Writes on from prompts; returns each answer with its tokens, why it ended, its seed and its speed.
@@ -158,13 +160,14 @@ class LanguageModel:
             processors: Logits processors of your own.
             filters: Filters of your own.
             rules: Stopping rules of your own.
+            scorer: Judges the answers of `best_of`, the higher the better; else their mean log-probability counts.
             **options: Any field of `SamplingOptions`; `n` answers per prompt share one reading of it.
 
         Returns:
             The answers, prompt by prompt.
         """
         several: Sequence[Prompt] = [prompts] if _is_one(prompts) else prompts  # type: ignore[assignment, list-item]
-        generator = self._generator(processors, filters, rules)
+        generator = self._generator(processors, filters, rules, scorer)
         return generator.generate(several, self.options.replace(**options))
 
     def stream(
@@ -201,9 +204,21 @@ class LanguageModel:
         return evaluate_text(self.model, self.tokenizer, texts, window=window, stride=stride)
 
     def _generator(
-        self, processors: Sequence[LogitsProcessor], filters: Sequence[Filter], rules: Sequence[StoppingRule]
+        self,
+        processors: Sequence[LogitsProcessor],
+        filters: Sequence[Filter],
+        rules: Sequence[StoppingRule],
+        scorer: Scorer | None = None,
     ) -> Generator:
-        return Generator(self.model, self.tokenizer, owned=True, processors=processors, filters=filters, rules=rules)
+        return Generator(
+            self.model,
+            self.tokenizer,
+            owned=True,
+            processors=processors,
+            filters=filters,
+            rules=rules,
+            scorer=scorer,
+        )
 
 
 def _is_one(prompts: Prompt | Sequence[Prompt]) -> bool:

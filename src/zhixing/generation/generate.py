@@ -10,13 +10,17 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
 from zhixing.core.errors import BadInput
 from zhixing.generation.beam import BeamSearch
+from zhixing.generation.best_of import BestOf, Scorer
 from zhixing.generation.chain import processors_for
+from zhixing.generation.contrastive import ContrastiveSearch
 from zhixing.generation.filters import filters_for
+from zhixing.generation.guidance import ClassifierFreeGuidance
 from zhixing.generation.loop import TokenLoop
 from zhixing.generation.options import SamplingOptions
 from zhixing.generation.prompts import Prompt, encode_prompt
@@ -41,6 +45,7 @@ class Generator:
         processors: Logits processors of the user's own, applied after those that the options ask for.
         filters: Filters of the user's own, likewise.
         rules: Stopping rules of the user's own.
+        scorer: Judges the answers of `best_of`; None: their mean log-probability.
     """
 
     def __init__(
@@ -52,9 +57,10 @@ class Generator:
         processors: Sequence[LogitsProcessor] = (),
         filters: Sequence[Filter] = (),
         rules: Sequence[StoppingRule] = (),
+        scorer: Scorer | None = None,
     ) -> None:
         self.model, self.tokenizer, self.owned = model, tokenizer, owned
-        self.processors, self.filters, self.rules = processors, filters, rules
+        self.processors, self.filters, self.rules, self.scorer = processors, filters, rules, scorer
 
     def generate(self, prompts: Sequence[Prompt], options: SamplingOptions | None = None) -> list[Generation]:
         """Answers every prompt `options.n` times.
@@ -143,7 +149,8 @@ class _Run:
         if ends is None:
             ends = () if tokenizer is None or tokenizer.end_of_text_id is None else (tokenizer.end_of_text_id,)
         context = None if options.sliding else model.config.context
-        limits = Limits(options, frozenset(ends), context, owner.rules)
+        negative = self._negative(options)
+        limits = Limits(options, frozenset(ends), context, owner.rules, len(negative or ()))
         answers: list[Answer] = []
         for index, prompt in enumerate(prompts):
             where = f"prompt {index + 1} of {len(prompts)}" if len(prompts) > 1 else None
@@ -160,21 +167,30 @@ class _Run:
                     where=where,
                     remedy="raise max_length, or give max_tokens, which counts the answer alone",
                 )
-        device = model.device
-        chain = processors_for(
-            options, ends=ends, tokenizer=tokenizer, vocab_size=model.config.vocab_size, device=device
+        processors = processors_for(
+            options, ends=ends, tokenizer=tokenizer, vocab_size=model.config.vocab_size, device=model.device
         )
         self.writing = Writing(
             options=options,
             answers=answers,
             read=owner.read,
             context=model.config.context,
-            device=device,
-            processors=[*chain, *owner.processors],
+            device=model.device,
+            processors=[*processors, *owner.processors],
             filters=[*filters_for(options), *owner.filters],
             deadline=started + options.max_seconds if options.max_seconds is not None else None,
         )
-        self.strategy = strategy_for(self.writing)
+        if options.guidance_scale != 1:
+            guidance = ClassifierFreeGuidance(owner.read, options.guidance_scale, negative)
+            self.writing = replace(self.writing, read=guidance.read, processors=[guidance, *self.writing.processors])
+        self.strategy = strategy_for(self.writing, model, owner.scorer)
+
+    def _negative(self, options: SamplingOptions) -> list[int] | None:
+        """Returns the tokens of the negative prompt, if there is one."""
+        if options.guidance_scale == 1 or options.negative_prompt is None:
+            return None
+        owner = self.owner
+        return encode_prompt(options.negative_prompt, owner.tokenizer, owner.model.config, "negative_prompt").tokens
 
     @property
     def over(self) -> bool:
@@ -200,11 +216,22 @@ class _Run:
             model.train(training)
 
 
-def strategy_for(writing: Writing) -> Strategy:
-    """Returns the strategy that the options ask for."""
+def strategy_for(writing: Writing, model: CausalNetwork, scorer: Scorer | None = None) -> Strategy:
+    """Returns the strategy that the options ask for.
+
+    Args:
+        writing: The call.
+        model: The network, for strategies that look into it.
+        scorer: Judges answers, where the best of several are wanted.
+    """
     options = writing.options
-    if options.contrastive or options.best_of or options.guidance_scale != 1:
-        raise BadInput("contrastive search, best_of and guidance are not there yet")
+    if scorer is not None and options.best_of is None:
+        raise BadInput("a scorer chooses among several answers", remedy="give best_of, the number to draw")
     if options.beams:
         return BeamSearch(writing)
+    if options.contrastive:
+        search = ContrastiveSearch(model, writing.processors, options.penalty_alpha, options.top_k or 1)
+        return TokenLoop(replace(writing, read=search.read), search)
+    if options.best_of is not None:
+        return BestOf(writing, scorer)
     return TokenLoop(writing)

@@ -1,18 +1,27 @@
-"""The plain strategy, greedy or drawn: one token per step for every answer, each by itself."""
+"""The plain strategy: one token per step for every answer, each by itself, whoever chooses it."""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from zhixing.generation.history import History
 from zhixing.generation.rows import Rows
-from zhixing.generation.sampling import Sampler
+from zhixing.generation.sampling import Context, Sampler
 from zhixing.generation.sequence import Sequence as Answer
 from zhixing.generation.writing import Pieces, Writing, end_all, token_logprobs
+
+
+class Chooser(Protocol):
+    """Chooses the next token of every row."""
+
+    def __call__(self, logits: Tensor, context: Context, generators: Sequence[random.Random]) -> Tensor:
+        """Maps logits, (rows, vocab), to tokens, (rows); each row has a source of random numbers of its own."""
 
 
 class TokenLoop:
@@ -20,12 +29,13 @@ class TokenLoop:
 
     Args:
         writing: The call.
+        choose: Chooses the tokens; None: the likeliest, or a draw, as the options say.
     """
 
-    def __init__(self, writing: Writing) -> None:
+    def __init__(self, writing: Writing, choose: Chooser | None = None) -> None:
         self._writing = writing
         options = writing.options
-        self._sampler = Sampler(writing.processors, writing.filters, options.greedy)
+        self._choose = choose or Sampler(writing.processors, writing.filters, options.greedy)
         self._judged = options.logprobs is not None or options.best_of is not None
 
     def pieces(self) -> Pieces:
@@ -43,7 +53,7 @@ class TokenLoop:
         writing.prompt_seconds = time.monotonic() - started
         while True:
             logprobs = logits.float().log_softmax(-1) if self._judged else None
-            chosen = self._sampler(logits, history.context(), [answer.random for answer in live])
+            chosen = self._choose(logits, history.context(), [answer.random for answer in live])
             if logprobs is not None:
                 self._judge(live, logprobs, chosen)
             history.append(chosen)

@@ -253,6 +253,8 @@ class SamplingOptions:
     def _check_strategy_alone(self) -> None:
         if self.contrastive and self.beams:
             raise BadInput(f"penalty_alpha (contrastive search) and num_beams = {self.num_beams} contradict each other")
+        if self.contrastive and self.guidance_scale != 1:
+            raise BadInput("penalty_alpha (contrastive search) does not go with guidance")
         if self.contrastive and (self.top_k is None or self.top_k < 2):
             raise BadInput("contrastive search (penalty_alpha) needs a top_k of at least 2", remedy="give top_k = 4")
         if self.sliding:

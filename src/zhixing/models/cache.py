@@ -93,10 +93,11 @@ class KVCache:
         padding = self.padding
         return len(rows) == len(self.layers[0].keys) and (padding is None or torch.equal(padding[rows], padding))
 
-    def reorder(self, rows: Tensor) -> None:
+    def reorder(self, rows: Tensor, since: int = 0) -> None:
         """Gives every sequence the tokens of another one in place: row i becomes what row rows[i] was, rows (batch).
 
-        For beams: whatever reads this memory goes on reading it, so that no new step has to be made.
+        For beams: whatever reads this memory goes on reading it, so that no new step has to be made. Before position
+        `since` the rows must be the same already.
         """
         moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
         if len(moved) == 0:
@@ -104,6 +105,6 @@ class KVCache:
         sources = rows[moved]
         for layer in self.layers:
             for block in (layer.keys, layer.values):
-                block[moved, :, : self.length] = block[sources, :, : self.length]
+                block[moved, :, since : self.length] = block[sources, :, since : self.length]
         if self.tokens is not None:
             self.tokens[moved] = self.tokens[sources]
