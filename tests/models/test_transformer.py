@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zhixing.core.errors import BadInput
-from zhixing.models.config import TransformerConfig
+from zhixing.models.config import RopeScaling, TransformerConfig
 from zhixing.models.transformer import Transformer
 
 SIZES = {
@@ -27,6 +27,16 @@ KINDS = {
     "nanochat": {"norm_weight": False, "embedding_norm": True, "rope_reversed": True, "qk_norm": "after_rotary",
                  "activation": "relu2", "gated": False, "logit_softcap": 15.0},
     "no positions": {"position": "none"},
+    "windows": {"window": 5, "window_layers": (True, False), "local_rope_theta": 50.0},
+    "windows everywhere, capped": {"window": 3, "attention_softcap": 2.0, "attention_scale": 0.7},
+    "gemma": {"norm_offset": 1.0, "norm_placement": "sandwich", "scale_embeddings": True, "qk_norm": "before_rotary",
+              "window": 4, "window_layers": (True, False), "activation": "gelu_tanh"},
+    "olmo2": {"norm_placement": "post", "qk_norm": "before_rotary", "qk_norm_scope": "projection"},
+    "qk-norm of layer kind, together": {"norm": "layer", "qk_norm": "after_rotary", "qk_norm_scope": "projection"},
+    "weightless qk-norm, together": {"norm_weight": False, "qk_norm": "before_rotary", "qk_norm_scope": "projection"},
+    "neox": {"norm": "layer", "parallel_residual": True, "rotary_dim": 2, "gated": False, "activation": "gelu"},
+    "rotary in one layer": {"rotary_layers": (False, True)},
+    "yarn": {"rope_scaling": RopeScaling("yarn", 4.0, 8, 1.2)},
 }  # fmt: skip
 
 
@@ -87,6 +97,63 @@ def test_left_padding_changes_nothing(kind):
         torch.testing.assert_close(torch.cat([first[:, 4:], rest], 1), plain, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_computes_the_same_as_evaluation(kind):
+    # Training joins projections and writes gradients by hand where it can; it must not forget a feature.
+    model, tokens = build(kind), torch.randint(0, 31, (2, 14))
+    with torch.no_grad():
+        expected = model(tokens)
+    torch.testing.assert_close(model.train()(tokens).detach(), expected, atol=1e-5, rtol=1e-4)
+
+
+LONG = {
+    "dynamic": RopeScaling("dynamic", 4.0, 8),
+    "longrope": RopeScaling("longrope", 1.0, 8, 1.1, short_factors=(1.0, 1.5), long_factors=(2.0, 5.0)),
+}
+
+
+@pytest.mark.parametrize("scaling", LONG)
+def test_frequencies_that_depend_on_the_length_are_each_sequences_own(scaling):
+    model = build("llama", rope_scaling=LONG[scaling])
+    short, long = torch.randint(0, 31, (1, 6)), torch.randint(0, 31, (1, 11))
+    with torch.no_grad():
+        alone = [model(short), model(long)]
+        together = model(torch.cat([short, long], 1), torch.tensor([[0] * 6 + [1] * 11]))
+        torch.testing.assert_close(together, torch.cat(alone, 1), atol=1e-5, rtol=1e-4)
+        cache = model.new_cache(2, 20, padding=torch.tensor([5, 0]))
+        padded = model(torch.cat([torch.cat([torch.zeros(1, 5, dtype=torch.long), short], 1), long]), cache=cache)
+        torch.testing.assert_close(padded[:1, 5:], alone[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(padded[1:], alone[1], atol=1e-5, rtol=1e-4)
+        other = model(torch.cat([short, long[:, :5]], 1))[:, :6]
+    assert not torch.allclose(other, alone[0], atol=1e-3)  # in a longer sequence the same tokens are rotated otherwise
+
+
+def test_longrope_reads_again_when_a_sequence_outgrows_the_original_context():
+    model, tokens = build("llama", rope_scaling=LONG["longrope"]), torch.randint(0, 31, (2, 14))
+    padding = torch.tensor([0, 3])
+    with torch.no_grad():
+        for cuts in ([0, 5, 14], [0, 8, 9, 14], list(range(15))):
+            cache = model.new_cache(2, 14, padding)
+            for a, b in itertools.pairwise(cuts):
+                logits = model(tokens[:, a:b], cache=cache)
+            assert cache.length == 14
+            torch.testing.assert_close(logits[:1, -1], model(tokens[:1])[:, -1], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(logits[1:, -1], model(tokens[1:, 3:])[:, -1], atol=1e-5, rtol=1e-4)
+
+
+def test_remembered_tokens_follow_their_sequences():
+    model, tokens = build("llama", rope_scaling=LONG["longrope"]), torch.randint(0, 31, (3, 7))
+    with torch.no_grad():
+        cache = model.new_cache(3, 12)
+        model(tokens, cache=cache)
+        cache.keep(torch.tensor([2, 0]))
+        cache.repeat(2)
+        more = torch.randint(0, 31, (4, 3))
+        logits = model(more, cache=cache)[:, -1]
+        whole = torch.cat([tokens[[2, 2, 0, 0]], more], 1)
+        torch.testing.assert_close(logits, model(whole)[:, -1], atol=1e-5, rtol=1e-4)
+
+
 def test_activation_checkpointing_gives_the_same_gradients():
     tokens, targets = torch.randint(0, 31, (2, 10)), torch.randint(0, 31, (2, 10))
     results = []
@@ -107,7 +174,21 @@ def test_losses_agree_with_the_training_loss():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("heads", 3), ("width", 0), ("dropout", 1.0), ("head_dim", 5), ("vocab_size", -1)],
+    [
+        ("heads", 3),
+        ("width", 0),
+        ("dropout", 1.0),
+        ("head_dim", 5),
+        ("vocab_size", -1),
+        ("rotary_dim", 3),
+        ("rotary_dim", 6),
+        ("window", 0),
+        ("window_layers", (True, True)),
+        ("rotary_layers", (True,)),
+        ("attention_softcap", 0.0),
+        ("attention_scale", -1.0),
+        ("rope_theta", 0.0),
+    ],
 )
 def test_impossible_configurations_are_refused(field, value):
     with pytest.raises(BadInput, match=field):

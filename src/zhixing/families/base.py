@@ -39,7 +39,7 @@ HARMLESS = frozenset(
 the library kept there about generation."""
 
 ACTIVATIONS: dict[str, Activation] = {
-    "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+    "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh",
     "relu": "relu", "relu2": "relu2",
 }  # fmt: skip
 """Published names of the non-linearities."""
@@ -267,6 +267,12 @@ class Family:
     def config_from(self, values: Mapping[str, Any], where: str) -> TransformerConfig:
         """Reads a published configuration, refusing every field that is not understood."""
         self._check_architecture(values.get("architectures"), where)
+        if values.get("quantization_config"):
+            raise BadInput(
+                "these weights are quantised in a format that is not supported",
+                where=where,
+                remedy="choose the release in float16 or bfloat16, or a GGUF file of the model",
+            )
         reader = ConfigReader(values, where)
         try:
             config = self.read_config(reader)
@@ -277,8 +283,8 @@ class Family:
 
     def _check_architecture(self, named: Any, where: str) -> None:
         """Refuses a network of this family with another purpose, such as a classifier."""
-        base = self.architecture.removesuffix("LMHeadModel").removesuffix("ForCausalLM") + "Model"
-        known = {self.architecture.lower(), base.lower()}
+        base = self.architecture.removesuffix("LMHeadModel").removesuffix("ForCausalLM")
+        known = {name.lower() for name in (self.architecture, f"{base}Model", f"{base}TextModel")}
         for name in named if isinstance(named, list) else []:
             if str(name).lower() not in known:
                 raise BadInput(

@@ -152,6 +152,18 @@ def require_divisible(config: TransformerConfig, family: str) -> None:
         )
 
 
+def require_whole_heads(config: TransformerConfig, family: str, grouped: bool = True) -> None:
+    """Refuses heads that do not make up the width, and grouped ones where the architecture has none."""
+    if config.head_dim * config.heads != config.width or not (grouped or config.kv_heads == config.heads):
+        raise BadInput(
+            f"the family {family!r} needs {'' if grouped else 'as many kv_heads as heads, and '}width = heads *"
+            f" head_dim; this is {config.heads} heads of {config.head_dim}, {config.kv_heads} kv_heads, and a width of"
+            f" {config.width}",
+            where="model",
+            remedy="leave model.kv_heads and model.head_dim out, and choose heads that divide the width",
+        )
+
+
 def read_windows(reader: ConfigReader, layers: int, window: int | None, usual: Sequence[bool]) -> dict[str, Any]:
     """Reads which layers see a window only, from `layer_types` or from the family's usual pattern.
 

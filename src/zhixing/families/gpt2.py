@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from zhixing.core.errors import BadInput
 from zhixing.families.base import (
     MOST_LAYERS,
     ConfigReader,
@@ -18,7 +17,7 @@ from zhixing.families.base import (
     join_rows,
     split_rows,
 )
-from zhixing.families.common import fixing
+from zhixing.families.common import fixing, require_whole_heads
 from zhixing.models.config import TransformerConfig
 
 FIXED = fixing(
@@ -47,17 +46,12 @@ def _read(reader: ConfigReader) -> TransformerConfig:
 
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
-    if config.kv_heads != config.heads or config.head_dim * config.heads != config.width:
-        raise BadInput(
-            f"the family 'gpt2' needs as many kv_heads as heads, and width = heads * head_dim; this is {config.heads}"
-            f" heads of {config.head_dim}, {config.kv_heads} kv_heads, and a width of {config.width}",
-            where="model",
-            remedy="leave model.kv_heads and model.head_dim out, and choose heads that divide the width",
-        )
+    require_whole_heads(config, "gpt2", grouped=False)
+    activation = "gelu_new" if config.activation == "gelu_tanh" else activation_name(config.activation)
     return {
         "vocab_size": config.vocab_size, "n_embd": config.width, "n_layer": config.layers, "n_head": config.heads,
         "n_inner": config.mlp_width, "n_positions": config.context, "layer_norm_epsilon": config.norm_eps,
-        "activation_function": activation_name(config.activation), "resid_pdrop": config.dropout,
+        "activation_function": activation, "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout, "attn_pdrop": config.attention_dropout, "tie_word_embeddings": config.tied,
     }  # fmt: skip
 

@@ -7,14 +7,37 @@ from typing import Any
 
 from zhixing.core.errors import BadInput, unknown_name
 from zhixing.families.base import Family
+from zhixing.families.gemma2 import GEMMA2
+from zhixing.families.gemma3 import GEMMA3
 from zhixing.families.gpt2 import GPT2
+from zhixing.families.gpt_neox import GPT_NEOX
 from zhixing.families.llama import LLAMA
 from zhixing.families.mistral import MISTRAL
 from zhixing.families.nanochat import NANOCHAT
-from zhixing.families.qwen import QWEN2, QWEN3
+from zhixing.families.olmo2 import OLMO2
+from zhixing.families.phi3 import PHI3
+from zhixing.families.qwen2 import QWEN2
+from zhixing.families.qwen3 import QWEN3
+from zhixing.families.smollm3 import SMOLLM3
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, LLAMA, MISTRAL, NANOCHAT, QWEN2, QWEN3)}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        GPT2, GPT_NEOX, LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, PHI3, OLMO2, SMOLLM3, NANOCHAT,
+    )
+}  # fmt: skip
 """Every family, by its `model_type`."""
+
+
+PARTS_OF_SEVERAL = ("text_config", "vision_config", "audio_config", "thinker_config")
+"""Fields of a configuration that wraps a text network together with others."""
+
+
+TEXT_PART = {
+    "gemma3": "choose a text-only release (Gemma 3 270M or 1B), or save the text part once with transformers: "
+    "Gemma3ForConditionalGeneration.from_pretrained(folder).model.language_model.save_pretrained(other_folder)"
+}
+"""How to come to the text part of such a model, where there is a way."""
 
 
 def family_named(name: str) -> Family:
@@ -37,6 +60,11 @@ def family_for_config(values: Mapping[str, Any], where: str) -> Family:
     kind = values.get("model_type") if isinstance(values, dict) else None
     if not isinstance(kind, str):
         raise BadInput("no 'model_type' field: this is not a model's config.json", where=where)
+    if any(key in values for key in PARTS_OF_SEVERAL):
+        named = values.get("architectures")
+        name = named[0] if isinstance(named, list) and named else kind
+        remedy = TEXT_PART.get(kind, "choose a release of the model that is text only")
+        raise BadInput(f"{name} reads more than text, which is not supported", where=where, remedy=remedy)
     if kind not in FAMILIES:
         raise unknown_name("architecture", kind, FAMILIES, where=where)
     return FAMILIES[kind]

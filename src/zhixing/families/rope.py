@@ -7,7 +7,7 @@ read; both are written, so that either version opens the file.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zhixing.core.errors import BadInput
@@ -33,7 +33,15 @@ KEYS: dict[str, frozenset[str]] = {
 
 
 def read_rope(
-    reader: ConfigReader, context: int, theta: float = 10_000.0, original: int | None = None
+    reader: ConfigReader,
+    context: int,
+    theta: float = 10_000.0,
+    original: int | None = None,
+    *,
+    old: Mapping[str, Any] | None = None,
+    new: Mapping[str, Any] | None = None,
+    keys: Sequence[str] = ("rope_theta",),
+    old_names: Mapping[str, str] = {},
 ) -> dict[str, Any]:
     """Reads the base and the scaling of the rotary frequencies, in either published layout.
 
@@ -42,32 +50,68 @@ def read_rope(
         context: Its longest sequence.
         theta: The base where none is given.
         original: The original context where it stands outside the scaling's own fields.
+        old: The mapping of the old layout; None means the field `rope_scaling`.
+        new: The mapping of the new layout; None means the field `rope_parameters`.
+        keys: Fields that hold the base in the old layout.
+        old_names: Kinds of scaling that have been renamed.
 
     Returns:
         The fields `rope_theta` and `rope_scaling` of our configuration.
     """
-    old, new = reader.mapping("rope_scaling"), reader.mapping("rope_parameters")
+    old = reader.mapping("rope_scaling") if old is None else old
+    new = reader.mapping("rope_parameters") if new is None else new
     values = old or new
-    if old and new and _kind(old) in KEYS and _kind(old) != _kind(new):
+    kind, other = (old_names.get(_kind(source), _kind(source)) for source in (values, new))
+    if old and new and kind in KEYS and kind != other:
         raise BadInput(
-            f"'rope_scaling' ({_kind(old)}) and 'rope_parameters' ({_kind(new)}) contradict each other",
-            where=reader.where,
+            f"'rope_scaling' ({kind}) and 'rope_parameters' ({other}) contradict each other", where=reader.where
         )
-    inside, outside = values.get("rope_theta", new.get("rope_theta")), reader.take("rope_theta")
-    bases = {reader.as_number("rope_theta", value) for value in (inside, outside) if value is not None}
+    given = [values.get("rope_theta", new.get("rope_theta")), *(reader.take(key) for key in keys)]
+    bases = {reader.as_number("rope_theta", value) for value in given if value is not None}
     if len(bases) > 1:
-        raise BadInput(f"'rope_theta' is given twice, as {outside!r} and {inside!r}", where=reader.where)
+        raise BadInput(f"'rope_theta' is given as {' and as '.join(map(str, sorted(bases)))}", where=reader.where)
     return {
         "rope_theta": bases.pop() if bases else theta,
-        "rope_scaling": read_scaling(reader, values, context, original),
+        "rope_scaling": _read_scaling(reader, {**values, "rope_type": kind}, context, original),
     }
+
+
+def rotated_part(reader: ConfigReader, head_dim: int, default: float, key: str = "partial_rotary_factor") -> int | None:
+    """Reads how many dimensions of a head are rotated; None means all.
+
+    Args:
+        reader: The configuration.
+        head_dim: Size of a head.
+        default: Share of it where none is given.
+        key: The field of the share outside of the rotary fields.
+    """
+    shares = {
+        reader.as_number("partial_rotary_factor", value)
+        for value in (
+            reader.take(key), reader.take("partial_rotary_factor"),
+            reader.mapping("rope_parameters").get("partial_rotary_factor"),
+            reader.mapping("rope_scaling").get("partial_rotary_factor"),
+        )
+        if value is not None
+    }  # fmt: skip
+    if len(shares) > 1:
+        raise BadInput(f"the rotated share of a head is given as {sorted(shares)}", where=reader.where)
+    rotated = int(head_dim * (shares.pop() if shares else default))
+    return None if rotated == head_dim else rotated
+
+
+def part_rotated(config: TransformerConfig) -> float:
+    """Writes it as a share: the product with `head_dim`, rounded down, gives the dimensions exactly."""
+    rotated = config.rotary_dim or config.head_dim
+    share = rotated / config.head_dim
+    return share if int(config.head_dim * share) == rotated else math.nextafter(share, 2.0)
 
 
 def _kind(values: Mapping[str, Any]) -> Any:
     return values.get("rope_type", values.get("type", "default"))
 
 
-def read_scaling(
+def _read_scaling(
     reader: ConfigReader, values: Mapping[str, Any], context: int, original: int | None = None
 ) -> RopeScaling | None:
     """Reads one mapping of rotary fields; None for unscaled frequencies.
@@ -104,7 +148,7 @@ def read_scaling(
         return RopeScaling("llama3", number("factor"), original, low_freq_factor=low, high_freq_factor=high)
     factor = number("factor", reach)
     if kind == "longrope":
-        grown = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 and original > 1 else 1.0
+        grown = longrope_attention_factor(factor, original)
         short, long = _factors(reader, values, "short_factor"), _factors(reader, values, "long_factor")
         attention_factor = number("attention_factor", grown)
         return RopeScaling("longrope", 1.0, original, attention_factor, short_factors=short, long_factors=long)
@@ -127,6 +171,11 @@ def _yarn_attention_factor(factor: float, values: Mapping[str, Any], number: Any
     if values.get("mscale") and values.get("mscale_all_dim"):
         return grown(number("mscale")) / grown(number("mscale_all_dim"))
     return grown(1.0)
+
+
+def longrope_attention_factor(factor: float, original: int) -> float:
+    """The factor that follows from the two lengths (Ding et al. 2024, as published with Phi-3)."""
+    return math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 and original > 1 else 1.0
 
 
 def _factors(reader: ConfigReader, values: Mapping[str, Any], key: str) -> tuple[float, ...]:
@@ -165,12 +214,11 @@ def scaling_fields(scaling: RopeScaling | None, context: int) -> dict[str, Any]:
     return fields
 
 
-def rope_fields(config: TransformerConfig) -> dict[str, Any]:
-    """Writes the rotary fields in both published layouts."""
+def rope_fields(config: TransformerConfig, partial: bool = False) -> dict[str, Any]:
+    """Writes the rotary fields in both published layouts, with the rotated share of a head where a family has one."""
     fields = scaling_fields(config.rope_scaling, config.context)
     old = None if config.rope_scaling is None else {**fields, "type": fields["rope_type"]}
-    return {
-        "rope_theta": config.rope_theta,
-        "rope_scaling": old,
-        "rope_parameters": {**fields, "rope_theta": config.rope_theta},
-    }
+    new = {**fields, "rope_theta": config.rope_theta}
+    if partial:
+        new["partial_rotary_factor"] = part_rotated(config)
+    return {"rope_theta": config.rope_theta, "rope_scaling": old, "rope_parameters": new}
