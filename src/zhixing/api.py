@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
-from zhixing.checkpoints.folder import ModelFolder, load_folder
+from zhixing.checkpoints.folder import ModelFolder
+from zhixing.checkpoints.opening import open_model
 from zhixing.checkpoints.references import resolve
 from zhixing.core.device import choose_device
 from zhixing.core.errors import BadInput, MissingResource, unknown_name
@@ -45,13 +46,17 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load(ref: str | Path, *, dtype: str | torch.dtype = "float32", device: str = "auto") -> LanguageModel:
+def load(
+    ref: str | Path, *, dtype: str | torch.dtype = "float32", device: str = "auto", compact: bool | None = None
+) -> LanguageModel:
     """Opens a model.
 
     Args:
-        ref: A model folder, or a run folder, whose model is taken.
+        ref: A model folder, a run folder, whose model is taken, or a GGUF file.
         dtype: Number type of the weights: "float32", "bfloat16" or "float16".
         device: "auto", "cpu", "cuda" or "mps".
+        compact: For a GGUF file: True keeps its weights packed and expands them as they are used (small and slow),
+            False expands them at once, None does so when it takes at most half of the free memory.
 
     Raises:
         MissingResource: There is no such model, or no such device.
@@ -62,7 +67,7 @@ def load(ref: str | Path, *, dtype: str | torch.dtype = "float32", device: str =
             raise unknown_name("number type", dtype, DTYPES)
         dtype = DTYPES[dtype]
     where = choose_device(device)
-    folder = load_folder(resolve(ref), dtype)
+    folder = open_model(resolve(ref), dtype, compact)
     folder.model.to(where)
     if where.type == "cpu" and dtype == torch.float32:
         ops.select_matmul()
@@ -98,10 +103,11 @@ class LanguageModel:
         model: The network.
         tokenizer: Its tokenizer, or None where the folder has none.
         config: The network's configuration.
-        path: The folder.
+        path: The folder, or the GGUF file.
         options: How it writes unless told otherwise, from generation_config.json.
         named: The options that the file names.
         notes: What the user should know, in sentences: fields of generation_config.json that have no effect.
+        details: How it was opened, in sentences for those who ask.
     """
 
     def __init__(self, folder: ModelFolder) -> None:
@@ -110,7 +116,9 @@ class LanguageModel:
         self.config: TransformerConfig = folder.model.config
         self.path: Path = folder.path
         self.options: SamplingOptions
-        self.options, self.notes = options_from_config(folder.generation, str(folder.path / "generation_config.json"))
+        self.details = folder.details
+        settings = folder.path / "generation_config.json" if folder.path.is_dir() else folder.path
+        self.options, self.notes = options_from_config(folder.generation, str(settings))
         self.named = options_named(folder.generation)
 
     def __repr__(self) -> str:

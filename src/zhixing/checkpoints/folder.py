@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,23 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass
 class ModelFolder:
-    """A model read from a folder, with everything that belongs to it."""
+    """A model read from a folder or a file, with everything that belongs to it.
+
+    Attributes:
+        model: The network.
+        tokenizer: Its tokenizer, or None.
+        family: Its architecture.
+        path: The folder, or the GGUF file.
+        generation: How it writes unless told otherwise: the content of generation_config.json.
+        details: How it was opened, in sentences for those who ask.
+    """
 
     model: Transformer
     tokenizer: Tokenizer | None
     family: Family
     path: Path
     generation: dict[str, Any]
+    details: list[str] = field(default_factory=list)
 
 
 def read_tensors(path: Path) -> Weights:
@@ -114,40 +124,44 @@ def weight_files(folder: Path) -> list[Path]:
     raise MissingResource("no model.safetensors in this folder", where=str(folder), remedy="copy the weights there")
 
 
-def fitting(model: Transformer, weights: Weights, where: str) -> Weights:
+def fitting(model: Transformer, weights: Weights, where: str, source: str = "config.json") -> Weights:
     """Returns the weights that belong into a model, after checking that names and shapes match exactly.
 
     The model may be on the meta device: what config.json asks for is not allocated before it is known to be there.
+
+    Args:
+        model: Says what is expected.
+        weights: What there is.
+        where: The folder or file, for messages.
+        source: What describes the model, for messages.
     """
+    misfit = f"{source} and the weights are of different models, or the file is damaged: copy both again"
     expected = {name: tensor.shape for name, tensor in model.named_parameters()}
     if model.head is None and "head.weight" in weights:
         weights = {name: tensor for name, tensor in weights.items() if name != "head.weight"}
     if model.head is not None and "head.weight" not in weights and "embedding.weight" in weights:
         raise BadInput(
-            "the output head is missing, and config.json does not say that it is tied",
+            f"the output head is missing, and {source} does not say that it is tied",
             where=where,
             remedy="if it shares the embedding's table, set tie_word_embeddings to true in config.json",
         )
-    _complain("missing", expected.keys() - weights.keys(), where)
-    _complain("unknown", weights.keys() - expected.keys(), where)
+    _complain("missing", expected.keys() - weights.keys(), where, misfit)
+    _complain("unknown", weights.keys() - expected.keys(), where, misfit)
     for name, tensor in weights.items():
         if tensor.shape != expected[name]:
             raise BadInput(
-                f"the tensor {name!r} has shape {tuple(tensor.shape)}, config.json asks for {tuple(expected[name])}",
+                f"the tensor {name!r} has shape {tuple(tensor.shape)}, {source} asks for {tuple(expected[name])}",
                 where=where,
-                remedy=MISFIT,
+                remedy=misfit,
             )
     return weights
 
 
-def _complain(what: str, names: Iterable[str], where: str) -> None:
+def _complain(what: str, names: Iterable[str], where: str, remedy: str) -> None:
     listed = sorted(names)
     if listed:
         more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
-        raise BadInput(f"{what} tensors: {', '.join(listed[:3])}{more}", where=where, remedy=MISFIT)
-
-
-MISFIT = "config.json and the weights are of different models, or the file is damaged: copy both again"
+        raise BadInput(f"{what} tensors: {', '.join(listed[:3])}{more}", where=where, remedy=remedy)
 
 
 def read_config(folder: Path) -> tuple[Family, TransformerConfig]:

@@ -1,6 +1,6 @@
 """From what a user calls a model to the folder it is in.
 
-A reference is the path of a model folder or of a run folder, whose model/ is taken.
+A reference is the path of a model folder, of a run folder, whose model/ is taken, or of a GGUF file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ RUNS = Path("runs")
 
 
 def resolve(ref: str | Path) -> Path:
-    """Returns the model folder that a reference names.
+    """Returns the model folder, or the GGUF file, that a reference names.
 
     Raises:
         MissingResource: There is no such folder, or the run has no model yet.
@@ -30,6 +30,8 @@ def resolve(ref: str | Path) -> Path:
         raise BadInput("the model reference is empty", remedy="give the path of a model folder or of a run folder")
     path = Path(ref).expanduser()
     if path.is_file():
+        if path.suffix == ".gguf":
+            return path
         raise BadInput("a model is a folder, this is a file", where=str(ref), remedy=f"try its folder: {path.parent}")
     if not path.is_dir():
         raise MissingResource("no such model or run folder", where=str(ref), remedy=_suggestion(path))

@@ -96,6 +96,22 @@ def memory_bytes() -> int:
     return size if limit == resource.RLIM_INFINITY else min(size, limit)
 
 
+def free_memory_bytes() -> int:
+    """Returns the memory that can still be had without swapping, as far as the system says it."""
+    there = memory_bytes()
+    information = Path("/proc/meminfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                there = min(there, int(line.split()[1]) * 1024)
+    group = Path("/sys/fs/cgroup")  # a container may be held to less
+    try:
+        limit, used = (group / "memory.max").read_text().strip(), (group / "memory.current").read_text()
+        return there if limit == "max" else max(0, min(there, int(limit) - int(used)))
+    except (OSError, ValueError):
+        return there
+
+
 def check_memory(needed: int, purpose: str, *, where: str | None = None, remedy: str | None = None) -> None:
     """Refuses work that cannot fit into this machine's memory, before any of it is done.
 

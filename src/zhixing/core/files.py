@@ -51,6 +51,13 @@ def os_fault(error: OSError, path: Path | str, doing: str) -> ZhixingError:
     return MissingResource(f"{error.strerror or error} while {doing}", where=where)
 
 
+def cache_folder() -> Path:
+    """Returns the folder for what can be fetched or computed again: ZHIXING_CACHE, else the user's cache folder."""
+    if chosen := os.environ.get("ZHIXING_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "zhixing"
+
+
 def nearest_folder(path: Path) -> Path:
     """Returns `path` or its closest existing parent."""
     for candidate in (path, *path.parents):

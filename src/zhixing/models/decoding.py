@@ -154,10 +154,11 @@ def _joined(parts: Sequence[Linear], share: bool) -> tuple[Tensor, Tensor | None
     bias = torch.cat(biases) if biases else None
     if len(parts) == 1:
         return weights[0], bias
-    whole = _adjacent(weights)
+    plain = all(type(weight) is Tensor for weight in weights)  # packed ones join without a copy
+    whole = _adjacent(weights) if plain else None
     if whole is None:
         whole = torch.cat(weights)
-        if share:
+        if share and plain:
             start = 0
             for part in parts:
                 part.weight.data = whole.narrow(0, start, part.out_features)

@@ -14,7 +14,7 @@ from typing import Any
 
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.core.files import os_fault
-from zhixing.tokenization.definition import Definition, check_definition, guess_roles
+from zhixing.tokenization.definition import Definition, around_text, check_definition, guess_roles
 from zhixing.tokenization.sentencepiece import read_model, to_definition
 from zhixing.tokenization.tokenizer import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, Tokenizer
 from zhixing.tokenization.vocabulary_files import bert_definition, gpt2_definition
@@ -191,27 +191,9 @@ def _load_sentencepiece(file: Path, config: dict[str, Any] | None) -> Tokenizer:
         definition = to_definition(model)
     except BadInput as error:
         raise BadInput(error.cause, where=str(file), remedy=error.remedy) from error
-    definition["post_processor"] = _template(model.roles, config or {}, definition)
-    return _with_roles(definition, config, file, [], **model.roles)
-
-
-def _template(roles: dict[str, str], config: dict[str, Any], definition: Definition) -> dict[str, Any] | None:
-    """A SentencePiece file does not say whether begin and end are added; the configuration beside it may."""
+    # The file does not say whether begin and end are added; the configuration beside it may.
     ids = {token["content"]: token["id"] for token in definition["added_tokens"]}
-    begin = roles.get("bos_token") if config.get("add_bos_token") is True else None
-    end = roles.get("eos_token") if config.get("add_eos_token") is True else None
-    used = [name for name in (begin, end) if name]
-    if not used:
-        return None
-
-    def around(sequence: str, type_id: int) -> list[dict[str, Any]]:
-        parts = [{"SpecialToken": {"id": begin, "type_id": type_id}}] if begin else []
-        parts.append({"Sequence": {"id": sequence, "type_id": type_id}})
-        return [*parts, {"SpecialToken": {"id": end, "type_id": type_id}}] if end else parts
-
-    return {
-        "type": "TemplateProcessing",
-        "single": around("A", 0),
-        "pair": [*around("A", 0), *around("B", 1)],
-        "special_tokens": {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in used},
-    }
+    begin = model.roles.get("bos_token") if (config or {}).get("add_bos_token") is True else None
+    end = model.roles.get("eos_token") if (config or {}).get("add_eos_token") is True else None
+    definition["post_processor"] = around_text(begin, end, ids)
+    return _with_roles(definition, config, file, [], **model.roles)

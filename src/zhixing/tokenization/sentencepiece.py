@@ -13,8 +13,13 @@ from __future__ import annotations
 import base64
 import math
 import re
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zhixing.core.errors import BadInput
 from zhixing.tokenization.charsmap import check_charsmap
@@ -201,17 +206,12 @@ def _unigram(model: SentencePieceModel, unknown: int) -> dict[str, Any]:
 
 def _bpe(model: SentencePieceModel, unknown: int) -> dict[str, Any]:
     """SentencePiece keeps no merges: of two neighbours it merges those whose union has the best score."""
+    texts = [piece.text for piece in model.pieces]
     vocabulary = {_name(piece, index): index for index, piece in enumerate(model.pieces)}
-    ordinary = {piece.text: piece.score for piece in model.pieces if piece.type in (NORMAL, USER_DEFINED)}
-    merges: list[tuple[float, int, int, str, str]] = []
-    for piece in model.pieces if model.model_type == BPE else []:
-        if piece.type != NORMAL:
-            continue
-        for middle in range(1, len(piece.text)):
-            left, right = piece.text[:middle], piece.text[middle:]
-            if left in ordinary and right in ordinary:
-                merges.append((-piece.score, vocabulary[left], vocabulary[right], left, right))
-    merges.sort(key=lambda merge: merge[:3])
+    merges: list[list[int]] = []
+    if model.model_type == BPE:
+        scores, types = [piece.score for piece in model.pieces], [piece.type for piece in model.pieces]
+        merges = merge_pairs(texts, scores, types).tolist()
     return {
         "type": "BPE",
         "dropout": None,
@@ -222,8 +222,38 @@ def _bpe(model: SentencePieceModel, unknown: int) -> dict[str, Any]:
         "byte_fallback": model.byte_fallback,
         "ignore_merges": any(piece.type == USER_DEFINED for piece in model.pieces),
         "vocab": vocabulary,
-        "merges": [[left, right] for *_, left, right in merges],
+        "merges": [[texts[left], texts[right]] for left, right in merges],
     }
+
+
+def merge_pairs(texts: Sequence[str], scores: Sequence[float], types: Sequence[int]) -> NDArray[np.int32]:
+    """Derives the merges of a BPE model that keeps only scores.
+
+    Args:
+        texts: The pieces.
+        scores: Their scores; the highest is merged first.
+        types: Their types.
+
+    Returns:
+        (merges, 2): the ids of the two pieces to merge, the most urgent first; of equal scores, the lower ids first.
+    """
+    ids = {text: index for index, text in enumerate(texts) if types[index] in (NORMAL, USER_DEFINED)}
+    find = ids.get
+    lefts, rights, wholes = array("i"), array("i"), array("i")
+    for index, text in enumerate(texts):
+        if types[index] != NORMAL:
+            continue
+        for middle in range(1, len(text)):
+            left = find(text[:middle])
+            if left is not None:
+                right = find(text[middle:])
+                if right is not None:
+                    lefts.append(left)
+                    rights.append(right)
+                    wholes.append(index)
+    first, second, whole = (np.array(column, dtype=np.int32) for column in (lefts, rights, wholes))
+    order = np.lexsort((second, first, -np.asarray(scores, dtype=np.float64)[whole]))
+    return np.stack((first[order], second[order]), axis=1)
 
 
 def _normalizer(model: SentencePieceModel) -> dict[str, Any] | None:

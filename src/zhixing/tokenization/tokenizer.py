@@ -6,12 +6,11 @@ Training is in `train`, reading of other formats in `load`, showing to people in
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from tokenizers import Tokenizer as Backend
 
 from zhixing.core.errors import BadInput
 from zhixing.core.files import atomic_write, os_fault
@@ -61,7 +60,7 @@ class Tokenizer:
     ) -> None:
         self._definition = definitions.check_definition(definition, where)
         self._backend = definitions.build_backend(self._definition, where)
-        self._vocabulary: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
+        self._vocabulary: dict[str, int] = definitions.vocabulary_of(self._definition, self._backend)
         if not self._vocabulary:
             raise BadInput("the tokenizer has no tokens at all", where=where)
         if max(self._vocabulary.values()) >= MOST_TOKENS:
@@ -79,13 +78,17 @@ class Tokenizer:
         self._special_ids = frozenset(self.special_tokens.values())
         self._set_config(config)
         self._decoder = Decoder(self._definition, self._backend, self._pieces)
-        self._backend.encode_special_tokens = True
+        # Whether special tokens are read in a text is a switch of the library's object and not of the call.
+        self._switch = threading.Lock()
         variant = definitions.without_special_pieces(self._definition)
         self._plain = self._backend if variant is None else definitions.build_backend(variant, where)
         unknown = self._definition["model"].get("unk_token")
         self._closed_alphabet = (
             frozenset(self._definition["model"]["vocab"]) if self.kind == "character" and unknown is None else None
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, (self._definition, {**self.config, **self.roles})
 
     def _set_config(self, config: Mapping[str, Any] | None) -> None:
         self.notes: list[str] = []
@@ -201,11 +204,6 @@ class Tokenizer:
         """Returns the id of a token by its raw spelling, or None."""
         return self._vocabulary.get(token)
 
-    @cached_property
-    def _parser(self) -> Backend:
-        """A second object, since the library's switch is part of the object and not of the call."""
-        return definitions.build_backend(self._definition)
-
     def encode(self, text: str, *, special: bool = False, parse_special: bool = False) -> list[int]:
         """Returns the token ids of a text.
 
@@ -219,10 +217,13 @@ class Tokenizer:
             BadInput: The tokenizer has no token for a character and none for unknown ones.
         """
         self._check([text])
-        backend = self._parser if parse_special and self.special_tokens else self._plain
+        parsing = bool(parse_special and self.special_tokens)
+        backend = self._backend if parsing else self._plain
         try:
             # The batch call is the one that does without the offsets, which nobody here needs.
-            return list(backend.encode_batch_fast([text], add_special_tokens=special)[0].ids)
+            with self._switch:
+                self._backend.encode_special_tokens = not parsing
+                return list(backend.encode_batch_fast([text], add_special_tokens=special)[0].ids)
         except Exception as error:
             raise self._fault([text], error) from error
 
@@ -234,7 +235,9 @@ class Tokenizer:
         """
         self._check(texts)
         try:
-            encodings = self._plain.encode_batch_fast(texts, add_special_tokens=False)
+            with self._switch:
+                self._backend.encode_special_tokens = True
+                encodings = self._plain.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:
             raise self._fault(texts, error) from error
         return [encoding.ids for encoding in encodings]
