@@ -22,6 +22,7 @@ from zhixing.families import Family, family_for_config
 from zhixing.families.base import Weights
 from zhixing.models.block_kinds import READ
 from zhixing.models.blocks import expand
+from zhixing.models.config import TransformerConfig
 from zhixing.models.quantized import BlockMatrix, Part
 from zhixing.models.transformer import Transformer
 
@@ -73,7 +74,7 @@ def load_gguf(path: Path, dtype: torch.dtype = torch.float32, compact: bool | No
             where=str(path),
             remedy="the file is damaged, or put together from two models",
         )
-    weights = read_weights(file, architecture, family, values, dtype)
+    weights = read_weights(file, architecture, family, values, config, dtype)
     weights = fitting(skeleton, weights, str(path), source="its metadata")
     compact, note = _choose(weights, dtype, compact)
     with ThreadPoolExecutor(1) as beside:  # expanding leaves Python to whoever else has work
@@ -98,13 +99,18 @@ def sampling_settings(file: GGUFFile) -> Config:
 
 
 def read_weights(
-    file: GGUFFile, architecture: Architecture, family: Family, values: Config, dtype: torch.dtype
+    file: GGUFFile,
+    architecture: Architecture,
+    family: Family,
+    values: Config,
+    config: TransformerConfig,
+    dtype: torch.dtype,
 ) -> Weights:
     """Returns a file's weights under our names, as yet in their blocks."""
     where = str(file.path)
     ignored = re.compile(architecture.ignored)
     tensors = {name: _tensor(file, info, dtype) for name, info in file.tensors.items() if not ignored.fullmatch(name)}
-    return family.weights_from(architecture.weights_from(tensors, values, where), where)
+    return family.weights_from(architecture.weights_from(tensors, values, where), config, where)
 
 
 def _tensor(file: GGUFFile, info: TensorInfo, dtype: torch.dtype) -> Tensor:
