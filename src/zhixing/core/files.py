@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -127,6 +127,29 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def check_room(folder: Path, needed: int, doing: str) -> None:
+    """Refuses to begin writing what the disk has no room for.
+
+    Args:
+        folder: Where to; it need not exist yet.
+        needed: Bytes that will be written.
+        doing: What for, for the message: "downloading x".
+
+    Raises:
+        MissingResource: There is not enough free space.
+    """
+    try:
+        free = shutil.disk_usage(nearest_folder(folder)).free
+    except OSError:  # a file system that does not say: writing will
+        return
+    if needed > free:
+        raise MissingResource(
+            f"not enough room for {doing}: {needed >> 20} MiB needed, {free >> 20} MiB free",
+            where=str(folder),
+            remedy="free some space and try again",
+        )
+
+
 def hash_file(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, in hexadecimal, reading it in pieces."""
     digest = hashlib.sha256()
@@ -163,12 +186,14 @@ class FolderLock:
 
     Args:
         folder: The folder to lock; made if it is missing.
+        waiting: Called once, with the holder's process id, when another process holds the lock; then its end is waited
+            for. Without it, a lock that is held is an error.
 
     Raises:
         BadInput: Another process holds the lock; the message names its process id.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, waiting: Callable[[str], None] | None = None) -> None:
         self.path = folder / ".lock"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -180,12 +205,15 @@ class FolderLock:
         except OSError as error:
             self._file.seek(0)
             holder = self._file.read().strip() or "unknown"
-            self._file.close()
-            raise BadInput(
-                f"another process (pid {holder}) is working on this folder",
-                where=str(folder),
-                remedy="wait for it, stop it, or choose another folder",
-            ) from error
+            if waiting is None:
+                self._file.close()
+                raise BadInput(
+                    f"another process (pid {holder}) is working on this folder",
+                    where=str(folder),
+                    remedy="wait for it, stop it, or choose another folder",
+                ) from error
+            waiting(holder)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         self._file.seek(0)
         self._file.truncate()
         self._file.write(str(os.getpid()))

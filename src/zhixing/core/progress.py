@@ -31,6 +31,12 @@ def is_quiet() -> bool:
     return _quiet
 
 
+def say(message: str) -> None:
+    """Prints a note to standard error, unless output is off."""
+    if not _quiet:
+        print(message, file=sys.stderr, flush=True)
+
+
 class Bar(Protocol):
     """What a piece of long work reports to."""
 

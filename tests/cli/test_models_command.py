@@ -1,0 +1,74 @@
+"""`zhixing models`: what is printed, what is asked, and what is refused."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from zhixing.checkpoints.hubs.store import Record
+from zhixing.cli.main import app
+from zhixing.core.errors import BadInput, MissingResource
+
+FETCHED = "pypi:tiny==1.0/tiny.gguf"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZHIXING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def fetched(place):
+    path = place / "cache/pypi/tiny-1.0/tiny.gguf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"GGUF" * 250)
+    Record(FETCHED, path, {path: 1000}).write()
+    return path
+
+
+def run(*arguments, **options):
+    result = CliRunner().invoke(app, ["models", *map(str, arguments)], **options)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_the_list_names_every_source_and_what_is_here(fetched):
+    text = run("list").stdout
+    for words in ("smollm2-135m", "hf:google/gemma-3-270m", "gated", "Apache-2.0", FETCHED, "1.0 KB"):
+        assert words in text
+    values = json.loads(run("list", "--json").stdout)
+    assert [entry["name"] for entry in values["catalogue"]] == ["smollm2-135m", "gemma3-270m", "minilm"]
+    assert values["others"] == [
+        {"reference": FETCHED, "path": str(fetched), "size": 1000, "files": 1, "verified": True}
+    ]
+
+
+def test_pull_prints_the_path_and_fetches_nothing_twice(fetched):
+    result = run("pull", FETCHED)
+    assert result.stdout.strip() == str(fetched)
+    assert "already here" in result.stderr
+    with pytest.raises(MissingResource, match="forbids the network"):
+        run("pull", FETCHED, "smollm2-135m")
+    with pytest.raises(BadInput, match="not a model of the catalogue"):
+        run("pull", "runs/one")
+
+
+def test_remove_asks_and_then_removes(fetched):
+    assert run("remove", FETCHED, input="n\n").exit_code == 1
+    assert fetched.exists()
+    assert "1.0 KB freed" in run("remove", FETCHED, "--yes").stdout
+    assert not fetched.exists()
+    with pytest.raises(MissingResource, match="has not been fetched"):
+        run("remove", FETCHED, "--yes")
+
+
+def test_remove_never_touches_what_was_not_fetched(place):
+    (place / "mine").mkdir()
+    (place / "mine/config.json").write_text("{}")
+    with pytest.raises(BadInput, match="only fetched models"):
+        run("remove", place / "mine", "--yes")
+    assert (place / "mine/config.json").exists()
