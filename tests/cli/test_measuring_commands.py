@@ -108,7 +108,7 @@ def test_eval_of_nothing(trained: Path, tmp_path: Path) -> None:
 
 def test_references(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve(trained) == resolve(str(trained / "model")) == trained / "model"
-    with pytest.raises(BadInput, match="this is a file"):
+    with pytest.raises(BadInput, match="this is another file"):
         resolve(trained / "model" / "config.json")
     with pytest.raises(BadInput, match="neither a model folder"):
         resolve(tmp_path)
