@@ -67,5 +67,5 @@ GEMMA3 = Family(
     write_config=_write,
     names=layout_names(norms=SANDWICH, linear={**LINEAR, **QK_NORMS}),
     fixed=FIXED,
-    defaults={"activation": "gelu_tanh", "tied": True},
+    defaults={"activation": "gelu_tanh", "tied": True, "rope_theta": 1_000_000.0, "local_rope_theta": 10_000.0},
 )

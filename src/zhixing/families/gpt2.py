@@ -47,10 +47,11 @@ def _read(reader: ConfigReader) -> TransformerConfig:
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
     require_whole_heads(config, "gpt2", grouped=False)
+    mlp_width = None if config.mlp_width == 4 * config.width else config.mlp_width
     activation = "gelu_new" if config.activation == "gelu_tanh" else activation_name(config.activation)
     return {
         "vocab_size": config.vocab_size, "n_embd": config.width, "n_layer": config.layers, "n_head": config.heads,
-        "n_inner": config.mlp_width, "n_positions": config.context, "layer_norm_epsilon": config.norm_eps,
+        "n_inner": mlp_width, "n_positions": config.context, "layer_norm_epsilon": config.norm_eps,
         "activation_function": activation, "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout, "attn_pdrop": config.attention_dropout, "tie_word_embeddings": config.tied,
     }  # fmt: skip
