@@ -19,7 +19,7 @@ from zhixing.models.ngram.tables import NgramTables
 PIECE = 1 << 22
 """Values that are written or checked at a time."""
 
-TYPES = {"I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
+TYPES: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
 
 DAMAGED = "the file is damaged, or of another model: copy the folder again"
 
