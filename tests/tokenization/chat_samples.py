@@ -86,7 +86,7 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
 def make_tokenizer(kind: str = "byte-bpe") -> Tokenizer:
     """A small tokenizer with the special tokens of all templates."""
     corpus = ["the user asks and the assistant says: hello world, weather in the city is blue. 知行合一\n" * 4] * 8
-    trained = train_tokenizer(corpus, kind, 420 if kind == "byte-bpe" else 200).tokenizer
+    trained = train_tokenizer(corpus, kind, 420).tokenizer
     definition: Definition = json.loads(json.dumps(trained.definition))
     present = {token["content"] for token in definition["added_tokens"]}
     index = trained.vocab_size

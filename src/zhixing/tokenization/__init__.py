@@ -1,6 +1,7 @@
 """Tokenizers: learned from text, loaded from every common format, applied, and shown.
 
-Reading of data files is not here (`zhixing.data`); chat templates are rendered by `zhixing.tasks`.
+Conversations become text and tokens in `chat_template` and `chat_format`. Reading of data files is not here
+(`zhixing.data`).
 """
 
 from zhixing.tokenization.decoding import StreamDecoder

@@ -17,6 +17,7 @@ from jinja2 import meta, nodes
 
 from zhixing.core.errors import BadInput, unknown_name
 from zhixing.tokenization.template_budget import MAX_DEPTH, Budget
+from zhixing.tokenization.template_files import named_templates
 from zhixing.tokenization.template_program import Program, compile_template
 from zhixing.tokenization.template_sandbox import Sandbox
 from zhixing.tokenization.tool_schema import Tool, tool_schemas
@@ -29,8 +30,6 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 """Code points that no text uses, by which parts of a rendering are found again."""
-
-MAX_TEMPLATES = 32
 
 Mark = Callable[[str, str | None], str]
 """Changes a text inside of a message before it is rendered: takes the text and the message's role (None for tools,
@@ -198,30 +197,6 @@ class ChatTemplate:
             raise type(error)(error.cause, where=self._place(name)) from error
         finally:
             idle.append(program)
-
-
-def named_templates(source: object, where: str | None = None) -> dict[str, str]:
-    """Returns templates by name, from any of the forms in which they are published.
-
-    Raises:
-        BadInput: It is none of them.
-    """
-    if isinstance(source, str):
-        return {"default": source}
-    found: dict[str, str] = {}
-    if isinstance(source, Mapping):
-        found = {key: value for key, value in source.items() if isinstance(key, str) and isinstance(value, str)}
-    elif isinstance(source, Sequence):
-        for entry in source:
-            if isinstance(entry, Mapping):
-                name, text = entry.get("name"), entry.get("template")
-                if isinstance(name, str) and isinstance(text, str):
-                    found[name] = text
-    if not found or len(found) != len(source):  # type: ignore[arg-type]
-        raise BadInput("the chat template is neither a text nor templates by name", where=where)
-    if len(found) > MAX_TEMPLATES:
-        raise BadInput(f"{len(found)} chat templates; {MAX_TEMPLATES} are the most that are read", where=where)
-    return found
 
 
 def _documents(documents: Sequence[Mapping[str, Any]] | None) -> list[Mapping[str, Any]] | None:

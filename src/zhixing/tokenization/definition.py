@@ -253,3 +253,20 @@ def without_special_pieces(definition: Definition) -> Definition | None:
         vocabulary = {spelled(piece): index for piece, index in model["vocab"].items()}
     variant["model"] = {**model, "vocab": vocabulary}
     return variant
+
+
+def with_renamed_tokens(definition: Definition, names: Mapping[str, str]) -> Definition:
+    """Returns a copy in which added tokens have other names, with the same ids: only text that spells the new name is
+    read as the token. Whether every id is kept is for the caller to check."""
+    model = definition["model"]
+    if isinstance(model["vocab"], list):
+        vocabulary: Any = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+    else:
+        vocabulary = {names.get(piece, piece): index for piece, index in model["vocab"].items()}
+    renamed = {**model, "vocab": vocabulary}
+    if model.get("unk_token") in names:
+        renamed["unk_token"] = names[model["unk_token"]]
+    added = [
+        {**token, "content": names.get(token["content"], token["content"])} for token in definition["added_tokens"]
+    ]
+    return {**definition, "model": renamed, "added_tokens": added, "post_processor": None}

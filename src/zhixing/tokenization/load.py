@@ -16,7 +16,8 @@ from zhixing.core.errors import BadInput, MissingResource
 from zhixing.core.files import os_fault
 from zhixing.tokenization.definition import Definition, around_text, check_definition, guess_roles
 from zhixing.tokenization.sentencepiece import read_model, to_definition
-from zhixing.tokenization.tokenizer import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, Tokenizer
+from zhixing.tokenization.template_files import named_templates, published, read_templates
+from zhixing.tokenization.tokenizer import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from zhixing.tokenization.vocabulary_files import bert_definition, gpt2_definition
 
 MAX_BYTES = 256_000_000
@@ -43,6 +44,13 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     folder = path if path.is_dir() else path.parent
     file = _find(path) if path.is_dir() else path
     config = _read_config(folder)
+    tokenizer = _load_file(path, folder, file, config)
+    if config is None and (templates := read_templates(folder, _read_text)):
+        tokenizer.config["chat_template"] = published(templates)
+    return tokenizer
+
+
+def _load_file(path: Path, folder: Path, file: Path, config: dict[str, Any] | None) -> Tokenizer:
     name = file.name.removesuffix(".gz")
     if name in VOCABULARIES or name in MERGES:
         return _load_gpt2(folder, file, config)
@@ -125,10 +133,14 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
     config = _read_json(path)
     if not isinstance(config, dict):
         raise BadInput("not a JSON object", where=str(path))
-    template = folder / TEMPLATE_FILE
-    if template.exists():
-        config["chat_template"] = _read_text(template)
+    if templates := read_templates(folder, _read_text):
+        config["chat_template"] = published({**_listed_templates(config, path), **templates})
     return config
+
+
+def _listed_templates(config: dict[str, Any], path: Path) -> dict[str, str]:
+    listed = config.get("chat_template")
+    return {} if listed is None else named_templates(listed, str(path))
 
 
 def _with_late_tokens(definition: Definition, config: dict[str, Any] | None, notes: list[str]) -> Definition:

@@ -18,11 +18,11 @@ from zhixing.tokenization import definition as definitions
 from zhixing.tokenization.decoding import Decoder, StreamDecoder
 from zhixing.tokenization.definition import ROLES, Definition
 from zhixing.tokenization.readable import readable_piece
+from zhixing.tokenization.template_files import named_templates, published
 from zhixing.tokenization.utf8 import utf8_size
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
-TEMPLATE_FILE = "chat_template.jinja"
 
 MOST_TOKENS = 1 << 24
 """Ids stay below this, far above every published vocabulary: a broken file shall not fill the memory."""
@@ -144,6 +144,8 @@ class Tokenizer:
             **self.config,
             **(config or {}),
         }
+        if content.get("chat_template") is not None:
+            content["chat_template"] = published(named_templates(content["chat_template"]))
         atomic_write(folder / CONFIG_FILE, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
     @property
@@ -196,9 +198,18 @@ class Tokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        """The jinja2 chat template of the model folder, or None."""
+        """The jinja2 chat template of the model folder (of several, the default one), or None."""
+        return (self.chat_templates or {}).get("default")
+
+    @property
+    def chat_templates(self) -> dict[str, str] | None:
+        """All chat templates of the model folder by name, or None when there is none.
+
+        Raises:
+            BadInput: What the configuration calls a chat template is none.
+        """
         template = self.config.get("chat_template")
-        return template if isinstance(template, str) else None
+        return None if template is None else named_templates(template, CONFIG_FILE)
 
     def token_id(self, token: str) -> int | None:
         """Returns the id of a token by its raw spelling, or None."""
@@ -226,6 +237,24 @@ class Tokenizer:
                 return list(backend.encode_batch_fast([text], add_special_tokens=special)[0].ids)
         except Exception as error:
             raise self._fault([text], error) from error
+
+    def encode_with_offsets(self, text: str, *, parse_special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+        """Returns the token ids of a text, and where in it each of them begins and ends, in characters.
+
+        Args:
+            text: Any text.
+            parse_special: As for `encode`.
+
+        Raises:
+            BadInput: The tokenizer has no token for a character and none for unknown ones.
+        """
+        self._check([text])
+        backend = self._parser if parse_special and self.special_tokens else self._plain
+        try:
+            encoding = backend.encode(text, add_special_tokens=False)
+        except Exception as error:
+            raise self._fault([text], error) from error
+        return list(encoding.ids), list(encoding.offsets)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the token ids of many texts, on all cores; special tokens are neither added nor read. The fast path.
