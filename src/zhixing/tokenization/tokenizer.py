@@ -249,9 +249,12 @@ class Tokenizer:
             BadInput: The tokenizer has no token for a character and none for unknown ones.
         """
         self._check([text])
-        backend = self._parser if parse_special and self.special_tokens else self._plain
+        parsing = bool(parse_special and self.special_tokens)
+        backend = self._backend if parsing else self._plain
         try:
-            encoding = backend.encode(text, add_special_tokens=False)
+            with self._switch:
+                self._backend.encode_special_tokens = not parsing
+                encoding = backend.encode(text, add_special_tokens=False)
         except Exception as error:
             raise self._fault([text], error) from error
         return list(encoding.ids), list(encoding.offsets)
