@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import zhixing
 from zhixing.checkpoints.folder import save_folder
 from zhixing.cli import generate
+from zhixing.cli.sampling_options import Grouped, setting
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.families.llama import FIXED
 from zhixing.generation import Generator
@@ -63,12 +64,75 @@ def test_samples_and_json(run):
     assert "--- 2 of 3 ---" in call(run, "a", "--samples", 3, "--max-tokens", 2).stdout
 
 
-def test_options_reach_the_model_and_verbose_shows_them(run):
+def test_verbose_shows_what_is_in_force_and_where_it_comes_from(run):
     result = call(
         run, "a", "--top-k", 4, "--temperature", 0.5, "--stop", "x", "--stop", "y", "--max-tokens", 2, "--verbose"
     )
-    for shown in ("temperature 0.5", "top_k 4", "stop ('x', 'y')", "top_p 0.95"):
-        assert shown in result.stderr
+    lines = result.stderr.splitlines()
+    for shown in ("temperature 0.5", "top_k 4", "stop ('x', 'y')", "max_tokens 2"):
+        assert f"{shown} (command line)" in lines
+    assert "top_p 0.95 (the model's generation_config.json)" in lines
+    assert any(line.startswith("end_tokens <|endoftext|>") for line in lines)
+    default = next(line for line in lines if line.startswith("by default: "))
+    assert "min_p 0.0, " in default and "temperature" not in default
+    assert "in order: TopK, Temperature, TopP, draw" in lines
+
+
+def test_verbose_says_what_has_no_effect(run):
+    lines = call(run, "a", "--num-beams", 2, "--max-tokens", 2, "--repetition-penalty", 1.5, "--verbose").stderr
+    assert "top_p 0.95 (the model's generation_config.json; no effect on beam search, which draws nothing)" in lines
+    assert "in order: RepetitionPenalty, beam search" in lines
+
+
+def test_words_and_biases(run):
+    tokenizer = zhixing.load(run).tokenizer
+    letter = tokenizer.encode("b")[0]
+    forced = call(run, "a", *GREEDY, "--logit-bias", "b=1000", "--no-stream").stdout
+    assert forced == "b" * 9 + "\n" == call(run, "a", *GREEDY, "--logit-bias", f"#{letter}=1000").stdout
+    assert "b" not in call(run, "a", *GREEDY, "--logit-bias", "b=1000", "--bad-words", "b").stdout
+    assert call(run, "a", *GREEDY, "--logit-bias", "b=1e3", "--stop", "bbb").stdout == "\n"
+    assert call(run, "a", *GREEDY, "--logit-bias", "==9e3").stdout == "=" * 9 + "\n"
+
+
+def test_searches(run):
+    found = call(run, "a", "--num-beams", 3, "--samples", 2, "--max-tokens", 3, "--json").stdout.splitlines()
+    scores = [json.loads(line)["score"] for line in found]
+    assert scores == sorted(scores, reverse=True)
+    whole = call(run, "a", "--num-beams", 3, "--max-tokens", 3)
+    assert "score -" in whole.stderr
+    best = call(run, "a", "--best-of", 3, "--max-tokens", 3, "--seed", 1, "--logprobs", 1, "--json").stdout
+    assert len(json.loads(best)["logprobs"]) == 3
+    assert call(run, "a", "--penalty-alpha", 0.5, "--top-k", 3, "--max-tokens", 3).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("temperature=0.7", ("temperature", 0.7)),
+        ("--top-k = 40", ("top_k", 40)),
+        ("top_k=none", ("top_k", None)),
+        ("sliding=True", ("sliding", True)),
+        ("early_stopping=never", ("early_stopping", "never")),
+        ('stop=["a", "b"]', ("stop", ["a", "b"])),
+        ('logit_bias={"a": 1}', ("logit_bias", {"a": 1})),
+    ],
+)
+def test_settings_between_turns(text, expected):
+    assert setting(text) == expected
+
+
+def test_a_setting_without_a_value_is_refused():
+    with pytest.raises(BadInput, match="set as NAME=VALUE, got 'temperature'"):
+        setting("temperature")
+
+
+def test_help_shows_the_options_by_panel():
+    app = typer.Typer(rich_markup_mode=None)
+    app.command(cls=Grouped)(generate.command)
+    text = CliRunner().invoke(app, ["--help"]).stdout
+    panels = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert panels[0] == "Arguments" and "Search" in panels and "Repetition" in panels
+    assert text.index("Search:") < text.index("--num-beams") < text.index("Guidance:")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +142,14 @@ def test_options_reach_the_model_and_verbose_shows_them(run):
         (("--top-p", "2"), "top_p must be above 0"),
         (("--samples", "0"), "n must be a whole number"),
         (("--greedy", "--temperature", "0.5"), "contradict"),
+        (("--logit-bias", "x"), "must be TEXT=NUMBER or #ID=NUMBER, got 'x'"),
+        (("--logit-bias", "=5"), "must be TEXT=NUMBER"),
+        (("--logit-bias", "#9999=5"), "token id 9999 is outside of the vocabulary"),
+        (("--early-stopping", "soon", "--num-beams", "2"), "true, false or never, got 'soon'"),
+        (("--num-beams", "2", "--samples", "3"), "has no 3 best answers"),
+        (("--length-penalty", "2"), "no effect without beam search"),
+        (("--greedy", "--samples", "2"), "would all be the same"),
+        (("--logprobs", "2"), "shown only with --json"),
         (("--device", "abacus"), "not a device"),
     ],
 )

@@ -117,6 +117,7 @@ def _say_facts(answer: Generation) -> None:
     _say(
         f"prompt {answer.prompt_tokens} tokens in {answer.prompt_seconds:.2f} s; answer {len(answer.tokens)} tokens"
         f" in {answer.seconds:.2f} s{speed}; {answer.detail}; seed {answer.seed}"
+        + (f"; score {answer.score:.4f}" if answer.score is not None else "")
     )
 
 

@@ -4,14 +4,15 @@
     def command(ref: ..., sampling: dict[str, Any]) -> None:
 
 gives the command all options of `_declared`; `sampling` holds those that were given, under the names of
-`SamplingOptions`. `Grouped` as the command's class shows them by panel; `in_force` and `describe` are for `--verbose`.
+`SamplingOptions`. `Grouped` as the command's class shows them by panel; `in_force` and `describe` are for `--verbose`,
+`setting` reads one option that is changed on the way.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,22 +57,20 @@ def _declared(
         float | None, _option(REPEATS, "Taken from the logits of the answer's tokens, once each.")
     ] = None,
     frequency_penalty: Annotated[float | None, _option(REPEATS, "Likewise, for every time that it came.")] = None,
-    no_repeat_ngram_size: Annotated[
-        int | None, _option(REPEATS, "No sequence of so many tokens comes twice.", "--no-repeat-ngram")
-    ] = None,
+    no_repeat_ngram_size: Annotated[int | None, _option(REPEATS, "No sequence of so many tokens comes twice.")] = None,
     logit_bias: Annotated[
         list[str] | None,
         _option(WORDS, "TEXT=NUMBER is added to its logit, #ID=NUMBER to a token's; repeat for more."),
     ] = None,
-    bad_words: Annotated[list[str] | None, _option(WORDS, "Never write this; repeat for more.", "--bad-word")] = None,
-    num_beams: Annotated[int | None, _option(SEARCH, "Beam search with so many beams.", "--beams")] = None,
+    bad_words: Annotated[list[str] | None, _option(WORDS, "Never write this; repeat for more.")] = None,
+    num_beams: Annotated[int | None, _option(SEARCH, "Beam search with so many beams.")] = None,
     length_penalty: Annotated[
         float | None, _option(SEARCH, "Of beams: scores are divided by length to this power.")
     ] = None,
     early_stopping: Annotated[
         str | None, _option(SEARCH, "Of beams: true (as soon as enough have ended), false (by estimate), never.")
     ] = None,
-    num_beam_groups: Annotated[int | None, _option(SEARCH, "Diverse groups of beams.", "--beam-groups")] = None,
+    num_beam_groups: Annotated[int | None, _option(SEARCH, "Diverse groups of beams.")] = None,
     diversity_penalty: Annotated[float | None, _option(SEARCH, "How much groups of beams avoid each other.")] = None,
     beam_sampling: Annotated[
         bool, _option(SEARCH, "Draw the beams instead of taking the best.", "--beam-sampling")
@@ -164,19 +163,61 @@ def in_force(model: LanguageModel, given: dict[str, Any]) -> SamplingOptions:
     return model.options.replace(**given)
 
 
-def describe(model: LanguageModel, options: SamplingOptions, given: dict[str, Any]) -> list[str]:
-    """Returns what is in force, line by line, and where each value comes from."""
+def describe(model: LanguageModel, options: SamplingOptions, given: Container[str]) -> list[str]:
+    """Returns what is in force, line by line, and where each value comes from.
+
+    Args:
+        model: Whose own options may be among them.
+        options: What is in force.
+        given: Names of the options that the user gave.
+    """
     import dataclasses
 
     from zhixing.generation import chain_of
 
-    lines, default = [], []
+    lines, default, idle = [], [], options.idle
     for field in dataclasses.fields(options):
         name, value = field.name, getattr(options, field.name)
+        if name == "end_tokens":
+            value = _end_tokens(model, value)
+        unused = f"; no effect {idle[name].split(':')[0]}" if name in idle else ""
         if name in given:
-            lines.append(f"{name} {value} (command line)")
-        elif name in model.named and value != getattr(type(options)(), name):
-            lines.append(f"{name} {value} (the model's generation_config.json)")
+            lines.append(f"{name} {value} (command line{unused})")
+        elif name in model.named and getattr(options, name) == getattr(model.options, name):
+            lines.append(f"{name} {value} (the model's generation_config.json{unused})")
         else:
             default.append(f"{name} {value}")
     return [*lines, "by default: " + ", ".join(default), "in order: " + chain_of(options, model.tokenizer)]
+
+
+def _end_tokens(model: LanguageModel, tokens: tuple[int, ...] | None) -> str:
+    """Returns the end tokens in force as a user knows them."""
+    tokenizer = model.tokenizer
+    if tokens is None:
+        tokens = () if tokenizer is None or tokenizer.end_of_text_id is None else (tokenizer.end_of_text_id,)
+    known = range(tokenizer.vocab_size) if tokenizer is not None else range(0)
+    return (
+        " ".join(tokenizer.piece(token) if tokenizer and token in known else f"#{token}" for token in tokens) or "none"
+    )
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Reads NAME=VALUE, as a user types it between two turns: a number, true, false, none, a JSON list or a text.
+
+    Raises:
+        BadInput: There is no "=". Whether there is such an option with such a value is for `SamplingOptions.replace`.
+    """
+    import json
+
+    from zhixing.core.errors import BadInput
+
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise BadInput(f"an option is set as NAME=VALUE, got {text!r}", remedy="for example: temperature=0.7")
+    name, value = name.strip().lstrip("-").replace("-", "_"), value.strip()
+    if value.lower() in ("none", ""):
+        return name, None
+    try:
+        return name, json.loads(value.lower() if value.lower() in ("true", "false") else value)
+    except ValueError:
+        return name, value

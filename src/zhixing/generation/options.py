@@ -304,30 +304,30 @@ class SamplingOptions:
         if "min_tokens" in changes and "min_length" not in changes:
             changes["min_length"] = 0
         new = dataclasses.replace(self, **changes)
-        new.refuse_idle(changes)
+        new._refuse_idle(changes)
         return new
 
-    def refuse_idle(self, given: dict[str, Any]) -> None:
-        """Refuses options that were given on purpose and would do nothing beside the others.
+    @property
+    def idle(self) -> dict[str, str]:
+        """Options that have no effect beside the others, and what to do about it."""
+        reasons: dict[str, str] = {}
+        if not self.beams:
+            reasons |= dict.fromkeys(BEAM_ONLY, "without beam search: give num_beams above 1")
+        elif not self.beam_sampling:
+            reasons |= dict.fromkeys(
+                SHARPENING, "on beam search, which draws nothing: leave it out, or set beam_sampling"
+            )
+        if self.contrastive:
+            drawing = set(SHARPENING) - {"top_k"}
+            reasons |= dict.fromkeys(drawing, "on contrastive search, which draws nothing: leave it out")
+        if self.guidance_scale == 1:
+            reasons["negative_prompt"] = "without guidance: give a guidance_scale above 1"
+        return reasons
 
-        Raises:
-            BadInput: There is one.
-        """
-        default = SamplingOptions()
-        for name, value in given.items():
-            if value == getattr(default, name) or value is None:
-                continue
-            if name in BEAM_ONLY and not self.beams:
-                raise BadInput(f"{name} = {value} has no effect without beam search", remedy="give num_beams above 1")
-            if name in SHARPENING and value and self.beams and not self.beam_sampling:
-                raise BadInput(
-                    f"{name} = {value} has no effect on beam search, which draws nothing",
-                    remedy="leave it out, or set beam_sampling",
-                )
-            if name in SHARPENING and name != "top_k" and value and self.contrastive:
-                raise BadInput(
-                    f"{name} = {value} has no effect on contrastive search, which draws nothing",
-                    remedy="leave it out, or give penalty_alpha = 0",
-                )
-            if name == "negative_prompt" and self.guidance_scale == 1:
-                raise BadInput("negative_prompt has no effect without guidance", remedy="give a guidance_scale above 1")
+    def _refuse_idle(self, given: dict[str, Any]) -> None:
+        """Refuses options that were given on purpose and would do nothing; a temperature of 0 is what searching is."""
+        for name, why in self.idle.items():
+            value = given.get(name)
+            if value and value != getattr(SamplingOptions, name):
+                cause, remedy = why.split(": ")
+                raise BadInput(f"{name} = {value} has no effect {cause}", remedy=remedy)
