@@ -7,6 +7,10 @@ from typing import Any
 
 from zhixing.core.errors import BadInput, unknown_name
 from zhixing.families.base import Family
+from zhixing.families.bert import BERT, ROBERTA
+from zhixing.families.distilbert import DISTILBERT
+from zhixing.families.electra import ELECTRA
+from zhixing.families.encoders import EncoderFamily
 from zhixing.families.gemma2 import GEMMA2
 from zhixing.families.gemma3 import GEMMA3
 from zhixing.families.gpt2 import GPT2
@@ -27,6 +31,20 @@ FAMILIES: dict[str, Family] = {
     )
 }  # fmt: skip
 """Every family, by its `model_type`."""
+
+ENCODERS: dict[str, EncoderFamily] = {family.name: family for family in (BERT, ROBERTA, DISTILBERT, ELECTRA)}
+"""Every family of encoders, by its `model_type`."""
+
+
+def encoder_named(name: str) -> EncoderFamily:
+    """Returns a family of encoders by name.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    if name not in ENCODERS:
+        raise unknown_name("encoder family", name, ENCODERS, where="model.family")
+    return ENCODERS[name]
 
 
 PARTS_OF_SEVERAL = ("text_config", "vision_config", "audio_config", "thinker_config")

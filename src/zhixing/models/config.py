@@ -108,11 +108,13 @@ class TransformerConfig:
         norm_weight: Whether norms carry a learned scale (and, for layer norm, a shift).
         norm_offset: Added to the learned scale: with 1, as in Gemma, the stored weights are distances from one.
         norm_placement: Where a block normalises: what its parts read (`pre`), what they write before it is added to the
-            residual stream (`post`, OLMo 2), or both (`sandwich`, Gemma 2).
+            residual stream (`post`, OLMo 2), both (`sandwich`, Gemma 2), or the stream after each addition (`residual`,
+            Vaswani et al. 2017; BERT).
         parallel_residual: Attention and feed-forward read the same stream, and both are added to it (GPT-NeoX).
         embedding_norm: Normalise the token embeddings before the first block.
         scale_embeddings: Multiply the token embeddings by sqrt(width) (Vaswani et al. 2017, section 3.4; Gemma).
-        position: Rotary (Su et al. 2021), learned absolute, or none.
+        position: Rotary (Su et al. 2021), learned absolute, sinusoidal (Vaswani et al. 2017), buckets of relative
+            distances (Raffel et al. 2020, T5), or none.
         rope_theta: Base of the rotary frequencies.
         rope_scaling: Change of the frequencies for long contexts; None leaves them as they are.
         rope_reversed: Rotate by the negative angle, as NanoChat does.
@@ -135,6 +137,12 @@ class TransformerConfig:
         logit_softcap: Cap `c` of the logits, `c * tanh(logits / c)` (Gemma 2); None leaves them as they are.
         dropout: Share of residual-branch and embedding values zeroed in training.
         attention_dropout: Share of attention weights zeroed in training.
+        causal: Each position sees only those before it (a decoder), or all (an encoder).
+        position_offset: Rows at the front of the learned positions that no token has (RoBERTa).
+        token_types: Kinds of segments with an embedding of their own (BERT's two sentences); 0 means none.
+        embedding_width: Size of the token embeddings, where it is not `width` (ELECTRA).
+        relative_buckets: Buckets of relative distances.
+        relative_distance: Distance from which on all share the last bucket.
         init_std: Standard deviation of the initial weights; None means `1 / sqrt(fan_in)` per matrix.
         zero_init_outputs: Start the projections that write to the residual stream at zero.
     """
@@ -151,11 +159,11 @@ class TransformerConfig:
     norm_eps: float = 1e-6
     norm_weight: bool = True
     norm_offset: float = 0.0
-    norm_placement: Literal["pre", "post", "sandwich"] = "pre"
+    norm_placement: Literal["pre", "post", "sandwich", "residual"] = "pre"
     parallel_residual: bool = False
     embedding_norm: bool = False
     scale_embeddings: bool = False
-    position: Literal["rotary", "learned", "none"] = "rotary"
+    position: Literal["rotary", "learned", "sinusoidal", "relative", "none"] = "rotary"
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     rope_reversed: bool = False
@@ -178,6 +186,12 @@ class TransformerConfig:
     logit_softcap: float | None = None
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    causal: bool = True
+    position_offset: int = 0
+    token_types: int = 0
+    embedding_width: int | None = None
+    relative_buckets: int = 32
+    relative_distance: int = 128
     init_std: float | None = 0.02
     zero_init_outputs: bool = False
 

@@ -36,6 +36,7 @@ KNOWN_FIELDS = frozenset({
     "local_rope_theta", "local_rope_scaling", "qk_norm", "qk_norm_scope", "attention_scale", "attention_softcap",
     "activation", "gated", "attention_bias", "attention_output_bias", "mlp_bias", "tied", "logit_softcap", "dropout",
     "attention_dropout", "init_std", "zero_init_outputs",
+    "causal", "position_offset", "token_types", "embedding_width", "relative_buckets", "relative_distance",  # encoders
 })  # fmt: skip
 """The configuration fields that the fast step computes. With any other field it steps aside, so that a new feature of
 the Transformer is never silently left out here."""

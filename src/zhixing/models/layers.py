@@ -78,7 +78,9 @@ class FeedForward(nn.Module):
         """Maps (batch, time, width) to the same shape."""
         if self.activation == "relu2" and self.gate is None and not self.biased:
             return ops.squared_relu_feed_forward(x, self.up.weight, self.down.weight)
-        if self.gate is None:
+        if self.gate is None and self.activation in ("gelu", "gelu_tanh") and type(self.up) is Linear:
+            hidden = ops.linear_gelu(x, self.up.weight, self.up.bias, tanh=self.activation == "gelu_tanh")
+        elif self.gate is None:
             hidden = activate(self.up(x), self.activation)
         else:
             hidden = activate(self.gate(x), self.activation) * self.up(x)

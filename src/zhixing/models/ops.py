@@ -134,9 +134,26 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Computes x W^T + b: (..., in), (out, in), (out) -> (..., out)."""
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     if _matmul == "onednn" and plain and x.numel() > x.shape[-1] * FEW_ROWS:
+        if not torch.is_grad_enabled():
+            return _pointwise(x, weight, bias, "none", "")
         y = apply(_Linear, x, weight)
         return y if bias is None else y + bias
     return F.linear(x, weight, bias)
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, algorithm: str) -> Tensor:
+    """Computes activation(x W^T + b) in one pass through oneDNN, without gradient."""
+    rows = x.reshape(-1, x.shape[-1])
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, activation, [], algorithm)
+    return result.view(*x.shape[:-1], weight.shape[0])
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, *, tanh: bool = False) -> Tensor:
+    """Computes gelu(x W^T + b) (Hendrycks & Gimpel 2016), with the product and the activation in one where possible."""
+    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if _matmul == "onednn" and plain and not torch.is_grad_enabled() and x.numel() > x.shape[-1] * FEW_ROWS:
+        return _pointwise(x, weight, bias, "gelu", "tanh" if tanh else "none")
+    return F.gelu(linear(x, weight, bias), approximate="tanh" if tanh else "none")
 
 
 class _JoinedLinear(torch.autograd.Function):
@@ -162,6 +179,8 @@ def joined_linear(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """Computes the outputs of several maps without bias, side by side: (..., in) -> (..., sum of outs)."""
     if _hand_written(x) and all(weight.requires_grad for weight in weights):
         return apply(_JoinedLinear, x, *weights)
+    if not torch.is_grad_enabled():
+        return linear(x, torch.cat(list(weights)))
     return torch.cat([linear(x, weight) for weight in weights], dim=-1)
 
 

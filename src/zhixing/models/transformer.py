@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from zhixing.core.errors import BadInput
 from zhixing.models import ops
 from zhixing.models.attention import Attention
 from zhixing.models.cache import KVCache, LayerCache
@@ -90,6 +91,8 @@ class Transformer(CausalNetwork):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
+        if not config.causal or config.norm_placement == "residual":
+            raise BadInput("this configuration is of an encoder", remedy="build it with zhixing.models.encoder")
         self._config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Embedding(config.context, config.width) if config.position == "learned" else None
