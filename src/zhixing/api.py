@@ -35,8 +35,7 @@ from zhixing.generation import (
 )
 from zhixing.generation.prompts import Prompt
 from zhixing.models import ops
-from zhixing.models.config import TransformerConfig
-from zhixing.models.transformer import Transformer
+from zhixing.models.network import CausalNetwork, NetworkConfig
 from zhixing.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -112,9 +111,9 @@ class LanguageModel:
     """
 
     def __init__(self, folder: ModelFolder) -> None:
-        self.model: Transformer = folder.model
+        self.model: CausalNetwork = folder.model
         self.tokenizer: Tokenizer | None = folder.tokenizer
-        self.config: TransformerConfig = folder.model.config
+        self.config: NetworkConfig = folder.model.config
         self.path: Path = folder.path
         self.options: SamplingOptions
         self.details = folder.details

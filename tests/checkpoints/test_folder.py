@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from zhixing.checkpoints.folder import load_folder, read_tensors, save_folder, write_tensors
+from zhixing.checkpoints.folder import load_folder, save_folder
+from zhixing.checkpoints.tensors import read_tensors, write_tensors
 from zhixing.core.errors import BadInput, MissingResource, ZhixingError
 from zhixing.families import family_named
 from zhixing.families.registry import FAMILIES

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from zhixing.checkpoints.folder import DTYPES, read_tensors, weight_files, write_tensors
+from zhixing.checkpoints.tensors import DTYPES, read_tensors, weight_files, write_tensors
 from zhixing.core.errors import BadInput, MissingResource, unknown_name
 from zhixing.core.files import atomic_folder, read_json
 from zhixing.families.base import Weights

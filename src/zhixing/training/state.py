@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zhixing.checkpoints.folder import read_tensors, write_tensors
+from zhixing.checkpoints.tensors import read_tensors, write_tensors
 from zhixing.core.errors import BadInput, ZhixingError, command
 from zhixing.core.files import atomic_folder, read_json
 
