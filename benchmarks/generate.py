@@ -33,7 +33,7 @@ PROMPT = 32
 
 def make_folder(family: str, folder: Path) -> None:
     """Saves a model of 6 layers, 384 wide, with random weights."""
-    fixed = {**family_named(family).fixed, **FAMILIES[family]}
+    fixed = {**family_named(family).start, **FAMILIES[family]}
     config = TransformerConfig(
         vocab_size=8192, width=384, layers=6, heads=6, kv_heads=6, head_dim=64, context=1024,
         mlp_width=1024 if fixed["gated"] else 1536, **fixed,

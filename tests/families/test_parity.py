@@ -109,6 +109,34 @@ def test_every_family_has_parity_cases_with_a_tied_and_a_separate_head_and_group
     assert any(config.kv_heads < config.heads for config in configs) or name in ("gpt2", "gpt_neox")
 
 
+NEUTRAL = {
+    "rope_scaling": None, "window": None, "attention_softcap": None, "logit_softcap": None, "rotary_dim": None,
+    "rotary_layers": (), "local_rope_theta": None, "local_rope_scaling": None, "attention_scale": None,
+    "norm_offset": 0.0, "scale_embeddings": False, "parallel_residual": False, "rope_reversed": False,
+    "rope_theta": 10_000.0, "activation": "silu",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mechanism_that_was_left_out_would_be_noticed(name):
+    # The comparisons above show something only if each mechanism changes the logits of these tiny models.
+    config = config_of(name)
+    torch.manual_seed(2)
+    whole = Transformer(config).eval()
+    for parameter in whole.parameters():
+        torch.nn.init.normal_(parameter, 1.0 - config.norm_offset if parameter.dim() < 2 else 0.0, 0.2)
+    tokens = parity.tokens(2, 40)
+    with torch.no_grad():
+        expected = whole(tokens)
+        for field, neutral in NEUTRAL.items():
+            if getattr(config, field) == neutral or (field == "rotary_dim" and CASES[name].scaling == "longrope"):
+                continue  # longrope's factors are for as many dimensions as they are
+            changes = {field: neutral, **({"window_layers": ()} if field == "window" else {})}
+            other = Transformer(dataclasses.replace(config, **changes)).eval()
+            other.load_state_dict(whole.state_dict())
+            assert parity.greatest(other(tokens), expected) > 1e-3, field
+
+
 def test_a_configuration_that_the_family_cannot_express_is_not_written(tmp_path):
     config = config_of("llama")
     model = Transformer(config)

@@ -8,6 +8,8 @@ import torch
 import transformers
 from benchmarks import family_parity as parity
 from benchmarks.family_parity import CASES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tests.families.published_configs import PUBLISHED
@@ -197,6 +199,42 @@ def test_a_field_that_would_change_the_result_is_refused_by_name(case, field, va
     with pytest.raises(BadInput, match=named.get(field, field)) as caught:
         read(values)
     assert "config.json" in str(caught.value)
+
+
+INNER = [
+    "rope_theta", "rope_type", "type", "factor", "full_attention", "sliding_attention", "truncate", "mscale",
+    "original_max_position_embeddings", "short_factor", "long_factor", "mscale_all_dim", "partial_rotary_factor",
+    "low_freq_factor", "high_freq_factor", "beta_fast", "attention_factor",
+]  # fmt: skip
+FIELDS = sorted({key for values, _ in PUBLISHED.values() for key in values} - {"model_type"})
+FIELDS += ["rope_parameters", "rope_scaling", "use_sliding_window", "layer_types", "no_rope_layers", "dtype"]
+LEAVES = st.none() | st.booleans() | st.integers(-2, 1 << 70) | st.floats() | st.sampled_from(
+    ["default", "linear", "dynamic", "yarn", "llama3", "longrope", "su", "silu", "sliding_attention", "x", ""]
+)  # fmt: skip
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(INNER), inner, max_size=6),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(sorted(PUBLISHED)),
+    changes=st.dictionaries(st.sampled_from(FIELDS), ANYTHING, min_size=1, max_size=2),
+)
+def test_any_values_give_a_configuration_or_a_message(name, changes):
+    try:
+        config = read({**PUBLISHED[name][0], **changes})
+    except BadInput as error:
+        assert "config.json" in str(error)
+        return
+    family = FAMILIES[PUBLISHED[name][0]["model_type"]]
+    try:
+        written = json.loads(json.dumps(family.config_to(config)))
+    except BadInput:  # what transformers does not open either
+        return
+    assert read(written) == config
 
 
 @pytest.mark.parametrize(

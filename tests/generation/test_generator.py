@@ -20,7 +20,7 @@ def tokenizer():
 
 
 def make(family="llama", context=48, vocab=VOCAB, **changes):
-    fixed = {**FAMILIES[family].fixed, **changes}
+    fixed = {**FAMILIES[family].start, **changes}
     config = TransformerConfig(
         vocab_size=vocab, width=32, layers=2, heads=4, kv_heads=4, head_dim=8, mlp_width=48, context=context, **fixed
     )

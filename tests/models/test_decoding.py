@@ -23,7 +23,7 @@ def one_thread():
 
 def make(family: str, kv_heads: int = 2, **changes: object) -> Transformer:
     heads = 4
-    fixed = {**FAMILIES[family].defaults, **FAMILIES[family].fixed, **changes}
+    fixed = {**FAMILIES[family].start, **changes}
     config = TransformerConfig(
         vocab_size=53, width=32, layers=2, heads=heads, kv_heads=kv_heads, head_dim=8, mlp_width=40, context=64, **fixed
     )

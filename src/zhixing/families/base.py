@@ -264,6 +264,11 @@ class Family:
     prefix: str = "model."
     ignored: str = r".*\.rotary_emb\.inv_freq"
 
+    @property
+    def start(self) -> dict[str, Any]:
+        """The fields that a new model of this family starts from, besides its sizes."""
+        return {**self.defaults, **self.fixed}
+
     def config_from(self, values: Mapping[str, Any], where: str) -> TransformerConfig:
         """Reads a published configuration, refusing every field that is not understood."""
         self._check_architecture(values.get("architectures"), where)

@@ -55,6 +55,7 @@ def layout_names(norms: Mapping[str, str] = NORMS, linear: Mapping[str, str] = L
     outer = [
         ("embedding.weight", "model.embed_tokens.weight"),
         ("final_norm.weight", "model.norm.weight"),
+        ("final_norm.bias", "model.norm.bias"),
         ("head.weight", "lm_head.weight"),
     ]
     return Names([*block_names({**norms, **linear}), *outer])
@@ -177,10 +178,10 @@ def read_windows(reader: ConfigReader, layers: int, window: int | None, usual: S
     if kinds is None:
         flags = list(usual)
     else:
-        known = {"sliding_attention": True, "full_attention": False}
+        known = ("sliding_attention", "full_attention")
         if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in known for kind in kinds):
             reader.refuse("layer_types", f"is not supported here (only {layers} of {', '.join(known)})")
-        flags = [known[kind] for kind in kinds]
+        flags = [kind == "sliding_attention" for kind in kinds]
     if any(flags) and window is None:
         raise BadInput("there are sliding_attention layers, but no sliding_window is in use", where=reader.where)
     if not any(flags):

@@ -62,7 +62,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
 GEMMA3 = Family(
     name="gemma3_text",
     architecture="Gemma3ForCausalLM",
-    examples="Gemma 3 270M, 1B; MedGemma and others cut to their text part",
+    examples="Gemma 3 270M, 1B; the text part of the others",
     read_config=_read,
     write_config=_write,
     names=layout_names(norms=SANDWICH, linear={**LINEAR, **QK_NORMS}),

@@ -107,8 +107,8 @@ def part_rotated(config: TransformerConfig) -> float:
     return share if int(config.head_dim * share) == rotated else math.nextafter(share, 2.0)
 
 
-def _kind(values: Mapping[str, Any]) -> Any:
-    return values.get("rope_type", values.get("type", "default"))
+def _kind(values: Mapping[str, Any]) -> str:
+    return str(values.get("rope_type") or values.get("type") or "default")
 
 
 def _read_scaling(

@@ -41,7 +41,7 @@ def model_config(recipe: ModelRecipe, vocab_size: int) -> TransformerConfig:
     """
     family = family_named(recipe.family)
     fixed: dict[str, Any] = dict(family.fixed)
-    open_fields: dict[str, Any] = dict(family.defaults)
+    open_fields = dict(family.defaults)
     width = recipe.width or WIDTH_PER_LAYER * recipe.depth
     head_dim = recipe.head_dim or (width // recipe.heads if recipe.heads else min(width, 64 if width >= 256 else 32))
     heads = recipe.heads or max(1, width // head_dim)
