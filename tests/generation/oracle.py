@@ -15,6 +15,13 @@ VOCAB = 40
 @functools.cache
 def models(vocab: int = VOCAB, spread: float = 0.35, seed: int = 3):
     """Returns their model and ours: a Llama with grouped heads."""
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = save(folder, vocab, spread, seed)
+        return theirs, load_folder(Path(folder)).model
+
+
+def save(folder, vocab: int = VOCAB, spread: float = 0.35, seed: int = 3):
+    """Writes the folder of such a model, as `transformers` does; returns their model."""
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         vocab_size=vocab, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
@@ -23,10 +30,8 @@ def models(vocab: int = VOCAB, spread: float = 0.35, seed: int = 3):
     theirs = transformers.LlamaForCausalLM(config).eval()
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=spread)
-    with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(folder)
-        ours = load_folder(Path(folder)).model
-    return theirs, ours
+    theirs.save_pretrained(folder)
+    return theirs
 
 
 def their_tokens(prompt, count, **options):

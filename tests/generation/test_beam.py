@@ -10,7 +10,8 @@ from oracle import VOCAB, models, their_tokens
 
 from zhixing.core.errors import BadInput
 from zhixing.generation import Generator, SamplingOptions
-from zhixing.generation.rows import padded
+from zhixing.generation.rows import NetworkRows, padded
+from zhixing.models.cache import KVCache
 from zhixing.models.network import UNBOUNDED
 from zhixing.tokenization.train import train_tokenizer
 
@@ -212,19 +213,27 @@ def test_a_search_that_finds_too_few_says_so():
     assert "found only 3 of the 5" in answers[0].notes[0]
 
 
-def test_the_cache_is_reordered_in_place():
-    """The step that reads it must not be made anew for every token."""
-    made = []
+def test_the_cache_is_reordered_in_place(monkeypatch):
+    """It grows once, and the step that reads it is not made anew for every token."""
+    calls = []
+    for name in ("repeat", "keep"):
+        original = getattr(KVCache, name)
+        monkeypatch.setattr(KVCache, name, lambda *given, f=original, name=name: calls.append(name) or f(*given))
+    ours(PROMPTS[:2], (), num_beams=3, max_tokens=8)
+    assert calls == ["repeat"]
 
-    class Counting(Generator):
-        def read(self, prompts, room):
-            rows = super().read(prompts, room)
-            original = rows.cache.keep
-            rows.cache.keep = lambda order: made.append(len(order)) or original(order)
-            return rows
 
-    Counting(models()[1], None).generate(PROMPTS[:2], SamplingOptions(num_beams=3, max_tokens=8, end_tokens=()))
-    assert made == [6]
+def test_rows_in_any_order_and_number_are_those_of_reading_anew():
+    model = models()[1]
+    for orders in ([[0, 1, 2], [2, 2, 1]], [[2, 0, 0, 1, 1, 1], [5, 4, 0]], [[1, 1], [0, 1, 1, 0, 1]], [[0]]):
+        texts = [[5, 4, 22], [7], [1, 30]]
+        rows = NetworkRows(model, texts, 8)
+        for order in orders:
+            rows.keep(torch.tensor(order))
+            texts = [[*texts[row], token] for token, row in enumerate(order)]
+            rows.feed(torch.arange(len(order)))
+            for row, text in enumerate(texts):
+                torch.testing.assert_close(rows.logits[row], model(torch.tensor([text]))[0, -1], atol=1e-4, rtol=1e-4)
 
 
 def test_any_network_that_has_rows_is_searched():

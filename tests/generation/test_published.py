@@ -1,10 +1,16 @@
 """generation_config.json: every field that changes the text is followed or named in a note."""
 
-import pytest
+import json
 
+import pytest
+import torch
+from oracle import save
+
+import zhixing
 from zhixing.core.errors import BadInput
 from zhixing.generation import SamplingOptions, options_from_config, options_named
 from zhixing.generation.published import ELSEWHERE, REFUSED, TAKEN
+from zhixing.models import ops
 
 transformers = pytest.importorskip("transformers")
 
@@ -86,3 +92,35 @@ def test_whether_something_is_drawn():
 def test_a_wrong_value_is_named_with_its_place(values, message):
     with pytest.raises(BadInput, match=message):
         options_from_config(values, "here/generation_config.json")
+
+
+FILES = {
+    "greedy": {"do_sample": False, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "max_new_tokens": 15},
+    "lengths": {"do_sample": False, "max_length": 18, "min_length": 12, "eos_token_id": [7, 31, 4]},
+    "words": {"do_sample": False, "max_new_tokens": 15, "bad_words_ids": [[17], [3, 4]], "suppress_tokens": [21, 22],
+              "begin_suppress_tokens": [4, 27], "sequence_bias": [[[4], -3.0], [[9, 5], 4.0]]},
+    "beams": {"do_sample": False, "num_beams": 4, "num_return_sequences": 3, "length_penalty": 0.3, "max_new_tokens": 9,
+              "early_stopping": True, "eos_token_id": [7, 12, 20], "renormalize_logits": True},
+    "ends": {"do_sample": False, "max_new_tokens": 9, "forced_eos_token_id": 5, "eos_token_id": 5,
+             "exponential_decay_length_penalty": [2, 1.05], "min_new_tokens": 3},
+    "guided": {"do_sample": False, "max_new_tokens": 9, "guidance_scale": 1.8, "encoder_repetition_penalty": 1.4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_writes_what_transformers_writes_with_its_file(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(ops, "select_matmul", lambda: None)
+    save(tmp_path)
+    values = {"pad_token_id": 0, **FILES[name]}
+    (tmp_path / "generation_config.json").write_text(json.dumps(values), encoding="utf-8")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    ours = zhixing.load(tmp_path)
+    assert not ours.notes
+    for prompt in ([5, 4, 22, 3, 9, 5, 9], [9, 5]):
+        expected = theirs.generate(torch.tensor([prompt])).tolist()
+        answers = ours.complete(prompt)
+        assert len(answers) == len(expected) == FILES[name].get("num_return_sequences", 1)
+        for answer, tokens in zip(answers, expected, strict=True):
+            assert answer.tokens == tokens[len(prompt) : len(prompt) + len(answer.tokens)]
+            ended = answer.tokens[-1] in (ours.options.end_tokens or ())
+            assert ended or len(prompt) + len(answer.tokens) == len(tokens)

@@ -6,6 +6,7 @@ memory into another order, an encoder-decoder for one, is written with by all of
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -67,6 +68,7 @@ class NetworkRows:
         self.cache: Cache = model.new_cache(len(prompts), tokens.shape[1] + room, padding)
         self.logits = model.next_logits(tokens, self.cache)
         self._step: Step | None = None
+        self._count = len(prompts)
 
     def feed(self, tokens: Tensor) -> None:
         """See `Rows`."""
@@ -76,8 +78,26 @@ class NetworkRows:
 
     def keep(self, rows: Tensor) -> None:
         """See `Rows`."""
-        if isinstance(self.cache, KVCache) and self.cache.can_reorder(rows):
-            self.cache.reorder(rows)
-            return
+        if len(rows) > self._count:
+            rows = self._spread(rows)
+        if len(rows) == self._count:
+            if isinstance(self.cache, KVCache) and self.cache.can_reorder(rows):
+                self.cache.reorder(rows)
+                return
+            if torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+                return
         self.cache.keep(rows)
-        self._step = None
+        self._count, self._step = len(rows), None
+
+    def _spread(self, rows: Tensor) -> Tensor:
+        """Repeats the rows in the cache, which `Cache.keep` does not do; returns where the wanted ones are."""
+        wanted = rows.tolist()
+        times = max(Counter(wanted).values())
+        self.cache.repeat(times)
+        seen = [0] * self._count
+        places = []
+        for row in wanted:
+            places.append(row * times + seen[row])
+            seen[row] += 1
+        self._count, self._step = self._count * times, None
+        return torch.tensor(places, device=rows.device)

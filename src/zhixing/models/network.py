@@ -22,7 +22,10 @@ class Cache(Protocol):
         """Copies every sequence `times` times, side by side: several samples share one reading of the prompt."""
 
     def keep(self, rows: Tensor) -> None:
-        """Keeps only the given sequences, in the given order: rows (n) of indices."""
+        """Keeps only the given sequences, in the given order: rows (n) of indices.
+
+        One may come several times, as beams need it, but there are never more than before: `repeat` makes more.
+        """
 
 
 class NetworkConfig(Protocol):
