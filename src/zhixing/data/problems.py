@@ -17,14 +17,18 @@ KINDS: Mapping[str, str] = {
     "json": "broken JSON record(s) skipped",
     "csv": "broken table row(s) skipped",
     "field": "record(s) skipped that have no text",
+    "misfit": "record(s) skipped that do not fit their shape",
     "long": "record(s) skipped that are too long",
     "unreadable": "file(s) that could not be read to the end",
     "unsupported": "file(s) skipped whose format is not read",
     "changed": "file(s) that changed while they were read",
+    "shape": "file(s) whose shape was found by looking",
+    "moved": "answer(s) whose place in the text was mended",
+    "border": "line(s) that only mark where a document begins",
 }
 """Every kind of problem, with the words of its summary."""
 
-NOTES = frozenset({"binary", "hidden", "duplicate", "encoding", "chosen", "empty"})
+NOTES = frozenset({"binary", "hidden", "duplicate", "encoding", "chosen", "empty", "shape", "moved", "border"})
 """The kinds that are worth knowing but cost no text that was meant."""
 
 

@@ -56,7 +56,7 @@ def read_documents(
     found = False
     without_text: list[tuple[Source, TextField]] = []
     names: list[str] = []
-    with _Archives() as archives:
+    with Archives() as archives:
         for source in sources:
             if len(names) < 4:
                 names.append(source.name)
@@ -73,7 +73,7 @@ def read_documents(
                 if source.format == "parquet" and source.member is None and advance is not None:
                     advance(source.size)  # it is not read through the stream, which would have counted
             except faults as error:
-                problems.report("unreadable", source.name, _reason(error))
+                problems.report("unreadable", source.name, fault_reason(error))
             if not text_field.found and text_field.columns:
                 without_text.append((source, text_field))
     if not found:
@@ -89,7 +89,8 @@ def read_documents(
         )
 
 
-def _reason(error: Exception) -> str:
+def fault_reason(error: Exception) -> str:
+    """Says in a few words why a source could not be read to its end."""
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if isinstance(error, OSError) and error.strerror:
@@ -97,14 +98,14 @@ def _reason(error: Exception) -> str:
     return f"damaged: {error}" if str(error) else f"damaged: {type(error).__name__}"
 
 
-class _Archives:
+class Archives:
     """Keeps the zip archive of the last source open: opening one reads its whole directory."""
 
     def __init__(self) -> None:
         self._archive: zipfile.ZipFile | None = None
         self._source: Source | None = None
 
-    def __enter__(self) -> _Archives:
+    def __enter__(self) -> Archives:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,7 +140,7 @@ def _read_text(source: Source, stream: BinaryIO, problems: Problems) -> Iterator
         problems.report("encoding", name, encoding.note)
     line, offset = 1, encoding.mark
     for text in cut_text(decode_stream(first[encoding.mark :], stream, encoding.codec)):
-        bad = _bad(text)
+        bad = bad_character(text)
         if bad:
             kept = _without_bad_lines(text, _Place(name, line, offset, encoding.codec), problems)
         elif line == 1 and text.isspace():
@@ -192,7 +193,8 @@ def _describe(bad: str, codec: str, offset: int) -> str:
     return f"not UTF-8: byte 0x{ord(bad) - 0xDC00:02x} at offset {offset}"
 
 
-def _bad(text: str) -> re.Match[str] | None:
+def bad_character(text: str) -> re.Match[str] | None:
+    """Finds the first character that no document may hold: NUL, or half a surrogate pair."""
     if "\0" not in text:
         if text.isascii():
             return None
@@ -218,7 +220,7 @@ def _read_table(source: Source, stream: BinaryIO, problems: Problems, field: Tex
             problems.report("empty", name, "the text of this record is empty", line=line)
         elif len(text) > RECORD_LIMIT:
             problems.report("long", name, f"a text of {len(text)} characters", line=line)
-        elif bad := _bad(text):
+        elif bad := bad_character(text):
             what = "a NUL character" if bad[0] == "\0" else "half a surrogate pair"
             problems.report("undecodable", name, f"the text holds {what}", line=line)
         elif len(text) <= WHOLE_RECORD:

@@ -28,29 +28,36 @@ def read_records(
         The line (for Parquet and JSON arrays on few lines: see each reader) and the record: a dict, or a bare value.
     """
     if source.format == "parquet":
-        yield from _parquet(source, stream, problems, field)
+        yield from parquet_rows(source, stream, problems, field)
         return
-    first = read_up_to(stream, CHUNK)
-    if not first:
-        problems.report("empty", source.name, "the file is empty")
+    text = utf8_stream(source, stream, problems)
+    if text is None:
         return
-    try:
-        encoding = find_encoding(first, complete=len(first) < CHUNK, nul_share=0.1)
-    except NotTextError as error:
-        problems.report(error.kind, source.name, str(error), line=error.line)
-        return
-    if encoding.note:
-        problems.report("encoding", source.name, encoding.note)
-    text = buffered(Utf8Stream(first[encoding.mark :], stream, encoding.codec))
     if source.format == "jsonl":
-        yield from _json_lines(source, text, problems)
+        yield from json_lines(source, text, problems)
     elif source.format == "json":
-        yield from _json(source, text, problems)
+        yield from json_values(source, text, problems)
     else:
         yield from _table(source, text, problems, field)
 
 
-def _lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, str]]:
+def utf8_stream(source: Source, stream: BinaryIO, problems: Problems) -> BinaryIO | None:
+    """Returns the text of a source as a stream of UTF-8; None, and a report, when it is empty or no text."""
+    first = read_up_to(stream, CHUNK)
+    if not first:
+        problems.report("empty", source.name, "the file is empty")
+        return None
+    try:
+        encoding = find_encoding(first, complete=len(first) < CHUNK, nul_share=0.1)
+    except NotTextError as error:
+        problems.report(error.kind, source.name, str(error), line=error.line)
+        return None
+    if encoding.note:
+        problems.report("encoding", source.name, encoding.note)
+    return buffered(Utf8Stream(first[encoding.mark :], stream, encoding.codec))
+
+
+def numbered_lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, str]]:
     """Yields the lines of a UTF-8 stream with their numbers; lines that are too long or do not decode are reported."""
     number = 0
     while line := stream.readline(RECORD_LIMIT):
@@ -66,9 +73,10 @@ def _lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tup
             problems.report("undecodable", source.name, f"not UTF-8 at byte {error.start + 1} of the line", line=number)
 
 
-def _json_lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, Record]]:
+def json_lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, Record]]:
+    """Reads JSON Lines: one value on each line."""
     empty, before = True, problems.total
-    for number, line in _lines(source, stream, problems):
+    for number, line in numbered_lines(source, stream, problems):
         if line.isspace():
             continue
         empty = False
@@ -88,7 +96,7 @@ def _json_fault(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def _json(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, Record]]:
+def json_values(source: Source, stream: BinaryIO, problems: Problems) -> Iterator[tuple[int, Record]]:
     """Reads JSON: a list of records is streamed; an object is one record, or holds a list as its `data`.
 
     Several values may follow each other, as in JSON Lines.
@@ -195,7 +203,7 @@ class _JsonText:
 def _table(source: Source, stream: BinaryIO, problems: Problems, field: TextField) -> Iterator[tuple[int, Record]]:
     """Reads CSV or TSV. The first row names the columns, unless the field asked for is a column number."""
     csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))
-    lines = (line for _, line in _lines(source, stream, problems))
+    lines = (line for _, line in numbered_lines(source, stream, problems))
     header_line = next(lines, "")
     if not header_line:
         return
@@ -233,8 +241,13 @@ def _table(source: Source, stream: BinaryIO, problems: Problems, field: TextFiel
         yield line, dict(zip(columns, row, strict=True))
 
 
-def _parquet(source: Source, stream: BinaryIO, problems: Problems, field: TextField) -> Iterator[tuple[int, Record]]:
-    """Reads the text column of a Parquet file, a batch of rows at a time. The line is the number of the row."""
+def parquet_rows(
+    source: Source, stream: BinaryIO, problems: Problems, field: TextField | None
+) -> Iterator[tuple[int, Record]]:
+    """Reads the text column of a Parquet file, or all columns without a field, a batch of rows at a time.
+
+    The line is the number of the row.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -245,14 +258,17 @@ def _parquet(source: Source, stream: BinaryIO, problems: Problems, field: TextFi
             file = spool
         try:
             table = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
-            column = field.choose(list(table.schema_arrow.names))
-            if column is None:
-                problems.report("field", source.name, field.why(dict.fromkeys(field.columns)))
-                return
+            columns = None
+            if field is not None:
+                column = field.choose(list(table.schema_arrow.names))
+                if column is None:
+                    problems.report("field", source.name, field.why(dict.fromkeys(field.columns)))
+                    return
+                columns = [column]
             row = 0
-            for batch in table.iter_batches(batch_size=256, columns=[column]):
-                for value in batch.column(0).to_pylist():
+            for batch in table.iter_batches(batch_size=256, columns=columns):
+                for record in batch.to_pylist():
                     row += 1
-                    yield row, {column: value}
+                    yield row, record
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             problems.report("unreadable", source.name, f"not a Parquet file that can be read: {error}")

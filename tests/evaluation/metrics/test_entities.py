@@ -7,7 +7,8 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
 from zhixing.core.errors import BadInput
-from zhixing.evaluation.metrics.entities import chunks, entities
+from zhixing.data.shapes.schemes import chunks
+from zhixing.evaluation.metrics.entities import entities
 
 TABLE = [
     # IOB1: I begins a chunk after O or another type; B only between two chunks of one type.

@@ -1,18 +1,18 @@
 """Entity F1 as conlleval computes it: an entity is right when its beginning, its end and its type are.
 
-The rules of where a chunk begins and ends are conlleval's (Tjong Kim Sang and Buchholz 2000), which read IOB1, BIO
-(IOB2) and mixtures of them without being told, extended to E and S (BIOES) as seqeval does. M of BMES is read as I.
+Where a chunk begins and ends is decided by conlleval's rules, in `data.shapes.schemes`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from zhixing.core.errors import BadInput, unknown_name
+from zhixing.data.shapes.schemes import Chunk, chunks
 from zhixing.evaluation.metrics.base import (
     FloatArray,
     Score,
@@ -20,18 +20,9 @@ from zhixing.evaluation.metrics.base import (
     check_pairs,
     make_score,
     ratio,
-    short,
 )
 
 NAMES = ("entity_f1", "tag_accuracy")
-
-
-class Chunk(NamedTuple):
-    """An entity: tokens [begin, end) of one type."""
-
-    begin: int
-    end: int
-    type: str
 
 
 def entities(
@@ -113,51 +104,3 @@ def _chunks_of(tags: Sequence[str], number: int) -> list[Chunk]:
         return chunks(tags)
     except BadInput as error:
         raise BadInput(f"sentence {number + 1}: {error.cause}", remedy=error.remedy) from None
-
-
-def split_tag(tag: str) -> tuple[str, str]:
-    """Returns position and type of a tag: B-PER -> B, PER; O -> O, "".
-
-    Raises:
-        BadInput: The tag is of no known scheme.
-    """
-    position, _, kind = tag.partition("-") if isinstance(tag, str) else ("", "", "")
-    position = {"M": "I", "L": "E", "U": "S", "W": "S"}.get(position, position)
-    if position not in ("B", "I", "E", "S", "O") or (position == "O" and kind):
-        raise BadInput(
-            f"{short(tag)} is not a tag", remedy="tags are O, or B- I- E- S- (also M- L- U-) and a type, as in B-PER"
-        )
-    return position, kind
-
-
-def chunks(tags: Sequence[str]) -> list[Chunk]:
-    """Returns the entities of a sentence by conlleval's rules.
-
-    A chunk of IOB1 begins with I, and with B only where it follows another one of its type; an I of another type than
-    the token before, or after O, begins a new chunk.
-
-    Raises:
-        BadInput: A tag is of no known scheme.
-    """
-    found: list[Chunk] = []
-    begin = -1  # of the open chunk; -1 when there is none
-    before, kind_before = "O", ""
-    for place, tag in enumerate([*tags, "O"]):
-        position, kind = split_tag(tag)
-        if begin >= 0 and _ends(before, position, kind_before, kind):
-            found.append(Chunk(begin, place, kind_before))
-            begin = -1
-        if _begins(before, position, kind_before, kind):
-            begin = place
-        before, kind_before = position, kind
-    return found
-
-
-def _ends(before: str, position: str, kind_before: str, kind: str) -> bool:
-    return before in ("E", "S") or position in ("B", "S", "O") or kind_before != kind
-
-
-def _begins(before: str, position: str, kind_before: str, kind: str) -> bool:
-    if position in ("B", "S"):
-        return True
-    return position in ("I", "E") and (before in ("O", "E", "S") or kind_before != kind)
