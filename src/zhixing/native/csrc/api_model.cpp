@@ -60,10 +60,12 @@ ZX_API void* zx_cache_new(void* model, int64_t pages) {
 
 ZX_API void zx_cache_free(void* cache) { delete static_cast<Cache*>(cache); }
 
-ZX_API int zx_cache_copy(void* cache, int64_t from, int64_t to) {
-    Cache& c = *static_cast<Cache*>(cache);
-    if (from < 0 || to < 0 || from >= c.pages || to >= c.pages) return fail("no such page");
-    if (from != to) std::memcpy(c.page(to), c.page(from), size_t(c.page_halves) * 2);
+// Copies a page of one cache into a page of another, or of the same.
+ZX_API int zx_cache_copy(void* source, void* target, int64_t from, int64_t to) {
+    Cache &s = *static_cast<Cache*>(source), &t = *static_cast<Cache*>(target);
+    if (s.page_halves != t.page_halves) return fail("the caches are of different plans");
+    if (from < 0 || to < 0 || from >= s.pages || to >= t.pages) return fail("no such page");
+    if (s.page(from) != t.page(to)) std::memcpy(t.page(to), s.page(from), size_t(s.page_halves) * 2);
     return 0;
 }
 

@@ -120,7 +120,7 @@ public:
             case Op::Gather:
                 r_.need(!gathered_, "outputs are gathered twice");
                 buffer(a[2]);
-                gathered_ = true;
+                gathered_ = o.outputs = true;
                 buffer(a[1]);
                 r_.need(a[1] != a[2], "outputs cannot be gathered in place");
                 if (r_.good()) r_.need(width(a[1]) == width(a[2]), "gathered rows have another width");
