@@ -25,7 +25,7 @@ MAGIC, VERSION = 0x5A58504C, 1
 NUMBERS, FACTORS = 16, 4
 LARGEST_HEAD = 512
 
-KNOWN_FIELDS = frozenset({
+EXPRESSED = frozenset({
     "vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width", "context", "norm", "norm_eps",
     "norm_weight", "norm_offset", "norm_placement", "parallel_residual", "embedding_norm", "scale_embeddings",
     "position", "rope_theta", "rope_scaling", "rope_reversed", "rotary_dim", "rotary_layers", "window", "window_layers",
@@ -33,8 +33,11 @@ KNOWN_FIELDS = frozenset({
     "activation", "gated", "attention_bias", "attention_output_bias", "mlp_bias", "tied", "logit_softcap", "dropout",
     "attention_dropout", "init_std", "zero_init_outputs",
 })  # fmt: skip
-"""The configuration fields that a plan expresses. With any other field it steps aside, so that a new feature of the
-Transformer is never silently left out here."""
+"""The configuration fields that a plan expresses. It steps aside when any other is not at its default, so that a new
+feature of the Transformer is never silently left out here."""
+
+VALUES = {"norm_placement": ("pre", "post", "sandwich"), "position": ("rotary", "learned", "none")}
+"""Fields of which only some values are expressed."""
 
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2, "relu": 3, "relu2": 4}
 
@@ -176,9 +179,11 @@ def transformer_plan(model: Transformer, slots: Slots) -> Plan:
         Unsupported: It has a feature that plans do not know.
     """
     config = model.config
-    unknown = sorted({item.name for item in dataclasses.fields(config)} - KNOWN_FIELDS)
-    if unknown:
-        raise Unsupported(f"the configuration fields {', '.join(unknown)} are not known to the native core")
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        known = item.name in EXPRESSED and value in VALUES.get(item.name, (value,))
+        if not known and value != item.default:
+            raise Unsupported(f"the native core does not know {item.name} = {value!r}")
     if config.head_dim > LARGEST_HEAD:
         raise Unsupported(f"heads of {config.head_dim} values are larger than the native core's {LARGEST_HEAD}")
     for table in (model.rotary, model.local_rotary):
