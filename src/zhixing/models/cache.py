@@ -88,6 +88,22 @@ class KVCache:
         if self.tokens is not None:
             self.tokens = self.tokens[rows]
 
+    def grow(self, capacity: int) -> None:
+        """Makes room for more tokens; those that are there are kept. Make a new step afterwards."""
+        for layer in self.layers:
+            layer.keys, layer.values = (self._grown(block, capacity) for block in (layer.keys, layer.values))
+        if self.tokens is not None:
+            tokens = self.tokens.new_zeros(self.tokens.shape[0], capacity)
+            tokens[:, : self.length] = self.tokens[:, : self.length]
+            self.tokens = tokens
+        self.capacity = capacity
+
+    def _grown(self, block: Tensor, capacity: int) -> Tensor:
+        batch, heads, _, size = block.shape
+        grown = block.new_empty(batch, heads, capacity, size)
+        grown[:, :, : self.length] = block[:, :, : self.length]
+        return grown
+
     def can_reorder(self, rows: Tensor) -> bool:
         """Tells whether `reorder` can do what `keep` would do: as many rows, each with the padding that it had."""
         padding = self.padding
