@@ -10,7 +10,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from zhixing.generation.generate import Generator
@@ -95,10 +94,8 @@ class _RememberedRows(NetworkRows):
     """
 
     def __init__(self, memory: Memory, cache: KVCache, tokens: Sequence[int]) -> None:
-        self._memory, self._model, self._owned = memory, memory.model, memory.owned
-        self.cache = cache
-        self.logits = self._model.next_logits(torch.tensor([tokens], device=self._model.device), cache)
-        self._step = None
+        super().__init__(memory.model, [tokens], 0, memory.owned, cache)
+        self._memory = memory
 
     def feed(self, tokens: Tensor) -> None:
         """See `Rows`."""
