@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from zhixing.cli import evaluate, generate, models, quickstart, report, resume, runs, tokenizer, train
+from zhixing.cli import evaluate, generate, models, quickstart, report, resume, runs, score, tokenizer, train
 from zhixing.cli.sampling_options import Grouped
 from zhixing.core.errors import Interrupted, MissingResource, ZhixingError
 from zhixing.version import __version__
@@ -58,6 +58,7 @@ app.command("runs")(runs.command)
 app.command("report")(report.command)
 app.command("generate", cls=Grouped)(generate.command)
 app.command("eval")(evaluate.command)
+app.command("score")(score.command)
 app.add_typer(models.app, name="models")
 app.add_typer(tokenizer.app, name="tokenizer")
 

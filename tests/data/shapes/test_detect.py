@@ -8,8 +8,6 @@ from zhixing.data import shapes
 from zhixing.data.shapes import Answer, Labelled, Message, Pair, Tagged, Text, ToolCall
 from zhixing.data.shapes.layouts import KNOWN, LAYOUTS
 
-U, A, S = (lambda role: lambda text: Message(role, text))("user"), None, None
-
 
 def user(text):
     return Message("user", text)
