@@ -315,7 +315,7 @@ if hasattr(torch.ops, "mkldnn") and hasattr(torch.ops.mkldnn, "_linear_pointwise
 _MOVING = frozenset({
     _aten.view.default, _aten._unsafe_view.default, _aten.reshape.default, _aten.permute.default,
     _aten.slice.Tensor, _aten.select.int, _aten.split.Tensor, _aten.split_with_sizes.default, _aten.chunk.default,
-    _aten.unbind.int, _aten.index_select.default, _aten.narrow.default, _aten.unsqueeze.default,
+    _aten.unbind.int, _aten.index_select.default, _aten.index.Tensor, _aten.narrow.default, _aten.unsqueeze.default,
     _aten.squeeze.dim, _aten.flatten.using_ints, _aten.unflatten.int,
 })  # fmt: skip
 """Operations that may leave rows whole; `_moved` finds out whether they do."""

@@ -8,19 +8,24 @@ The tables of the single architectures are in `layouts`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from zhixing.checkpoints.gguf.header import GGUFFile, Texts
+from zhixing.checkpoints.gguf.header import GGUFFile, TensorInfo, Texts
 from zhixing.core.errors import BadInput
 from zhixing.families.base import MOST_LAYERS, ConfigReader, Names, Weights
+from zhixing.models.block_kinds import F32
 
 Config = dict[str, Any]
 """The content of a published config.json, or the metadata of one architecture without its prefix."""
+
+Written = tuple[Config, dict[str, NDArray[np.float32]]]
+"""Metadata of one architecture without its prefix, and small tensors that belong to them."""
 
 
 class MetadataReader(ConfigReader):
@@ -34,7 +39,7 @@ class MetadataReader(ConfigReader):
     def __init__(self, file: GGUFFile, prefix: str) -> None:
         own = {key: _plain(value) for key, value in file.metadata.items() if key.startswith(f"{prefix}.")}
         super().__init__(own, str(file.path))
-        self.prefix = prefix
+        self.prefix, self.file = prefix, file
         self.tensors = file.tensors
 
     def key(self, name: str) -> str:
@@ -56,11 +61,25 @@ class MetadataReader(ConfigReader):
             self.values = {**self.values, self.key(name): value[0]}
         return self.size(name, default)
 
-    def rows(self, tensor: str) -> int:
-        """Returns the rows of a tensor that the file must have."""
-        if tensor not in self.tensors:
-            raise BadInput(f"the tensor {tensor!r} is missing", where=self.where, remedy="the file is damaged")
-        return self.tensors[tensor].shape[0]
+    def number(self, key: str, default: float) -> float:
+        """Returns a number; one that was written in 32 bits as the decimal number that was meant."""
+        value = super().number(key, default)
+        with np.errstate(over="ignore"):
+            short = np.float32(value)
+        return float(str(short)) if float(short) == value else value
+
+    def tensor(self, name: str) -> TensorInfo:
+        """Returns a tensor that the file must have."""
+        if name not in self.tensors:
+            raise BadInput(f"the tensor {name!r} is missing", where=self.where, remedy="the file is damaged")
+        return self.tensors[name]
+
+    def values_of(self, name: str) -> NDArray[np.float32]:
+        """Returns the values of a small tensor that the file must have, in float32."""
+        info = self.tensor(name)
+        if info.kind != F32 or info.size > 1 << 20:
+            raise BadInput(f"the tensor {name!r} is not a short list of float32 numbers", where=self.where)
+        return self.file.bytes_of(info).view("<f4")
 
 
 def _plain(value: Any) -> Any:
@@ -72,29 +91,42 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def unchanged(weights: Weights, config: Config) -> Weights:
+    """Leaves tensors as they are."""
+    return weights
+
+
+def both_kinds(parts: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Returns the pairs of weight and bias names of pairs of parts, GGUF's and the published."""
+    pairs = parts.items() if isinstance(parts, Mapping) else parts
+    return [(f"{ours}.{kind}", f"{theirs}.{kind}") for ours, theirs in pairs for kind in ("weight", "bias")]
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One architecture of GGUF.
 
     Attributes:
         name: What `general.architecture` says.
-        families: The published model types that are written as it, the first for reading unless `read` says otherwise.
+        families: The published model types that are written as it.
         read: Metadata to the published config.json.
-        write: A published config.json to metadata, without the prefix.
+        write: A published config.json to metadata.
         names: Tensor names: GGUF's, published.
         split: Turns the file's tensors into published ones, still under GGUF's names (undoing permutations).
         fuse: The inverse.
-        ignored: Tensors that carry nothing of their own, as a regular expression.
+        ignored: Tensors that are no weights of the network, as a regular expression.
+        head_needed: llama.cpp wants the output matrix even where it is the embedding table.
     """
 
     name: str
     families: tuple[str, ...]
     read: Callable[[MetadataReader], Config]
-    write: Callable[[Config], Config]
+    write: Callable[[Config], Written]
     names: Names
-    split: Callable[[Weights, Config], Weights]
-    fuse: Callable[[Weights, Config], Weights]
-    ignored: str = r"(?!)"
+    split: Callable[[Weights, Config], Weights] = unchanged
+    fuse: Callable[[Weights, Config], Weights] = unchanged
+    ignored: str = r"rope_(freqs|factors_long|factors_short)\.weight"
+    head_needed: bool = False
 
     def config_from(self, file: GGUFFile) -> Config:
         """Returns the published config.json of a file's model.
@@ -104,7 +136,7 @@ class Architecture:
         """
         reader = MetadataReader(file, self.name)
         config = self.read(reader)
-        vocabulary = reader.rows("token_embd.weight")
+        vocabulary = reader.tensor("token_embd.weight").shape[0]
         if reader.size("vocab_size", vocabulary) != vocabulary:
             raise BadInput(
                 f"{reader.key('vocab_size')} says {reader.values[reader.key('vocab_size')]}, but token_embd.weight has"
@@ -142,6 +174,8 @@ class Architecture:
             if translated is None:
                 raise BadInput(f"GGUF's architecture {self.name!r} has no place for the tensor {name!r}")
             tensors[translated] = tensor
+        if self.head_needed:
+            tensors.setdefault("output.weight", tensors["token_embd.weight"])
         return self.fuse(tensors, config)
 
 

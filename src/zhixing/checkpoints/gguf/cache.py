@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zhixing.checkpoints.hubs.store import cache_folder
 from zhixing.core.errors import ZhixingError
-from zhixing.core.files import atomic_write, cache_folder
+from zhixing.core.files import atomic_write
 
 
 def cached_array(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zhixing.checkpoints.folder import ModelFolder, fitting
 from zhixing.checkpoints.gguf.architectures import Architecture, Config
 from zhixing.checkpoints.gguf.header import GGUFFile, TensorInfo, Texts, open_gguf
-from zhixing.checkpoints.gguf.layouts import architecture_named
+from zhixing.checkpoints.gguf.older_layouts import architecture_named
 from zhixing.checkpoints.gguf.vocabulary import read_tokenizer
 from zhixing.core.device import free_memory_bytes
 from zhixing.core.errors import BadInput
