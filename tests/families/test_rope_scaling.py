@@ -148,9 +148,14 @@ def test_contradictions_are_refused():
         llama.config_from({**parity.SMALL, "rope_theta": 5.0, "rope_parameters": {"rope_theta": 6.0}}, "config.json")
 
 
-def test_dynamic_scaling_from_another_length_than_the_context_cannot_be_written():
+def test_dynamic_scaling_reaches_beyond_the_published_length():
     llama = FAMILIES["llama"]
-    config = llama.config_from({**parity.SMALL, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "config.json")
-    assert llama.config_to(config)["rope_scaling"]["rope_type"] == "dynamic"
-    with pytest.raises(BadInput, match="starts from the model's context"):
-        llama.config_to(dataclasses.replace(config, context=128))
+    config = llama.config_from({**parity.SMALL, "rope_scaling": {"type": "dynamic", "factor": 2.5}}, "config.json")
+    assert (config.context, config.rope_scaling.original_context) == (160, 64)
+    written = llama.config_to(config)
+    assert (written["max_position_embeddings"], written["rope_scaling"]["rope_type"]) == (64, "dynamic")
+    gemma = FAMILIES["gemma3_text"]
+    local = RopeScaling("dynamic", 2.0, 128)
+    config = gemma.config_from({**parity.SMALL_GEMMA, "model_type": "gemma3_text"}, "config.json")
+    with pytest.raises(BadInput, match="starts from the published context"):
+        gemma.config_to(dataclasses.replace(config, local_rope_scaling=local))

@@ -10,7 +10,7 @@ from typing import Any
 
 from zhixing.core.errors import BadInput
 from zhixing.families.base import MOST_LAYERS, ConfigReader, Names, activation_name
-from zhixing.families.rope import read_rope, rope_fields
+from zhixing.families.rope import published_context, read_rope, rope_fields
 from zhixing.models.config import TransformerConfig
 
 PLAIN: dict[str, Any] = {
@@ -117,7 +117,7 @@ def common_fields(config: TransformerConfig, activation_key: str = "hidden_act",
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim,
         "intermediate_size": config.mlp_width,
-        "max_position_embeddings": config.context,
+        "max_position_embeddings": published_context(config),
         "rms_norm_eps": config.norm_eps,
         activation_key: activation_name(config.activation),
         "attention_dropout": config.attention_dropout,

@@ -10,7 +10,7 @@ from typing import Any
 from zhixing.families.base import ConfigReader, Family
 from zhixing.families.common import LINEAR, QK_NORMS, fixing, layout_names, read_windows
 from zhixing.families.gemma2 import GEMMA, OPEN, SANDWICH, gemma_fields, read_gemma
-from zhixing.families.rope import read_rope, rope_fields, scaling_fields
+from zhixing.families.rope import published_context, read_rope, rope_fields, scaling_fields
 from zhixing.models.config import TransformerConfig
 
 FIXED = fixing([*OPEN, "local_rope_theta", "local_rope_scaling"], **GEMMA, qk_norm="before_rotary")
@@ -24,7 +24,7 @@ def _read_rope(reader: ConfigReader, context: int) -> dict[str, Any]:
         reader.refuse("rope_parameters", f"is not supported here (only mappings for {GLOBAL} and {LOCAL})")
     whole = read_rope(reader, context, 1_000_000.0, new=nested.get(GLOBAL) or {})
     local = read_rope(reader, context, old={}, new=nested.get(LOCAL) or {}, keys=["rope_local_base_freq"])
-    return {**whole, **{f"local_{name}": value for name, value in local.items()}}
+    return {**whole, "local_rope_theta": local["rope_theta"], "local_rope_scaling": local["rope_scaling"]}
 
 
 def _rope_fields(config: TransformerConfig) -> dict[str, Any]:
@@ -32,19 +32,20 @@ def _rope_fields(config: TransformerConfig) -> dict[str, Any]:
     local, scaling = config.local_rope_theta, config.local_rope_scaling
     if local is None:  # as elsewhere
         local, scaling = config.rope_theta, config.rope_scaling
-    windowed = {**scaling_fields(scaling, config.context), "rope_theta": local}
+    windowed = {**scaling_fields(scaling, published_context(config)), "rope_theta": local}
     nested = {GLOBAL: fields["rope_parameters"], LOCAL: windowed}
     return {**fields, "rope_local_base_freq": local, "rope_parameters": nested}
 
 
 def _read(reader: ConfigReader) -> TransformerConfig:
     fields = read_gemma(reader, context=131_072, rope=False)
+    fields |= _read_rope(reader, fields["context"])
     reader.expect("attn_logit_softcapping", None)  # a field of Gemma 2 that has no effect in Gemma 3
     layers, window = fields["layers"], reader.optional_size("sliding_window", 4096)
     period = reader.size("sliding_window_pattern", reader.size("_sliding_window_pattern", 6))
     usual = [(layer + 1) % period != 0 for layer in range(layers)]
     return TransformerConfig(
-        **fields, **FIXED, **_read_rope(reader, fields["context"]), **read_windows(reader, layers, window, usual),
+        **fields, **FIXED, **read_windows(reader, layers, window, usual),
         logit_softcap=reader.optional_number("final_logit_softcapping", None),
     )  # fmt: skip
 

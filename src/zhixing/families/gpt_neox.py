@@ -20,7 +20,7 @@ from zhixing.families.base import (
     split_rows,
 )
 from zhixing.families.common import attention_bias_field, fixing, require_whole_heads
-from zhixing.families.rope import part_rotated, read_rope, rope_fields, rotated_part
+from zhixing.families.rope import part_rotated, published_context, read_rope, rope_fields, rotated_part
 from zhixing.models.config import TransformerConfig
 
 FIXED = fixing(["parallel_residual", "rotary_dim"], norm="layer", gated=False, mlp_bias=True)
@@ -32,7 +32,7 @@ def _read(reader: ConfigReader) -> TransformerConfig:
     biased = reader.flag("attention_bias", True)
     return TransformerConfig(
         vocab_size=reader.size("vocab_size", 50_432), width=width, heads=heads, kv_heads=heads, head_dim=head_dim,
-        layers=reader.size("num_hidden_layers", 44, most=MOST_LAYERS), context=context,
+        layers=reader.size("num_hidden_layers", 44, most=MOST_LAYERS),
         mlp_width=reader.size("intermediate_size", 24_576), norm_eps=reader.number("layer_norm_eps", 1e-5),
         activation=reader.activation("hidden_act", "gelu"), dropout=reader.number("hidden_dropout", 0.0),
         attention_dropout=reader.number("attention_dropout", 0.0), tied=reader.flag("tie_word_embeddings", False),
@@ -47,7 +47,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
     return {
         "vocab_size": config.vocab_size, "hidden_size": config.width, "num_hidden_layers": config.layers,
         "num_attention_heads": config.heads, "intermediate_size": config.mlp_width,
-        "max_position_embeddings": config.context, "layer_norm_eps": config.norm_eps,
+        "max_position_embeddings": published_context(config), "layer_norm_eps": config.norm_eps,
         "hidden_act": activation_name(config.activation), "hidden_dropout": config.dropout,
         "attention_dropout": config.attention_dropout, "tie_word_embeddings": config.tied,
         "use_parallel_residual": config.parallel_residual, **attention_bias_field(config, "gpt_neox"),

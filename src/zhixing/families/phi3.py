@@ -23,13 +23,13 @@ def _read(reader: ConfigReader) -> TransformerConfig:
         reader.expect(field, only)
     fields = read_common(reader, context=4096, norm_eps=1e-5, rope=False)
     original = reader.size("original_max_position_embeddings", 4096)
-    rope = read_rope(reader, fields["context"], original=original, old_names=OLD_NAMES)
-    scaling = rope["rope_scaling"]
+    fields |= read_rope(reader, fields["context"], original=original, old_names=OLD_NAMES)
+    scaling = fields["rope_scaling"]
     if scaling is not None and scaling.kind != "longrope":
         raise BadInput(f"the family 'phi3' has no rope scaling of type {scaling.kind!r}", where=reader.where)
     reader.take("embd_pdrop")  # the published network does not use it
     return TransformerConfig(
-        **fields, **rope, **FIXED, window=reader.optional_size("sliding_window", None),
+        **fields, **FIXED, window=reader.optional_size("sliding_window", None),
         rotary_dim=rotated_part(reader, fields["head_dim"], 1.0), dropout=reader.number("resid_pdrop", 0.0),
     )  # fmt: skip
 

@@ -14,6 +14,9 @@ from zhixing.core.errors import BadInput
 from zhixing.families.base import ConfigReader
 from zhixing.models.config import RopeScaling, TransformerConfig
 
+LONGEST = 1 << 30
+"""Above every context; a factor that leads beyond it is a mistake."""
+
 COMMON = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
 KEYS: dict[str, frozenset[str]] = {
     "default": frozenset(),
@@ -56,7 +59,8 @@ def read_rope(
         old_names: Kinds of scaling that have been renamed.
 
     Returns:
-        The fields `rope_theta` and `rope_scaling` of our configuration.
+        The fields `rope_theta`, `rope_scaling` and `context` of our configuration. With `dynamic` scaling the published
+        length is the original one, and the context is so many times longer.
     """
     old = reader.mapping("rope_scaling") if old is None else old
     new = reader.mapping("rope_parameters") if new is None else new
@@ -70,10 +74,10 @@ def read_rope(
     bases = {reader.as_number("rope_theta", value) for value in given if value is not None}
     if len(bases) > 1:
         raise BadInput(f"'rope_theta' is given as {' and as '.join(map(str, sorted(bases)))}", where=reader.where)
-    return {
-        "rope_theta": bases.pop() if bases else theta,
-        "rope_scaling": _read_scaling(reader, {**values, "rope_type": kind}, context, original),
-    }
+    scaling = _read_scaling(reader, {**values, "rope_type": kind}, context, original)
+    if scaling is not None and scaling.kind == "dynamic":
+        context = int(min(max(scaling.factor, 1.0) * context, LONGEST))
+    return {"rope_theta": bases.pop() if bases else theta, "rope_scaling": scaling, "context": context}
 
 
 def rotated_part(reader: ConfigReader, head_dim: int, default: float, key: str = "partial_rotary_factor") -> int | None:
@@ -185,18 +189,24 @@ def _factors(reader: ConfigReader, values: Mapping[str, Any], key: str) -> tuple
     return tuple(reader.as_number(key, value) for value in factors)
 
 
+def published_context(config: TransformerConfig) -> int:
+    """Returns what stands in `max_position_embeddings`: with `dynamic` scaling the original length."""
+    scaling = config.rope_scaling
+    return scaling.original_context if scaling is not None and scaling.kind == "dynamic" else config.context
+
+
 def scaling_fields(scaling: RopeScaling | None, context: int) -> dict[str, Any]:
     """Writes the published fields of a scaling, `rope_type` among them.
 
     Raises:
-        BadInput: The scaling cannot be expressed.
+        BadInput: The scaling is `dynamic` from another length than the published context.
     """
     if scaling is None:
         return {"rope_type": "default"}
     fields: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
     if scaling.kind == "dynamic" and scaling.original_context != context:
         raise BadInput(
-            f"dynamic rope scaling starts from the model's context ({context}), not from {scaling.original_context}"
+            f"dynamic rope scaling starts from the published context ({context}), not from {scaling.original_context}"
         )
     if scaling.kind in ("yarn", "llama3", "longrope"):
         fields["original_max_position_embeddings"] = scaling.original_context
@@ -216,7 +226,7 @@ def scaling_fields(scaling: RopeScaling | None, context: int) -> dict[str, Any]:
 
 def rope_fields(config: TransformerConfig, partial: bool = False) -> dict[str, Any]:
     """Writes the rotary fields in both published layouts, with the rotated share of a head where a family has one."""
-    fields = scaling_fields(config.rope_scaling, config.context)
+    fields = scaling_fields(config.rope_scaling, published_context(config))
     old = None if config.rope_scaling is None else {**fields, "type": fields["rope_type"]}
     new = {**fields, "rope_theta": config.rope_theta}
     if partial:
