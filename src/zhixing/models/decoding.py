@@ -195,7 +195,7 @@ class _FastBlock:
         self.output, self.output_bias = _joined([attention.output], share)
         self.up, self.up_bias = _joined([mlp.up] if mlp.gate is None else [mlp.gate, mlp.up], share)
         self.down, self.down_bias = _joined([mlp.down], share)
-        self.rotates, self.local = config.layer_rotates(layer), config.layer_is_local(layer)
+        self.turn = (2 if config.layer_is_local(layer) else 1) if config.layer_rotates(layer) else 0
         self.window = config.layer_window(layer)
         self.qk_norm: _FastNorm | None = None
         self.query_norm: _FastNorm | None = None
@@ -224,6 +224,7 @@ class _FastStep:
         config = self._config
         self._scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
         self._rotary_dim = config.rotary_dim or config.head_dim
+        self._partly_rotated = self._rotary_dim != config.head_dim
         self._embedding_scale = config.width**0.5 if config.scale_embeddings else None
         self._table = self._rotations(model.rotary) if model.rotary is not None else None
         self._local_table = self._rotations(model.local_rotary) if model.local_rotary is not None else None
@@ -257,14 +258,17 @@ class _FastStep:
         if self._embedding_norm is not None:
             x = self._embedding_norm(x)
         table, local = self._table, self._local_table
-        rotation = (table[0][positions], table[1][positions]) if table is not None else None
-        local_rotation = (local[0][positions], local[1][positions]) if local is not None else None
+        rotations = (
+            None,
+            (table[0][positions], table[1][positions]) if table is not None else None,
+            (local[0][positions], local[1][positions]) if local is not None else None,
+        )
         mask = self._mask[..., : start + 1] if self._mask is not None else None
         product = self._product
         for index, block in enumerate(self._blocks):
-            turn = (local_rotation if block.local else rotation) if block.rotates else None
             read = x if block.attention_norm is None else block.attention_norm(x)
-            mixed = product(self._attend(index, block, read, turn, mask, start), block.output, block.output_bias)
+            mixed = self._attend(index, block, read, rotations[block.turn], mask, start)
+            mixed = product(mixed, block.output, block.output_bias)
             if block.attention_post_norm is not None:
                 mixed = block.attention_post_norm(mixed)
             stream = x + mixed
@@ -302,7 +306,11 @@ class _FastStep:
         if config.qk_norm == "before_rotary":
             qk = self._normalise(block, qk)
         if rotation is not None:
-            qk = self._rotate(qk, *rotation)
+            cos, sin = rotation
+            if self._partly_rotated:
+                qk = self._rotate_part(qk, cos, sin)
+            else:
+                qk = torch.addcmul(qk * cos, qk.roll(size // 2, -1), sin)
         if config.qk_norm == "after_rotary":
             qk = self._normalise(block, qk)
         q, k = qk.narrow(1, 0, heads), qk.narrow(1, heads, kv_heads)
@@ -333,10 +341,9 @@ class _FastStep:
         joined = torch.cat((block.query_norm(q.flatten(1)), block.key_norm(k.flatten(1))), dim=1)
         return joined.view(qk.shape)
 
-    def _rotate(self, qk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        dim = self._rotary_dim
-        if dim == qk.shape[-1]:
-            return torch.addcmul(qk * cos, qk.roll(dim // 2, -1), sin)
+    def _rotate_part(self, qk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotates the leading dimensions of queries and keys, (batch, heads + kv_heads, head_dim)."""
+        dim, size = self._rotary_dim, self._config.head_dim
         turned = qk.narrow(-1, 0, dim)
         turned = torch.addcmul(turned * cos, turned.roll(dim // 2, -1), sin)
-        return torch.cat((turned, qk.narrow(-1, dim, qk.shape[-1] - dim)), dim=-1)
+        return torch.cat((turned, qk.narrow(-1, dim, size - dim)), dim=-1)
