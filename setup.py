@@ -31,7 +31,7 @@ class BuildLibrary(build_ext):
         windows = compiler.compiler_type == "msvc"
         ext.extra_compile_args = ["/std:c++17", "/O2", "/EHsc"] if windows else [
             "-std=c++17", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-pthread", "-g0",
-            "-Wno-maybe-uninitialized",
+            "-Wno-maybe-uninitialized", "-Wno-uninitialized",
         ]  # fmt: skip
         if not windows:
             ext.extra_link_args = ["-pthread"]

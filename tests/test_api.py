@@ -93,3 +93,51 @@ def test_evaluate_delegates(model):
 
     texts = ["To know and to do.", "知行合一"]
     assert model.evaluate(texts, window=16) == evaluate_text(model.model, model.tokenizer, texts, window=16)
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory):
+    from tests.generation.chat_model import chat_network, chat_tokenizer
+
+    folder, tokenizer = tmp_path_factory.mktemp("talker"), chat_tokenizer("qwen2.5-tools")
+    save_folder(folder / "model", chat_network(tokenizer, 1024), tokenizer, "llama")
+    return zhixing.load(folder / "model")
+
+
+def test_chat_answers_messages(talker):
+    options = {"temperature": 0, "max_tokens": 6}
+    messages = [{"role": "user", "content": "知行?"}]
+    reply = talker.chat(messages, **options)
+    assert reply.message == {"role": "assistant", "content": reply.text} and messages == messages[:1]
+    assert talker.chat("知行?", **options).text == reply.text
+    stream = talker.stream_chat(messages, **options)
+    assert "".join(stream) == reply.text == stream.reply.text
+    assert talker.chat([*messages, reply.message, *messages], **options).reused >= reply.generation.prompt_tokens
+    ends = talker.chat_format.end_tokens(talker.options.end_tokens)
+    assert talker.tokenizer.vocabulary["<|im_end|>"] in ends
+    whole = talker.chat(messages, num_beams=2, max_tokens=4)
+    assert len(whole.generation.tokens) <= 4
+
+
+def test_a_conversation_goes_on(talker):
+    def weather(city: str) -> str:
+        """The weather.
+
+        Args:
+            city: Where.
+        """
+        return city
+
+    chat = talker.conversation(system="Be brief.", tools=[weather], max_tokens=3, temperature=0)
+    first = "".join(chat.say("Hello"))
+    assert [message["role"] for message in chat.messages] == ["system", "user", "assistant"]
+    assert chat.messages[-1]["content"] == first
+    assert '"name": "weather"' in chat.prompt().text and chat.options.max_tokens == 3
+    assert talker.conversation().options.max_tokens == 1024
+
+
+def test_a_model_that_was_not_made_for_conversations_says_so(model):
+    with pytest.raises(BadInput, match="no chat template"):
+        model.chat("Hello")
+    with pytest.raises(BadInput, match="did you mean 'max_tokens'"):
+        model.generate("a", max_token=3)

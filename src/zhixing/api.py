@@ -10,6 +10,7 @@ Everything here delegates to the packages below, which can do more.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -33,10 +34,16 @@ from zhixing.generation import (
     options_from_config,
     options_named,
 )
+from zhixing.generation.chat import DEFAULT_MAX_TOKENS as CHAT_MAX_TOKENS
+from zhixing.generation.chat import Conversation, Reply, ReplyStream
+from zhixing.generation.memory import Memory
 from zhixing.generation.prompts import Prompt
 from zhixing.models import ops
 from zhixing.models.network import CausalNetwork, NetworkConfig
+from zhixing.tokenization.chat_format import ChatFormat
+from zhixing.tokenization.chat_template import Message
 from zhixing.tokenization.tokenizer import Tokenizer
+from zhixing.tokenization.tool_schema import Tool
 
 if TYPE_CHECKING:
     from zhixing.evaluation.language_modelling import LanguageModelScore
@@ -190,6 +197,84 @@ class LanguageModel:
         """Writes on from a prompt; iterate over the result for pieces of text. See `complete` for the arguments."""
         return self._generator(processors, filters, rules).stream(prompt, self.options.replace(**options))
 
+    @cached_property
+    def chat_format(self) -> ChatFormat:
+        """How this model is talked to: its chat template and tokenizer.
+
+        Raises:
+            BadInput: It has no chat template.
+            MissingResource: It has no tokenizer.
+        """
+        return ChatFormat(self._tokenizer())
+
+    def conversation(
+        self,
+        messages: Sequence[Message] = (),
+        *,
+        system: str | None = None,
+        tools: Sequence[Tool] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+        forget: bool = False,
+        processors: Sequence[LogitsProcessor] = (),
+        filters: Sequence[Filter] = (),
+        rules: Sequence[StoppingRule] = (),
+        **options: Any,
+    ) -> Conversation:
+        """Begins a conversation, which remembers what was said and does not read it twice.
+
+        Args:
+            messages: What was said before.
+            system: The system prompt.
+            tools: What the model may call: JSON schemas, or functions with type hints and docstrings.
+            documents: What it may look up, for templates that take documents.
+            variables: What else the chat template asks for, such as {"enable_thinking": False}.
+            forget: Leave the oldest turns out when the context is full, instead of refusing.
+            processors: Logits processors of your own.
+            filters: Filters of your own.
+            rules: Stopping rules of your own.
+            **options: Any field of `SamplingOptions`.
+
+        Raises:
+            BadInput: The model has no chat template, or an option is wrong.
+        """
+        if "max_tokens" not in self.named:
+            options = {"max_tokens": CHAT_MAX_TOKENS, **options}
+        conversation = Conversation(
+            self.model,
+            self.chat_format,
+            self.options.replace(**options),
+            [dict(message) for message in messages],
+            tools=tools,
+            documents=documents,
+            variables=variables or {},
+            forget=forget,
+            memory=self._memory,
+            extras={"processors": processors, "filters": filters, "rules": rules},
+        )
+        if system is not None:
+            conversation.system = system
+        return conversation
+
+    def chat(self, messages: Sequence[Message] | str, **options: Any) -> Reply:
+        """Answers a conversation.
+
+        Args:
+            messages: What was said so far, each with "role" and "content"; a text stands for one message of the user's.
+            **options: As for `conversation`: tools, documents, system, variables, and any field of `SamplingOptions`.
+
+        Returns:
+            The answer: `text`, `tool_calls`, and `message`, which can be appended to the messages.
+
+        Raises:
+            BadInput: The model has no chat template, the template refuses the messages, or they are too long.
+        """
+        return self.conversation(_messages(messages), **options).reply()
+
+    def stream_chat(self, messages: Sequence[Message] | str, **options: Any) -> ReplyStream:
+        """Answers a conversation piece by piece: iterate for text, then take `reply`. See `chat` for the arguments."""
+        return self.conversation(_messages(messages), **options).answer()
+
     def evaluate(
         self, texts: Iterable[str], *, window: int | None = None, stride: int | None = None
     ) -> LanguageModelScore:
@@ -205,11 +290,18 @@ class LanguageModel:
         """
         from zhixing.evaluation.language_modelling import evaluate_text
 
+        return evaluate_text(self.model, self._tokenizer(), texts, window=window, stride=stride)
+
+    def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise MissingResource(
                 "the model has no tokenizer", where=str(self.path), remedy="put its tokenizer.json beside it"
             )
-        return evaluate_text(self.model, self.tokenizer, texts, window=window, stride=stride)
+        return self.tokenizer
+
+    @cached_property
+    def _memory(self) -> Memory:
+        return Memory(self.model, owned=True)
 
     def _generator(
         self,
@@ -227,6 +319,10 @@ class LanguageModel:
             rules=rules,
             scorer=scorer,
         )
+
+
+def _messages(messages: Sequence[Message] | str) -> Sequence[Message]:
+    return [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
 
 
 def _is_one(prompts: Prompt | Sequence[Prompt]) -> bool:

@@ -6,7 +6,6 @@ from oracle import VOCAB, models
 
 from zhixing.core.errors import BadInput
 from zhixing.generation import Generator, SamplingOptions
-from zhixing.models.cache import KVCache
 
 transformers = pytest.importorskip("transformers")
 PROMPTS = [[5, 4, 22, 3, 9, 5, 9], [0], [9, 5], [1, 30, 4, 17, 2]]
@@ -64,17 +63,6 @@ def test_it_streams_fills_the_context_and_tells_logprobs():
         own = models()[1](torch.tensor([[9, 5, *answer.tokens]]))[0].log_softmax(-1)
     for place, entry in enumerate(answer.logprobs):
         assert entry.logprob == pytest.approx(own[1 + place, answer.tokens[place]].item(), abs=1e-3)
-
-
-def test_candidates_are_not_copied_with_their_whole_past(monkeypatch):
-    since = []
-    original = KVCache.reorder
-    monkeypatch.setattr(
-        KVCache, "reorder", lambda self, rows, since_=0, **more: since.append(more) or original(self, rows, **more)
-    )
-    options = SamplingOptions(penalty_alpha=0.6, top_k=4, max_tokens=5, end_tokens=())
-    Generator(models()[1], None).generate([[9, 5]], options)
-    assert since == [{"since": 2}, {"since": 3}, {"since": 4}, {"since": 5}]
 
 
 def test_what_does_not_go_together_is_refused():

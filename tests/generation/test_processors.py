@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from oracle import VOCAB, models, their_tokens
 
 from zhixing.core.errors import BadInput
 from zhixing.generation import Generator, SamplingOptions
 from zhixing.generation.chain import processors_for
-from zhixing.generation.penalties import CountPenalty
+from zhixing.generation.penalties import CountPenalty, NoRepeatNGrams
 from zhixing.generation.sampling import Context
 from zhixing.tokenization.train import train_tokenizer
 
@@ -71,6 +73,47 @@ def test_a_batch_of_unequal_prompts_gives_what_each_gives_alone(name):
     together = generator.generate(prompts, chosen)
     for prompt, answer in zip(prompts, together, strict=True):
         assert answer.tokens == generator.generate([prompt], chosen)[0].tokens
+
+
+EVERY = {
+    "temperature": 0.0, "repetition_penalty": 1.3, "encoder_repetition_penalty": 1.2, "presence_penalty": 0.4,
+    "frequency_penalty": 0.3, "no_repeat_ngram_size": 2, "encoder_no_repeat_ngram_size": 1, "min_tokens": 3,
+    "min_length": 7, "bad_words": [[1, 2], [3]], "logit_bias": {0: 0.5, (2, 1): -0.5, (0, 0, 4): 2.0},
+    "suppress_tokens": [5], "begin_suppress_tokens": [4], "exponential_decay_length_penalty": (1, 1.3),
+    "forced_bos_token_id": 2, "forced_eos_token_id": 6,
+}  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_padding_changes_nothing_for_any_processor(data):
+    """A row among longer ones gets what it gets alone, whatever stands in its padding."""
+    name = data.draw(st.sampled_from(sorted(EVERY)))
+    time, written = data.draw(st.integers(2, 9)), data.draw(st.integers(0, 4))
+    lengths = [data.draw(st.integers(1, time)) for _ in range(3)]
+    tokens = torch.tensor(data.draw(st.lists(st.lists(st.integers(0, 6), min_size=time + written,
+                                                      max_size=time + written), min_size=3, max_size=3)))  # fmt: skip
+    logits = torch.randn(3, 7, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99))))
+    padding = torch.tensor([time - length for length in lengths])
+    room = torch.tensor([written + data.draw(st.integers(1, 2)) for _ in range(3)])
+    for process in processors_for(SamplingOptions(**{name: EVERY[name]}), ends=(6, 3)):
+        together = process(logits.clone(), Context(tokens, padding, time, room))
+        for row, length in enumerate(lengths):
+            own = Context(tokens[row : row + 1, time - length :], torch.tensor([0]), length, room[row : row + 1])
+            assert torch.equal(process(logits[row : row + 1].clone(), own)[0], together[row])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=14), st.integers(1, 4), st.integers(1, 14), st.booleans())
+def test_no_sequence_comes_twice(tokens, size, prompt, of_prompt):
+    prompt = min(prompt, len(tokens))
+    context = Context(torch.tensor([tokens]), torch.tensor([0]), prompt)
+    allowed = NoRepeatNGrams(size, of_prompt)(torch.zeros(1, 4), context)[0] == 0
+    source = tokens[:prompt] if of_prompt else tokens
+    there = {tuple(source[start : start + size]) for start in range(len(source) - size + 1)}
+    for token in range(4):
+        newest = tuple([*tokens, token][-size:])
+        assert allowed[token] == (newest not in there)
 
 
 @pytest.mark.parametrize("prompt", [[5], [5, 6]])

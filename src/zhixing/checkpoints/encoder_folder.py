@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from zhixing.checkpoints.tensors import DTYPES, read_tensors, weight_files, write_tensors
+from zhixing.checkpoints.tensor_files import open_weights
+from zhixing.checkpoints.tensors import MODEL_TYPES, stream, write_tensors
 from zhixing.core.errors import BadInput, MissingResource, unknown_name
 from zhixing.core.files import atomic_folder, read_json
 from zhixing.families.base import Weights
@@ -98,9 +99,8 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> EncoderFol
     family = encoder_named(kind)
     config, head = family.config_from(values, str(folder / "config.json"))
     head = _with_pooling(folder, head)
-    published: Weights = {}
-    for file in weight_files(folder):
-        published.update(read_tensors(file))
+    files, _ = open_weights(folder)
+    published = {name: tensor for file in files for name, tensor in stream(file)}
     weights, unused = family.weights_from(published, head.kind, str(folder))
     with torch.device("meta"):
         model = EncoderModel(config, head)
@@ -145,7 +145,7 @@ def _check(model: EncoderModel, weights: Weights, head: HeadConfig, where: str) 
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise BadInput(f"{what} tensors: {', '.join(names[:3])}{more}", where=where, remedy=MISFIT)
     for name, tensor in weights.items():
-        if tensor.dtype not in DTYPES:
+        if tensor.dtype not in MODEL_TYPES:
             raise BadInput(
                 f"the tensor {name!r} has the unsupported type {tensor.dtype}",
                 where=where,

@@ -7,6 +7,7 @@ becomes a folder (`checkpoints.references`), and the training state of a run (`t
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import torch
 
 from zhixing.checkpoints.own import OWN, kind_of
-from zhixing.checkpoints.tensors import check_match, read_weights, weight_files, write_tensors
+from zhixing.checkpoints.tensor_files import TensorFile, open_weights
+from zhixing.checkpoints.tensors import MAX_SHARD_SIZE, check_match, check_types, shape_of, stream, write_weights
+from zhixing.core.device import check_memory
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.core.files import atomic_folder, read_json
 from zhixing.families import Family, family_for_config, family_named
@@ -123,10 +126,11 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> ModelFolder
     """
     values = read_values(folder)
     family: Family | None = None
+    details: list[str] = []
     if (own := OWN.get(str(values.get("model_type")))) is not None:
         model = own.read(values, folder, dtype)
     else:
-        family, model = _load_published(folder, dtype)
+        family, model, details = _load_published(folder, dtype)
     tokenizer = None
     if any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")):
         tokenizer = Tokenizer.load(folder)
@@ -140,21 +144,40 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> ModelFolder
     generation = read_json(generation_file) if generation_file.exists() else {}
     if not isinstance(generation, dict):
         raise BadInput("generation_config.json is not a mapping", where=str(generation_file))
-    return ModelFolder(model.eval(), tokenizer, family, folder, generation)
+    return ModelFolder(model.eval(), tokenizer, family, folder, generation, details)
 
 
-def _load_published(folder: Path, dtype: torch.dtype) -> tuple[Family, Transformer]:
+def _places(model: Transformer, files: list[TensorFile], family: Family, folder: Path) -> dict[str, str]:
+    """Holds names and shapes of all tensors against the model, by the headers alone.
+
+    Returns:
+        The full published name of each tensor: some files leave the first part of the names out.
+
+    Raises:
+        BadInput: They are not the weights of this model.
+    """
+    shapes = {name: shape_of(entry) for file in files for name, entry in file.entries.items()}
+    full = family.complete(shapes)
+    fitting(model, family.weights_from(full, model.config, str(folder)), str(folder))
+    return dict(zip(shapes, full, strict=True))
+
+
+def _load_published(folder: Path, dtype: torch.dtype) -> tuple[Family, Transformer, list[str]]:
     family, config = read_config(folder)
-    files = weight_files(folder)
-    published: Weights = {}
-    for file in files:
-        published.update(read_weights(file))
+    files, details = open_weights(folder)
+    details += check_types(files)
     with torch.device("meta"):
-        skeleton = Transformer(config)
-    weights = fitting(skeleton, family.weights_from(published, config, str(folder)), str(folder))
-    model = skeleton.to_empty(device="cpu").to(dtype)
-    model.load_state_dict(weights, strict=True, assign=False)
-    return family, model
+        model = Transformer(config).to(dtype)
+    places = _places(model, files, family, folder)
+    check_memory(sum(tensor.numel() for tensor in model.parameters()) * dtype.itemsize, "this model", where=str(folder))
+    model = model.to_empty(device="cpu")
+    parameters = dict(model.named_parameters())
+    for file in files:
+        for name, tensor in stream(file):  # one at a time: the file is never in memory beside the model
+            for ours, piece in family.weights_from({places[name]: tensor}, config, str(folder)).items():
+                if ours in parameters:
+                    parameters[ours].data.copy_(piece)
+    return family, model, details
 
 
 def save_folder(
@@ -164,16 +187,21 @@ def save_folder(
     family: str,
     card: str = "",
     weights: Weights | None = None,
+    generation: Mapping[str, Any] | None = None,
+    max_shard_size: int = MAX_SHARD_SIZE,
 ) -> None:
     """Writes a model folder; the folder appears whole or not at all. `transformers` opens published layouts unchanged.
 
     Args:
         folder: Where to; replaced if it exists.
         model: The network.
-        tokenizer: Its tokenizer, or None.
+        tokenizer: Its tokenizer, or None. Its chat template is written with it.
         family: The published layout to write; without meaning for a network of our own.
         card: Text of README.md, the model card.
         weights: Weights to write instead of the model's own (an average of them, for example).
+        generation: generation_config.json of the model that this one was made from, which is kept; special tokens are
+            taken from it. Without it, the tokenizer's end of text ends the writing, and the other fields are mild.
+        max_shard_size: Bytes of weights in one file; larger models are written in several, with an index.
     """
     state = weights if weights is not None else dict(model.named_parameters())
     values = (
@@ -181,16 +209,20 @@ def save_folder(
         if not isinstance(model, Transformer)
         else family_named(family).config_to(model.config)
     )
-    ends = tokenizer.end_of_text_id if tokenizer else None
-    for key, value in (("bos_token_id", ends), ("eos_token_id", ends), ("pad_token_id", ends)):
-        values[key] = value
+    if generation is None:
+        ends = tokenizer.end_of_text_id if tokenizer else None
+        generation = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "eos_token_id": ends, "pad_token_id": ends}
+        generation = {key: value for key, value in generation.items() if value is not None}
+        values |= dict.fromkeys(SPECIAL, ends)
+    else:
+        values |= {key: generation.get(key) for key in SPECIAL}
     if state:
         values["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
-    generation = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "eos_token_id": ends, "pad_token_id": ends}
-    generation = {key: value for key, value in generation.items() if value is not None}
     with atomic_folder(folder) as temporary:
         (temporary / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        (temporary / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+        (temporary / "generation_config.json").write_text(
+            json.dumps(dict(generation), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         if tokenizer is not None:
             tokenizer.save(temporary)
         if card:
@@ -198,6 +230,9 @@ def save_folder(
         tensors = {name: tensor.detach() for name, tensor in state.items()}
         if isinstance(model, Transformer):
             published = family_named(family).weights_to(tensors, model.config)
-            write_tensors(temporary / "model.safetensors", published, {"format": "pt"})
+            write_weights(temporary, published, max_shard_size)
         else:
             kind_of(model).write(model, temporary, tensors)
+
+
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -20,6 +20,10 @@ CHUNK = 1 << 20
 """Bytes read at a time when hashing."""
 
 
+MOST_JSON = 128 << 20
+"""Bytes of a JSON file that is read whole; the largest published tokenizers have 35 MB."""
+
+
 def os_fault(error: OSError, path: Path | str, doing: str) -> ZhixingError:
     """Turns an operating-system error into one clear message: full disk, no permission, missing folder."""
     where = str(path)
@@ -161,6 +165,8 @@ def hash_json(value: Any) -> str:
 def read_json(path: Path) -> Any:
     """Reads a JSON file, or says in one line why it cannot be read."""
     try:
+        if path.stat().st_size > MOST_JSON:
+            raise BadInput(f"a JSON file of {path.stat().st_size >> 20} MiB is not read", where=str(path))
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingResource("no such file", where=str(path)) from error

@@ -64,6 +64,8 @@ class ModelRecipe(Section):
     kv_heads: int | None = Field(None, ge=1, description="default: heads")
     mlp_width: int | None = Field(None, ge=1, description="default: 4 * width, or 8/3 of it when gated")
     context: int = Field(256, ge=2, description="longest sequence, in tokens")
+    order: int | None = Field(None, ge=1, description="ngram: length of the longest n-grams; default: 5")
+    count_memory: int | None = Field(None, ge=1, description="ngram: bytes for sorting while counting; default: 1 GiB")
     tied: bool | None = Field(None, description="share embedding and output matrix; default: as the family does")
     logit_softcap: float | None = Field(None, gt=0)
     rope_theta: float | None = Field(None, gt=0)

@@ -321,7 +321,7 @@ class Family:
         """
         ours: Weights = {}
         ignored = re.compile(self.ignored)
-        for name, tensor in self.split(self._complete(published), config).items():
+        for name, tensor in self.split(self.complete(published), config).items():
             if ignored.fullmatch(name):
                 continue
             translated = self.names.to_ours(name)
@@ -330,8 +330,11 @@ class Family:
             ours[translated] = tensor
         return ours
 
-    def _complete(self, published: Weights) -> Weights:
-        """Adds the leading part of the names where the file was saved without the output head's class around it."""
+    def complete(self, published: Weights) -> Weights:
+        """Adds the leading part of the names where the file was saved without the output head's class around it.
+
+        The order stays. What is complete stays as it is, also when it is only a part of all tensors.
+        """
         if not self.prefix or any(name.startswith(self.prefix) for name in published):
             return published
         heads = ("lm_head.", "embed_out.")

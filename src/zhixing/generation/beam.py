@@ -57,6 +57,10 @@ class Continuation(NamedTuple):
     logprob: TokenLogprob | None
 
 
+Grown = tuple[Continuation, Answer]
+"""A continuation and the answer with it."""
+
+
 class Search:
     """The beams of one prompt and group.
 
@@ -75,12 +79,12 @@ class Search:
         self._longest = answer.longest_answer
 
     def advance(self, continuations: Sequence[Continuation]) -> list[Continuation]:
-        """Takes the best continuations, in their order; returns those that go on, at most `width`, best first.
+        """Takes the best continuations, in their order; returns those that go on, one for each of `width` rows.
 
         Only among the first `width` does one that ends become a finished answer; the others are there so that enough
-        go on.
+        go on. A continuation stays in the row of its beam where it can, so that little has to be copied.
         """
-        running: list[tuple[Continuation, Answer]] = []
+        running: list[Grown] = []
         ended: list[Answer] = []
         for rank, continuation in enumerate(continuations):
             enough = len(running) >= self.width and not self._options.beam_sampling
@@ -97,9 +101,24 @@ class Search:
                 ended.append(answer)
         self._finish(ended)
         running = sorted(running, key=lambda pair: -pair[0].score)[: self.width]
-        self.beams = [Beam(answer, continuation.score) for continuation, answer in running]
-        self.done = not self.beams or not self._may_improve()
-        return [continuation for continuation, _ in running]
+        placed = self._placed(running) if running else []
+        self.beams = [Beam(answer, continuation.score) for continuation, answer in placed]
+        self.done = not running or not self._may_improve()
+        return [continuation for continuation, _ in placed]
+
+    def _placed(self, running: Sequence[Grown]) -> list[Grown]:
+        """Returns what goes on in the order of the rows; a row that nothing is left for repeats the best, dead."""
+        rows: list[Grown | None] = [None] * self.width
+        others: list[Grown] = []
+        for pair in running:
+            place = pair[0].beam
+            if rows[place] is None:
+                rows[place] = pair
+            else:
+                others.append(pair)
+        best, answer = running[0]
+        others += [(best._replace(score=DEAD), answer)] * (self.width - len(running))
+        return [pair if pair is not None else others.pop(0) for pair in rows]
 
     def _final(self, score: float, answer: Answer) -> float:
         return float(score / len(answer.progress.tokens) ** self._options.length_penalty)
@@ -117,17 +136,18 @@ class Search:
         length = len(self.beams[0].answer.progress.tokens)
         if options.early_stopping == "never" and options.length_penalty > 0:
             length = self._longest
-        best = self.beams[0].score / length**options.length_penalty
+        best = max(beam.score for beam in self.beams) / length**options.length_penalty
         return bool(best > (self.finished[-1].score or 0.0))
 
     def stop(self, reason: str, detail: str) -> None:
         """Ends all beams where they are: each becomes a finished answer."""
         if self.done:
             return
-        for beam in self.beams:
+        alive = [beam for beam in self.beams if beam.score > DEAD]
+        for beam in alive:
             beam.answer.end(reason, detail)
             beam.answer.score = self._final(beam.score, beam.answer) if beam.answer.progress.tokens else DEAD
-        self._finish([beam.answer for beam in self.beams])
+        self._finish([beam.answer for beam in alive])
         self.done = True
 
 
@@ -176,11 +196,11 @@ class BeamSearch:
             chosen = self._advance(scores, logprobs, first)
             if writing.late:
                 self.end("time", f"max_seconds ({writing.options.max_seconds:g}) over")
-            rows, tokens = self._filled(chosen)
-            if not rows:
+            on = [each for search, continuations in chosen.items() if not search.done for each in continuations]
+            if not on:
                 break
-            order = torch.tensor(rows, device=writing.device)
-            newest = torch.tensor(tokens, device=writing.device)
+            order = torch.tensor([each.row for each in on], device=writing.device)
+            newest = torch.tensor([each.token for each in on], device=writing.device)
             network.keep(order)
             history.keep(order)
             history.append(newest)
@@ -221,8 +241,8 @@ class BeamSearch:
                 ]
                 chosen[search] = search.advance(options_of)
                 if taken is not None:
-                    for continuation in chosen[search]:
-                        taken[search.prompt, continuation.token] += 1
+                    for each in chosen[search]:
+                        taken[search.prompt, each.token] += each.score > DEAD
             start += 0 if first else count
         return chosen
 
@@ -230,7 +250,7 @@ class BeamSearch:
         """Returns the best continuations of each search, or drawn ones: score and place in (width * vocab)."""
         beams = torch.full(block.shape[:2], DEAD)  # (searches, width)
         for number, search in enumerate(searches):
-            beams[number, : len(search.beams)] = torch.tensor([beam.score for beam in search.beams])
+            beams[number] = torch.tensor([beam.score for beam in search.beams])
         totals = (block + beams.to(block.device)[..., None]).flatten(1)  # (searches, width * vocab)
         if bool(totals.isnan().any()):
             raise not_numbers()
@@ -270,19 +290,6 @@ class BeamSearch:
             ]
             for number, of_search in enumerate(best)
         ]
-
-    def _filled(self, chosen: dict[Search, list[Continuation]]) -> tuple[list[int], list[int]]:
-        """Returns the rows that go on and their tokens; beams that a search lacks are filled with dead ones."""
-        rows: list[int] = []
-        tokens: list[int] = []
-        for search, continuations in chosen.items():
-            if search.done:
-                continue
-            lacking = self._width - len(continuations)
-            padded = [*continuations, *[continuations[0]] * lacking]
-            rows += [continuation.row for continuation in padded]
-            tokens += [continuation.token for continuation in padded]
-        return rows, tokens
 
     def end(self, reason: str, detail: str) -> list[tuple[Answer, str]]:
         """See `Strategy`."""

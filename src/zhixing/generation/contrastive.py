@@ -92,7 +92,7 @@ class ContrastiveSearch:
         newest = self._cache.length - 1
         self._states[:, newest] = self._chosen
         first = torch.arange(len(tokens), device=tokens.device) * self._k
-        self._cache.reorder((first + self._choice).repeat_interleave(self._k), since=newest)
+        self._cache.reorder((first + self._choice).repeat_interleave(self._k))
 
     def keep(self, rows: Tensor) -> None:
         """See `Rows`."""

@@ -60,12 +60,20 @@ class NetworkRows:
         prompts: What is read first, token ids.
         room: Tokens that will follow at most.
         owned: The model's weights may be laid out anew in memory.
+        cache: Where a single prompt goes on from; None: a new one.
     """
 
-    def __init__(self, model: CausalNetwork, prompts: Sequence[Sequence[int]], room: int, owned: bool = False) -> None:
+    def __init__(
+        self,
+        model: CausalNetwork,
+        prompts: Sequence[Sequence[int]],
+        room: int,
+        owned: bool = False,
+        cache: Cache | None = None,
+    ) -> None:
         self._model, self._owned = model, owned
         tokens, padding = padded(prompts, model.device)  # what stands in the padding does not matter
-        self.cache: Cache = model.new_cache(len(prompts), tokens.shape[1] + room, padding)
+        self.cache = cache or model.new_cache(len(prompts), tokens.shape[1] + room, padding)
         self.logits = model.next_logits(tokens, self.cache)
         self._step: Step | None = None
         self._count = len(prompts)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+COMPARED_ROWS = 256
+"""Sequences up to which it is noted how much they have in common."""
+
 
 class LayerCache:
     """Keys and values of one layer, in one block of memory that is filled from the front.
@@ -66,6 +69,8 @@ class KVCache:
         self.length = 0
         self.padding = padding
         self.tokens: Tensor | None = None
+        self.batch = batch
+        self._common: Tensor | None = None  # (batch, batch): up to where two rows hold the same, if that is known
         where = torch.device(device)
         self.layers = [LayerCache(batch, kv_heads, capacity, head_dim, dtype, where) for _ in range(layers)]
 
@@ -78,6 +83,7 @@ class KVCache:
             self.padding = self.padding.repeat_interleave(times, dim=0)
         if self.tokens is not None:
             self.tokens = self.tokens.repeat_interleave(times, dim=0)
+        self._regroup(torch.arange(self.batch).repeat_interleave(times))
 
     def keep(self, rows: Tensor) -> None:
         """Keeps only the given sequences, in the given order: rows (n) of indices."""
@@ -87,24 +93,51 @@ class KVCache:
             self.padding = self.padding[rows]
         if self.tokens is not None:
             self.tokens = self.tokens[rows]
+        self._regroup(rows.cpu())
+
+    def grow(self, capacity: int) -> None:
+        """Makes room for more tokens; those that are there are kept. Make a new step afterwards."""
+        for layer in self.layers:
+            layer.keys, layer.values = (self._grown(block, capacity) for block in (layer.keys, layer.values))
+        if self.tokens is not None:
+            tokens = self.tokens.new_zeros(self.tokens.shape[0], capacity)
+            tokens[:, : self.length] = self.tokens[:, : self.length]
+            self.tokens = tokens
+        self.capacity = capacity
+
+    def _grown(self, block: Tensor, capacity: int) -> Tensor:
+        batch, heads, _, size = block.shape
+        grown = block.new_empty(batch, heads, capacity, size)
+        grown[:, :, : self.length] = block[:, :, : self.length]
+        return grown
 
     def can_reorder(self, rows: Tensor) -> bool:
         """Tells whether `reorder` can do what `keep` would do: as many rows, each with the padding that it had."""
         padding = self.padding
-        return len(rows) == len(self.layers[0].keys) and (padding is None or torch.equal(padding[rows], padding))
+        return len(rows) == self.batch and (padding is None or torch.equal(padding[rows], padding))
 
-    def reorder(self, rows: Tensor, since: int = 0) -> None:
+    def reorder(self, rows: Tensor) -> None:
         """Gives every sequence the tokens of another one in place: row i becomes what row rows[i] was, rows (batch).
 
-        For beams: whatever reads this memory goes on reading it, so that no new step has to be made. Before position
-        `since` the rows must be the same already.
+        For beams: whatever reads this memory goes on reading it, so that no new step has to be made, and only what the
+        rows do not have in common is copied.
         """
         moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
         if len(moved) == 0:
             return
         sources = rows[moved]
+        since = 0 if self._common is None else int(self._common[moved.cpu(), sources.cpu()].min())
         for layer in self.layers:
             for block in (layer.keys, layer.values):
                 block[moved, :, since : self.length] = block[sources, :, since : self.length]
         if self.tokens is not None:
             self.tokens[moved] = self.tokens[sources]
+        self._regroup(rows.cpu())
+
+    def _regroup(self, rows: Tensor) -> None:
+        """Notes what the rows have in common when each has become what another one was."""
+        old, self.batch, self._common = self._common, len(rows), None
+        if len(rows) <= COMPARED_ROWS:
+            same = rows[:, None] == rows[None, :]
+            before = 0 if old is None else old[rows[:, None], rows[None, :]]
+            self._common = torch.where(same, self.length, before)

@@ -18,6 +18,16 @@ class Linear(nn.Linear):
         return ops.linear(x, self.weight, self.bias)
 
 
+class Embedding(nn.Embedding):
+    """A table of vectors."""
+
+    def reset_parameters(self) -> None:
+        """Fills the table at random. Without memory there is nothing to fill, and PyTorch would take two seconds to
+        load what draws no numbers."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class Norm(nn.Module):
     """Root-mean-square or layer normalisation over the last dimension, with or without a learned scale."""
 

@@ -20,7 +20,7 @@ from zhixing.models import ops
 from zhixing.models.attention import Attention
 from zhixing.models.cache import KVCache, LayerCache
 from zhixing.models.config import TransformerConfig
-from zhixing.models.layers import FeedForward, Linear, Norm
+from zhixing.models.layers import Embedding, FeedForward, Linear, Norm
 from zhixing.models.loss import IGNORED, cross_entropy_sum, soft_cap, token_losses
 from zhixing.models.network import Cache, CausalNetwork
 from zhixing.models.rotary import RotaryTable
@@ -94,8 +94,8 @@ class Transformer(CausalNetwork):
         if not config.causal or config.norm_placement == "residual":
             raise BadInput("this configuration is of an encoder", remedy="build it with zhixing.models.encoder")
         self._config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.positions = nn.Embedding(config.context, config.width) if config.position == "learned" else None
+        self.embedding = Embedding(config.vocab_size, config.width)
+        self.positions = Embedding(config.context, config.width) if config.position == "learned" else None
         self.rotary = RotaryTable(config) if config.position == "rotary" else None
         local = config.position == "rotary" and config.local_rope_theta is not None
         self.local_rotary = RotaryTable(config, local=True) if local else None

@@ -97,17 +97,22 @@ def _read_bytes(path: Path) -> bytes:
             with gzip.open(path) as packed:
                 content = packed.read(MAX_BYTES + 1)
         else:
-            with path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
+            if path.stat().st_size > MAX_BYTES:
+                raise _too_large(path)
+            content = path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise BadInput(f"broken gzip: {error}", where=str(path)) from error
     except OSError as error:
         raise os_fault(error, path, "reading") from error
     if len(content) > MAX_BYTES:
-        raise BadInput(f"more than {MAX_BYTES // 1_000_000} MB: no tokenizer file is so large", where=str(path))
+        raise _too_large(path)
     if not content:
         raise BadInput("the file is empty", where=str(path))
     return content
+
+
+def _too_large(path: Path) -> BadInput:
+    return BadInput(f"more than {MAX_BYTES // 1_000_000} MB: no tokenizer file is so large", where=str(path))
 
 
 def _read_text(path: Path) -> str:

@@ -20,6 +20,8 @@ from zhixing.models import ops
 from zhixing.models.config import TransformerConfig
 from zhixing.tokenization.train import DEFAULT_VOCAB_SIZE, LEARNERS
 from zhixing.training.objectives import objective_named
+from zhixing.training.resolve_counting import FAMILY as COUNTED
+from zhixing.training.resolve_counting import resolve_counting
 
 COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 WIDTH_PER_LAYER = 64
@@ -71,6 +73,15 @@ def resolve(recipe: Recipe) -> Recipe:
 
     Steps stay open when the run is given in tokens or minutes of a model that must be measured first.
     """
+    if recipe.model.family == COUNTED:
+        return resolve_counting(recipe)
+    for key in ("order", "count_memory"):
+        if getattr(recipe.model, key) is not None:
+            raise BadInput(
+                f"model.{key} is of n-gram models, and this one is a {recipe.model.family}",
+                where=f"model.{key}",
+                remedy=f"leave it out, or set model.family: {COUNTED}",
+            )
     done = recipe.model_copy(deep=True)
     if done.tokenizer.vocab_size is None and done.tokenizer.path is None and done.tokenizer.kind in LEARNERS:
         done.tokenizer.vocab_size = DEFAULT_VOCAB_SIZE

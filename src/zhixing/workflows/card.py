@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from zhixing.core.recipe import Recipe
+from zhixing.families import FAMILIES
+from zhixing.training.resolve_counting import FAMILY as COUNTED
 from zhixing.version import __version__
 
 TEMPLATE = """---
-library_name: transformers
+library_name: {library}
 pipeline_tag: text-generation
 tags: [zhixing]
 ---
@@ -19,12 +21,11 @@ A small language model, trained from scratch with Zhixing {version}.
 
 | | |
 |---|---|
-| layout | {family} (opens in `transformers` and in Zhixing) |
+| layout | {family} (opens in {opens}) |
 | parameters | {parameters:,} |
-| layers, width, heads | {layers}, {width}, {heads} |
-| context | {context} tokens |
+{sizes}
 | tokenizer | {kind}, {vocab_size} tokens |
-| training tokens seen | {seen:,} in {steps} steps |
+| training tokens seen | {seen} |
 | held-out text | {bits_per_byte:.4f} bits per byte, perplexity {perplexity:.2f} with this tokenizer |
 | measured with | window {window}, stride {stride}, {tokens:,} tokens |
 
@@ -58,12 +59,23 @@ def model_card(recipe: Recipe, facts: dict[str, Any]) -> str:
     assert train.steps is not None
     assert train.batch_size is not None
     assert train.block is not None
+    known = model["family"] in FAMILIES
+    if model["family"] == COUNTED:
+        sizes = f"| order | {model['order']} |"
+        seen = f"{data['train']['tokens']:,}, counted"
+    else:
+        total = train.steps * train.batch_size * train.accumulate * train.block
+        seen = f"{total:,} in {train.steps} steps"
+        sizes = f"| layers, width | {model['layers']}, {model['width']} |"
+        if "heads" in model:
+            sizes += f"\n| heads, context | {model['heads']}, {model['context']} tokens |"
     split = "whole documents" if recipe.data.split == "document" else "the end of the text"
     return TEMPLATE.format(
         name=recipe.name, version=__version__, family=model["family"], parameters=model["parameters"],
-        layers=model["layers"], width=model["width"], heads=model["heads"], context=model["context"],
+        library="transformers" if known else "zhixing", opens="`transformers` and in Zhixing" if known else "Zhixing",
+        sizes=sizes,
         kind=facts["tokenizer"]["kind"], vocab_size=model["vocab_size"],
-        seen=train.steps * train.batch_size * train.accumulate * train.block, steps=train.steps,
+        seen=seen,
         bits_per_byte=score["bits_per_byte"], perplexity=score["perplexity"] or float("nan"),
         window=score["window"], stride=score["stride"], tokens=score["tokens"],
         paths=", ".join(f"`{path}`" for path in data["paths"]), data_hash=data["data_hash"],

@@ -30,11 +30,13 @@ from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.fit import Fit
 from zhixing.training.prove import Proof, copy_state, prove
 from zhixing.training.resolve import resolve
+from zhixing.training.resolve_counting import FAMILY as COUNTED
 from zhixing.training.run import Run
 from zhixing.training.state import list_checkpoints
 from zhixing.training.validation import Validation
 from zhixing.workflows.card import model_card
 from zhixing.workflows.console import say
+from zhixing.workflows.count import clear_counts, count_model
 from zhixing.workflows.prepare import (
     build_trainer,
     check_unchanged,
@@ -144,6 +146,8 @@ def _phases(run: Run, prove_first: bool) -> Outcome:
     tokenizer = prepare_tokenizer(run)
     shards = prepare_shards(run, tokenizer)
     check_unchanged(run, shards)
+    if run.recipe.model.family == COUNTED:
+        return _counted(run, tokenizer, shards, prove_first, begun)
     trainer = build_trainer(run, tokenizer, shards)
     recipe = run.recipe
     train = recipe.train
@@ -177,6 +181,20 @@ def _phases(run: Run, prove_first: bool) -> Outcome:
     outcome = _finish(run, trainer.model, tokenizer, shards, proof)
     run.set_state(
         "finished", step=trainer.done, peak_memory=peak_memory_bytes(), total_seconds=time.monotonic() - begun
+    )
+    write_report(run.folder)
+    return outcome
+
+
+def _counted(run: Run, tokenizer: Tokenizer, shards: ShardSet, prove_first: bool, begun: float) -> Outcome:
+    """The phases of an n-gram model, which is counted instead of trained."""
+    if prove_first:
+        raise BadInput("an n-gram model has no training steps to repeat", where="--prove", remedy="leave --prove out")
+    model = count_model(run, tokenizer, shards)
+    outcome = _finish(run, model, tokenizer, shards, None)
+    clear_counts(run)
+    run.set_state(
+        "finished", step=run.recipe.train.steps, peak_memory=peak_memory_bytes(), total_seconds=time.monotonic() - begun
     )
     write_report(run.folder)
     return outcome

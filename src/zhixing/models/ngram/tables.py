@@ -10,7 +10,7 @@ Probabilities are logarithms to base 10, as in ARPA files. How they come about i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,14 @@ class NgramTables:
     def counts(self) -> list[int]:
         """How many n-grams there are of each order."""
         return [len(table) for table in self.log_probabilities]
+
+    def up_to(self, order: int) -> NgramTables:
+        """Returns the model without its n-grams of more than `order` tokens."""
+        cut = max(0, order - 1)
+        return replace(
+            self, keys=self.keys[:cut], log_probabilities=self.log_probabilities[:order],
+            log_backoffs=self.log_backoffs[:cut],
+        )  # fmt: skip
 
     def fresh(self, batch: int) -> Ints:
         """Returns the state of sequences that nothing is known of yet, (batch, order - 1).

@@ -154,7 +154,7 @@ ZX_API int zx_product(int kind, const uint8_t* data, int64_t bytes, int64_t rows
     matrix.cols = cols;
     matrix.data = data;
     const Kernels& k = kernels();
-    Product p{&matrix, x, cols, nullptr, bias, y, rows, add != 0};
+    Product p{&matrix, x, cols, nullptr, 0, bias, y, rows, add != 0};
     std::unique_ptr<uint8_t[]> buffer;
     if (is_quantised(matrix.kind)) {
         const size_t stride = quant_bytes(size_t(cols));
@@ -162,6 +162,7 @@ ZX_API int zx_product(int kind, const uint8_t* data, int64_t bytes, int64_t rows
         uint8_t* aligned = buffer.get() + (64 - reinterpret_cast<uintptr_t>(buffer.get()) % 64) % 64;
         for (int64_t t = 0; t < tokens; ++t) k.quantise(x + t * cols, cols, aligned + size_t(t) * stride);
         p.quant = aligned;
+        p.quant_stride = int64_t(stride);
     }
     run_blocks(matrix.panels(), 1, [&](int64_t first, int64_t last) { k.product(p, first, last, 0, tokens); });
     return 0;

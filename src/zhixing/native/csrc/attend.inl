@@ -1,7 +1,6 @@
 // Attention over a paged cache. Up to eight queries that share a key-value head go over the keys together, a stretch at
 // a time, with a running maximum and total (Milakov & Gimelshein 2018; Dao et al. 2022).
 
-constexpr int STRETCH = 256;  // keys whose scores are held at once
 constexpr int KEY_PARTS = PAGE / LANES;
 
 ZX_INLINE Vec clamp_half(Vec x) { return vmin(vmax(x, vset(-65504.0f)), vset(65504.0f)); }
@@ -23,28 +22,16 @@ static void store_page(const float* key, const float* value, int64_t head_dim, i
 
 // Scores of M queries against the 16 keys of a page; a lane is a key.
 template <int M> ZX_INLINE void score_page(const uint16_t* keys, const float* const* query, int head_dim, float* scores) {
-    constexpr int CHAINS = M == 1 ? 4 : M == 2 ? 2 : 1;
-    Vec sum[CHAINS][M][KEY_PARTS];
-    for (int c = 0; c < CHAINS; ++c)
-        for (int m = 0; m < M; ++m)
-            for (int part = 0; part < KEY_PARTS; ++part) sum[c][m][part] = vset(0.0f);
-    int d = 0;
-    for (; d + CHAINS <= head_dim; d += CHAINS)
-        for (int c = 0; c < CHAINS; ++c)
-            for (int part = 0; part < KEY_PARTS; ++part) {
-                const Vec key = vload_half(keys + (d + c) * PAGE + part * LANES);
-                for (int m = 0; m < M; ++m) sum[c][m][part] = vfma(key, vset(query[m][d + c]), sum[c][m][part]);
-            }
-    for (; d < head_dim; ++d)
-        for (int part = 0; part < KEY_PARTS; ++part)
-            for (int m = 0; m < M; ++m)
-                sum[0][m][part] = vfma(vload_half(keys + d * PAGE + part * LANES), vset(query[m][d]), sum[0][m][part]);
+    Vec sum[M][KEY_PARTS];
     for (int m = 0; m < M; ++m)
+        for (int part = 0; part < KEY_PARTS; ++part) sum[m][part] = vset(0.0f);
+    for (int d = 0; d < head_dim; ++d)
         for (int part = 0; part < KEY_PARTS; ++part) {
-            Vec total = sum[0][m][part];
-            for (int c = 1; c < CHAINS; ++c) total = vadd(total, sum[c][m][part]);
-            vstore(scores + m * STRETCH + part * LANES, total);
+            const Vec key = vload_half(keys + d * PAGE + part * LANES);
+            for (int m = 0; m < M; ++m) sum[m][part] = vfma(key, vset(query[m][d]), sum[m][part]);
         }
+    for (int m = 0; m < M; ++m)
+        for (int part = 0; part < KEY_PARTS; ++part) vstore(scores + m * STRETCH + part * LANES, sum[m][part]);
 }
 
 ZX_INLINE void score_pages(const uint16_t* keys, const float* const* query, int count, int head_dim, float* scores) {
@@ -93,8 +80,8 @@ ZX_INLINE void mix_pages(const uint16_t* values, int count, int head_dim, int fi
     }
 }
 
-// Turns the scores of keys [base, base + length) into weights; returns by how much earlier results must shrink.
-ZX_INLINE float weigh(const Attend& a, int m, int32_t base, int length, float* scores, float* most, float* total) {
+// Turns the scores of keys [base, base + length) into weights relative to the highest; false when none is in reach.
+ZX_INLINE bool weigh(const Attend& a, int m, int32_t base, int length, float* scores, float* most, float* total) {
     const Vec nothing = vset(-3.0e38f);
     Vec top = nothing;
     for (int i = 0; i < length; i += LANES) {
@@ -104,65 +91,82 @@ ZX_INLINE float weigh(const Attend& a, int m, int32_t base, int length, float* s
         top = vmax(top, score);
         vstore(scores + i, score);
     }
-    const float highest_now = vhighest(top), before = *most;
-    if (highest_now <= -2.9e38f) {  // no key of this stretch is in reach
-        for (int i = 0; i < length; ++i) scores[i] = 0.0f;
-        return 1.0f;
-    }
-    const float after = highest_now > before ? highest_now : before;
+    *most = vhighest(top);
+    const bool any = a.begin[m] < base + length && a.end[m] > base;
     Vec sum = vset(0.0f);
     for (int i = 0; i < length; i += LANES) {
-        const Vec weight = vwithin(vexp(vsub(vload(scores + i), vset(after))), vset(0.0f), a.begin[m] - base - i, a.end[m] - base - i);
+        Vec weight = vexp(vsub(vload(scores + i), vset(*most)));
+        weight = vwithin(weight, vset(0.0f), a.begin[m] - base - i, a.end[m] - base - i);
         sum = vadd(sum, weight);
         vstore(scores + i, weight);
     }
-    const float shrink = before <= -2.9e38f ? 0.0f : std::exp(before - after);
-    *most = after;
-    *total = *total * shrink + vsum(sum);
-    return shrink;
+    *total = vsum(sum);
+    return any;
+}
+
+// One stretch: unnormalised results, highest score and total weight of each query; a total of 0 means no key in reach.
+static void attend_stretch(const Attend& a, int32_t base, int32_t begin, int32_t end, float* const* out, float* most, float* total) {
+    alignas(64) float scores[ATTEND_ROWS * STRETCH];
+    const int length = (end - base + PAGE - 1) / PAGE * PAGE;
+    for (int at = 0; at < length; at += PAGE) {
+        const uint16_t* keys = a.cache + a.pages[(base + at) / PAGE] * a.page_stride;
+        score_pages(keys, a.query, a.count, a.head_dim, scores + at);
+    }
+    for (int m = 0; m < a.count; ++m) {
+        if (!weigh(a, m, base, length, scores + m * STRETCH, &most[m], &total[m])) total[m] = 0.0f;
+        std::memset(out[m], 0, size_t(a.head_dim) * sizeof(float));
+    }
+    for (int at = 0; at < length; at += PAGE) {
+        const uint16_t* values = a.cache + a.pages[(base + at) / PAGE] * a.page_stride + a.value_offset;
+        // Only tokens that are there: what lies behind them in the page is undefined, and 0 * NaN is not 0.
+        const int first = base + at < begin ? begin - base - at : 0;
+        const int last = base + at + PAGE > end ? end - base - at : PAGE;
+        if (first < last) mix_pages(values, a.count, a.head_dim, first, last, scores + at, out);
+    }
+}
+
+// Puts two parts of one query's result together.
+static void merge_parts(float* out, float* state, const float* other, const float* other_state, int head_dim) {
+    if (other_state[1] == 0.0f) return;
+    if (state[1] == 0.0f) {
+        std::memcpy(out, other, size_t(head_dim) * sizeof(float));
+        state[0] = other_state[0];
+        state[1] = other_state[1];
+        return;
+    }
+    const float most = state[0] > other_state[0] ? state[0] : other_state[0];
+    const float mine = std::exp(state[0] - most), theirs = std::exp(other_state[0] - most);
+    for (int d = 0; d < head_dim; ++d) out[d] = out[d] * mine + other[d] * theirs;
+    state[0] = most;
+    state[1] = state[1] * mine + other_state[1] * theirs;
 }
 
 static void attend(const Attend& a) {
-    alignas(64) float scores[ATTEND_ROWS * STRETCH];
     alignas(64) float results[ATTEND_ROWS * MAX_HEAD_DIM];
-    float* out[ATTEND_ROWS];
-    float most[ATTEND_ROWS], total[ATTEND_ROWS];
+    float* parts[ATTEND_ROWS];
+    float most[ATTEND_ROWS], total[ATTEND_ROWS], state[ATTEND_ROWS][2];
     int32_t begin = a.begin[0], end = a.end[0];
     for (int m = 0; m < a.count; ++m) {
-        out[m] = results + m * a.head_dim;
-        most[m] = -3.0e38f;
-        total[m] = 0.0f;
+        parts[m] = results + m * a.head_dim;
         begin = a.begin[m] < begin ? a.begin[m] : begin;
         end = a.end[m] > end ? a.end[m] : end;
     }
-    std::memset(results, 0, size_t(a.count) * size_t(a.head_dim) * sizeof(float));
-    for (int32_t base = begin / PAGE * PAGE; base < end; base += STRETCH) {
+    // Stretches begin at multiples of their length, whoever computes them: so the result does not depend on how the
+    // work was split, or on what else is in the batch.
+    const int32_t first = begin / STRETCH * STRETCH;
+    for (int32_t base = first; base < end; base += STRETCH) {
         const int32_t stop = base + STRETCH < end ? base + STRETCH : end;
-        const int length = (stop - base + PAGE - 1) / PAGE * PAGE;
-        for (int at = 0; at < length; at += PAGE) {
-            const uint16_t* keys = a.cache + a.pages[(base + at) / PAGE] * a.page_stride;
-            score_pages(keys, a.query, a.count, a.head_dim, scores + at);
-        }
+        const bool fresh = base == first;
+        attend_stretch(a, base, begin, stop, fresh ? a.out : parts, most, total);
         for (int m = 0; m < a.count; ++m) {
-            const float shrink = weigh(a, m, base, length, scores + m * STRETCH, &most[m], &total[m]);
-            if (shrink != 1.0f)
-                for (int d = 0; d < a.head_dim; ++d) out[m][d] *= shrink;
-        }
-        for (int at = 0; at < length; at += PAGE) {
-            const uint16_t* values = a.cache + a.pages[(base + at) / PAGE] * a.page_stride + a.value_offset;
-            // Only tokens that are there: what lies behind them in the page is undefined, and 0 * NaN is not 0.
-            const int first = base + at < begin ? begin - base - at : 0;
-            const int last = base + at + PAGE > stop ? stop - base - at : PAGE;
-            mix_pages(values, a.count, a.head_dim, first, last, scores + at, out);
+            const float part[2] = {most[m], total[m]};
+            if (fresh) std::memcpy(state[m], part, sizeof part);
+            else merge_parts(a.out[m], state[m], parts[m], part, a.head_dim);
         }
     }
     for (int m = 0; m < a.count; ++m) {
-        const bool whole = !a.total[m];
-        const float factor = whole && total[m] > 0 ? 1.0f / total[m] : 1.0f;
-        for (int d = 0; d < a.head_dim; ++d) a.out[m][d] = out[m][d] * factor;
-        if (!whole) {
-            a.total[m][0] = most[m];
-            a.total[m][1] = total[m];
-        }
+        if (a.total[m]) std::memcpy(a.total[m], state[m], sizeof state[m]);
+        else if (state[m][1] > 0)
+            for (int d = 0; d < a.head_dim; ++d) a.out[m][d] /= state[m][1];
     }
 }

@@ -36,6 +36,7 @@ struct Product {
     const float* x;         // float rows, for F32, F16 and BF16 weights
     int64_t x_stride;
     const uint8_t* quant;   // quantised rows, for all other kinds
+    int64_t quant_stride;   // bytes from one to the next
     const float* bias;      // or null
     float* y;
     int64_t y_stride;
@@ -46,6 +47,7 @@ enum class Activation : int32_t { Silu = 0, GeluTanh = 1, Gelu = 2, Relu = 3, Re
 
 constexpr int PAGE = 16;          // tokens in a page of the cache
 constexpr int MAX_HEAD_DIM = 512;
+constexpr int STRETCH = 256;      // keys that are scored, weighed and mixed together
 constexpr int ATTEND_ROWS = 8;    // most queries that share one pass over the keys
 
 // Attention of some queries that share a key-value head. Keys of a page lie transposed, (head_dim, 16), so that a vector
@@ -77,6 +79,8 @@ struct Kernels {
     void (*soft_cap)(float* x, int64_t size, float scale, float cap);
     void (*store_page)(const float* key, const float* value, int64_t head_dim, int64_t slot, uint16_t* keys, uint16_t* values);
     void (*attend)(const Attend&);
+    // Adds a part of one query's result, with its (highest score, total weight), to another.
+    void (*merge_parts)(float* out, float* state, const float* other, const float* other_state, int head_dim);
     float (*highest)(const float* x, int64_t size);
 };
 

@@ -52,7 +52,7 @@ template <Kind K> ZX_INLINE GroupScales scales_at(const uint8_t* panel, int64_t 
 template <Kind K, int M> static void quant_tile(const Product& p, int64_t panel_index, int64_t token) {
     constexpr Layout layout = layout_of(K);
     constexpr bool has_min = layout.scales == Scales::WithMin || layout.scales == Scales::Super;
-    const size_t cols = size_t(p.weight->cols), stride = quant_bytes(cols);
+    const size_t cols = size_t(p.weight->cols), stride = size_t(p.quant_stride);
     const int64_t groups = int64_t(cols / GROUP), supers = int64_t(cols / SUPER);
     const uint8_t* panel = p.weight->panel(panel_index);
     const uint8_t* body = panel + header_bytes(layout.scales, cols);
@@ -94,33 +94,22 @@ template <Kind K> ZX_INLINE Vec load_weights(const uint8_t* at) {
 
 template <Kind K, int M> static void float_tile(const Product& p, int64_t panel_index, int64_t token) {
     constexpr int size = layout_of(K).bits / 8;
-    constexpr int CHAINS = M == 1 ? 4 : M == 2 ? 2 : 1;  // sums that do not wait for each other
     const int64_t cols = p.weight->cols;
     const uint8_t* w = p.weight->panel(panel_index);
     const float* x[M];
     for (int m = 0; m < M; ++m) x[m] = p.x + (token + m) * p.x_stride;
-    Vec sum[CHAINS][M][PARTS];
-    for (int c = 0; c < CHAINS; ++c)
-        for (int m = 0; m < M; ++m)
-            for (int part = 0; part < PARTS; ++part) sum[c][m][part] = vset(0.0f);
-    int64_t k = 0;
-    for (; k + CHAINS <= cols; k += CHAINS) {
-        for (int c = 0; c < CHAINS; ++c, w += ROWS * size) {
-            prefetch(w + AHEAD);
-            for (int part = 0; part < PARTS; ++part) {
-                const Vec weights = load_weights<K>(w + part * LANES * size);
-                for (int m = 0; m < M; ++m) sum[c][m][part] = vfma(weights, vset(x[m][k + c]), sum[c][m][part]);
-            }
+    Vec sum[M][PARTS];
+    for (int m = 0; m < M; ++m)
+        for (int part = 0; part < PARTS; ++part) sum[m][part] = vset(0.0f);
+    // Columns in order, whatever M is: a row's result must not depend on how many rows there are.
+    for (int64_t k = 0; k < cols; ++k, w += ROWS * size) {
+        prefetch(w + AHEAD);
+        for (int part = 0; part < PARTS; ++part) {
+            const Vec weights = load_weights<K>(w + part * LANES * size);
+            for (int m = 0; m < M; ++m) sum[m][part] = vfma(weights, vset(x[m][k]), sum[m][part]);
         }
     }
-    for (; k < cols; ++k, w += ROWS * size)
-        for (int part = 0; part < PARTS; ++part)
-            for (int m = 0; m < M; ++m)
-                sum[0][m][part] = vfma(load_weights<K>(w + part * LANES * size), vset(x[m][k]), sum[0][m][part]);
-    for (int c = 1; c < CHAINS; ++c)
-        for (int m = 0; m < M; ++m)
-            for (int part = 0; part < PARTS; ++part) sum[0][m][part] = vadd(sum[0][m][part], sum[c][m][part]);
-    finish<M>(p, panel_index, token, sum[0]);
+    finish<M>(p, panel_index, token, sum);
 }
 
 template <Kind K, int M> ZX_INLINE void one_tile(const Product& p, int64_t panel, int64_t token) {

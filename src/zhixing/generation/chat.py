@@ -1,0 +1,363 @@
+"""A conversation with a model: messages in, answers out, as a stream; what was read is not read again.
+
+What a message becomes (text, tokens) is in `tokenization.chat_format`; the loop over tokens is in `generate`. Not here:
+the terminal (`cli.chat`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zhixing.core.errors import BadInput
+from zhixing.generation.generate import Generator, Stream
+from zhixing.generation.memory import Memory, RememberingGenerator
+from zhixing.generation.options import SamplingOptions
+from zhixing.generation.result import Generation
+from zhixing.generation.tool_calls import for_template, parse_reply
+from zhixing.models.network import CausalNetwork
+from zhixing.tokenization.chat_format import ChatFormat, EncodedChat
+from zhixing.tokenization.tool_schema import Tool, tool_schemas
+
+DEFAULT_MAX_TOKENS = 1024
+"""Longest answer in a conversation where neither the user nor the model names one."""
+
+THOUGHT_END = "</think>"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of a conversation.
+
+    Attributes:
+        message: What to append to the messages: role, content, and "tool_calls" in OpenAI's structure where there are.
+        generation: How it was written: tokens, why it ended, speed, seed.
+        reused: Tokens of the prompt that had been read before.
+        notes: What the user should know, in sentences.
+    """
+
+    message: dict[str, Any]
+    generation: Generation
+    reused: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What it says, without calls of tools."""
+        content: str = self.message["content"]
+        return content
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The tools that it calls, in OpenAI's structure; none for most answers."""
+        calls: list[dict[str, Any]] = self.message.get("tool_calls", [])
+        return calls
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all of it as plain values."""
+        return {**self.generation.to_json(), "message": self.message, "reused": self.reused, "notes": [*self.notes]}
+
+
+class ReplyStream:
+    """An answer as it is written: iterate over it for pieces of text; then `reply` is the whole.
+
+    Args:
+        stream: The pieces.
+        finish: Makes the reply of what was written.
+        release: Called once, when nothing more will be written.
+    """
+
+    def __init__(
+        self, stream: Stream, finish: Callable[[Generation], Reply], release: Callable[[], None] | None = None
+    ) -> None:
+        self._stream, self._finish, self._release_once = stream, finish, release
+        self._reply: Reply | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._stream)
+        except StopIteration:
+            self._end()
+            raise
+        except BaseException:
+            self._release()
+            raise
+
+    def stop(self) -> str:
+        """Ends the answer where it is; returns the text that was held back. What is there counts as the answer."""
+        rest = self._stream.stop()
+        self._end()
+        return rest
+
+    def _release(self) -> None:
+        release, self._release_once = self._release_once, None
+        if release is not None:
+            release()
+
+    def __del__(self) -> None:
+        self._release()
+
+    def _end(self) -> None:
+        self._release()
+        if self._reply is None:
+            self._reply = self._finish(self._stream.generation)
+
+    @property
+    def reply(self) -> Reply:
+        """The whole answer, once the iteration is over.
+
+        Raises:
+            BadInput: It is not over yet.
+        """
+        if self._reply is None:
+            raise BadInput("the answer is still being written", remedy="iterate over it first, or call stop()")
+        return self._reply
+
+
+@dataclass
+class Conversation:
+    """Messages with a model, and how it answers them.
+
+    Attributes:
+        model: The network.
+        format: How it is talked to.
+        options: How answers are written; may be exchanged between answers.
+        messages: What was said so far; may be changed between answers.
+        tools: What the model may call.
+        documents: What it may look up.
+        variables: What else its template asks for, such as {"enable_thinking": False}.
+        forget: When the context is full, leave the oldest turns out of what the model reads (they stay in `messages`),
+            instead of refusing. It is said each time.
+        memory: What was read; None for one of its own.
+        extras: Processors, filters and rules of the user's own, as `Generator` takes them.
+        forgotten: The number of messages, after the system's, that the model does not read any more.
+    """
+
+    model: CausalNetwork
+    format: ChatFormat
+    options: SamplingOptions
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    tools: Sequence[Tool] | None = None
+    documents: Sequence[Mapping[str, Any]] | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    forget: bool = False
+    memory: Memory | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    forgotten: int = 0
+
+    def __post_init__(self) -> None:
+        if self.memory is None:
+            self.memory = Memory(self.model)
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self.model.config.context
+
+    def prompt(self, *, answer: bool = True) -> EncodedChat:
+        """Returns what the model reads: the rendered text and its tokens, without the turns that were forgotten.
+
+        Args:
+            answer: With what begins an answer.
+        """
+        return self._encode(self.forgotten, answer)
+
+    def _encode(self, forgotten: int, answer: bool = True, **options: Any) -> EncodedChat:
+        first = self._first()
+        messages = [*self.messages[:first], *self.messages[first + forgotten :]]
+        return self.format.encode(
+            for_template(messages),
+            add_generation_prompt=answer,
+            tools=self.tools,
+            documents=self.documents,
+            **options,
+            **self.variables,
+        )
+
+    def _first(self) -> int:
+        """Returns the number of messages at the beginning that are the system's."""
+        return next((i for i, message in enumerate(self.messages) if message["role"] != "system"), len(self.messages))
+
+    def say(self, content: str) -> ReplyStream:
+        """Adds a message of the user's and answers it; the message is taken back when it cannot be answered."""
+        self.messages.append({"role": "user", "content": content})
+        try:
+            return self.answer()
+        except BaseException:
+            self.messages.pop()
+            raise
+
+    def answer(self) -> ReplyStream:
+        """Answers the messages as they are. When the answer is over, it is the last of them.
+
+        Raises:
+            BadInput: There is nothing to answer, the template refuses the messages, or they do not fit.
+        """
+        prompt, notes = self._fitting()
+        return self._stream(prompt, lambda message: self.messages.append(message), notes)
+
+    def go_on(self) -> ReplyStream:
+        """Goes on with the last answer, which ended too early; when it is over, the message is the whole.
+
+        Raises:
+            BadInput: As `answer`; or the last message is none of the model's.
+        """
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            raise BadInput("there is no answer to go on with")
+        begun = self.messages[-1]
+        prompt = self._encode(self.forgotten, answer=False, continue_final_message=True)
+
+        def join(message: dict[str, Any]) -> None:
+            message["content"] = begun["content"] + message["content"]
+            self.messages[-1] = {**begun, **message}
+
+        return self._stream(prompt, join, prompt.notes)
+
+    def _stream(
+        self, prompt: EncodedChat, take: Callable[[dict[str, Any]], None], notes: tuple[str, ...]
+    ) -> ReplyStream:
+        memory = self.memory if self.memory is not None and self.memory.lock.acquire(blocking=False) else None
+        try:
+            stream = self._generator(memory).stream(prompt.tokens, self.options.replace(end_tokens=self._ends()))
+        except BaseException:
+            if memory is not None:
+                memory.lock.release()
+            raise
+
+        def finish(generation: Generation) -> Reply:
+            reply = self._reply(generation, memory.reused if memory is not None else 0, notes)
+            take(reply.message)
+            return reply
+
+        return ReplyStream(stream, finish, memory.lock.release if memory is not None else None)
+
+    def reply(self) -> Reply:
+        """Answers the messages as they are, by any strategy; returns the whole answer. See `answer`."""
+        if self.options.streamable:
+            stream = self.answer()
+            for _ in stream:
+                pass
+            return stream.reply
+        prompt, notes = self._fitting()
+        options = self.options.replace(end_tokens=self._ends())
+        if options.n != 1:
+            raise BadInput(f"a conversation goes on with one answer, got n = {options.n}", remedy="leave n out")
+        generation = self._generator(None).generate([prompt.tokens], options)[0]
+        reply = self._reply(generation, 0, notes)
+        self.messages.append(reply.message)
+        return reply
+
+    def _generator(self, memory: Memory | None) -> Generator:
+        tokenizer = self.format.tokenizer
+        if memory is None:
+            return Generator(self.model, tokenizer, **self.extras)
+        return RememberingGenerator(memory, tokenizer, **self.extras)
+
+    def _ends(self) -> tuple[int, ...]:
+        known = self.options.end_tokens
+        return () if known == () else self.format.end_tokens(known or ())
+
+    def _fitting(self) -> tuple[EncodedChat, tuple[str, ...]]:
+        """Returns the prompt, after forgetting turns where it does not fit and that is allowed."""
+        if not self.messages or self.messages[-1]["role"] == "assistant":
+            raise BadInput("there is nothing to answer: the last message is the model's own, or there is none")
+        prompt = self._encode(self.forgotten)
+        if len(prompt.tokens) < self.context - (self._room() if self.forget else 0):
+            return prompt, prompt.notes
+        if not self.forget:
+            raise BadInput(
+                f"the conversation has {len(prompt.tokens)} tokens; the model's context is {self.context}, prompt and"
+                " answer together",
+                remedy="let the oldest turns be forgotten (--forget, or forget=True), or begin a new conversation",
+            )
+        before, first = self.forgotten, self._first()
+        starts = [i - first for i, message in enumerate(self.messages) if message["role"] == "user"]
+        for forgotten in starts:
+            if forgotten > before:
+                prompt = self._encode(forgotten)
+                self.forgotten = forgotten
+                if len(prompt.tokens) < self.context - self._room():
+                    break
+        if len(prompt.tokens) >= self.context:
+            self.forgotten = before
+            raise BadInput(
+                f"the last message alone makes {len(prompt.tokens)} tokens; the model's context is {self.context}",
+                remedy="shorten the message or the system prompt",
+            )
+        if self.forgotten == before:
+            return prompt, prompt.notes
+        note = (
+            f"the context of {self.context} tokens is full: the model no longer reads the first {self.forgotten}"
+            f" of {len(self.messages) - first} messages"
+        )
+        return prompt, (*prompt.notes, note)
+
+    def _room(self) -> int:
+        """Tokens that are to be free for the answer before a turn is forgotten."""
+        return min(self.options.max_tokens, self.context // 4)
+
+    def _reply(self, generation: Generation, reused: int, notes: tuple[str, ...]) -> Reply:
+        tokenizer, ends = self.format.tokenizer, set(self._ends())
+        tokens = generation.tokens
+        raw = tokenizer.decode(tokens[:-1] if tokens and tokens[-1] in ends else tokens)
+        names = {schema.get("function", schema)["name"] for schema in tool_schemas(self.tools) or []}
+        made = sum(len(message.get("tool_calls") or ()) for message in self.messages)
+        parsed = parse_reply(raw, names, made + 1)
+        # Where nothing is called, the text is what was shown: without special tokens, and cut at a stop text.
+        content = parsed.content if parsed.calls else generation.text
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        if THOUGHT_END in content and any(
+            "reasoning_content" in text for text in self.format.template.sources.values()
+        ):
+            thought, _, content = content.rpartition(THOUGHT_END)
+            message["content"] = content.lstrip("\n")
+            message["reasoning_content"] = thought.replace("<think>", "").strip("\n")
+        if parsed.calls:
+            message["tool_calls"] = list(parsed.calls)
+        return Reply(message, generation, reused, (*notes, *generation.notes, *parsed.notes))
+
+    def undo(self) -> list[dict[str, Any]]:
+        """Takes the last message of the user's back, with everything behind it; returns what was taken back.
+
+        Raises:
+            BadInput: The user has said nothing yet.
+        """
+        place = self._last_of_the_user()
+        taken, self.messages[place:] = self.messages[place:], []
+        self.forgotten = min(self.forgotten, max(0, len(self.messages) - self._first()))
+        return taken
+
+    def take_back_answer(self) -> None:
+        """Takes the last answer back, with all calls and results behind the user's last message."""
+        place = self._last_of_the_user()
+        if place == len(self.messages) - 1:
+            raise BadInput("there is no answer to take back")
+        del self.messages[place + 1 :]
+
+    def _last_of_the_user(self) -> int:
+        for place in range(len(self.messages) - 1, -1, -1):
+            if self.messages[place]["role"] == "user":
+                return place
+        raise BadInput("nothing was said yet")
+
+    @property
+    def system(self) -> str | None:
+        """The system prompt, or None; set it to change it."""
+        first = self.messages[0] if self.messages else None
+        return first["content"] if first is not None and first["role"] == "system" else None
+
+    @system.setter
+    def system(self, content: str | None) -> None:
+        if self.system is not None:
+            del self.messages[0]
+        if content:
+            self.messages.insert(0, {"role": "system", "content": content})
+
+    def copy_messages(self) -> list[dict[str, Any]]:
+        """Returns the messages as they are now."""
+        return copy.deepcopy(self.messages)

@@ -1,0 +1,106 @@
+// The C interface, part two: whole models. See `api.cpp` for the conventions.
+#include <cstring>
+#include <mutex>
+#include <new>
+
+#include "engine.h"
+
+using namespace zx;
+
+namespace {
+
+// Steps of one engine must not overlap: it has one set of buffers.
+struct Model {
+    Engine engine;
+    std::mutex one_step;
+    explicit Model(std::unique_ptr<Plan> plan) : engine(std::move(plan)) {}
+};
+
+}  // namespace
+
+// Makes a model of a plan (see plan.h) over weights that must stay where they are as long as the model lives.
+ZX_API void* zx_model_new(const int64_t* numbers, int64_t count, const double* factors, int64_t factor_count, const uint8_t* blob, int64_t blob_bytes) {
+    std::string why;
+    if (reinterpret_cast<uintptr_t>(blob) % 64) { fail("the weights are not aligned to 64 bytes"); return nullptr; }
+    std::unique_ptr<Plan> plan = read_plan(numbers, count, factors, factor_count, blob, blob_bytes, why);
+    if (!plan) { fail(why); return nullptr; }
+    try {
+        return new Model(std::move(plan));
+    } catch (const std::bad_alloc&) {
+        fail("not enough memory for the plan's buffers");
+        return nullptr;
+    }
+}
+
+ZX_API void zx_model_free(void* model) { delete static_cast<Model*>(model); }
+
+// Hands over a table of rotations, (length, half) each; it must stay where it is until another replaces it.
+ZX_API int zx_model_table(void* model, int64_t index, const float* cos, const float* sin, int64_t length) {
+    Plan& plan = static_cast<Model*>(model)->engine.plan();
+    if (index < 0 || index >= int64_t(plan.tables.size()) || length < 0 || length > MAX_DIM) return fail("no such table");
+    std::lock_guard<std::mutex> lock(static_cast<Model*>(model)->one_step);
+    Table& table = plan.tables[size_t(index)];
+    table.cos = cos;
+    table.sin = sin;
+    table.length = length;
+    return 0;
+}
+
+ZX_API int64_t zx_page_bytes(void* model) { return static_cast<Model*>(model)->engine.plan().page_halves * 2; }
+
+ZX_API void* zx_cache_new(void* model, int64_t pages) {
+    const int64_t halves = static_cast<Model*>(model)->engine.plan().page_halves;
+    if (pages < 1 || pages > INT32_MAX || (halves && pages > (int64_t(1) << 46) / halves)) { fail("a cache of no pages, or of too many"); return nullptr; }
+    Cache* cache = new (std::nothrow) Cache(pages, halves);
+    if (cache && cache->memory.good()) return cache;
+    delete cache;
+    fail("not enough memory for the cache");
+    return nullptr;
+}
+
+ZX_API void zx_cache_free(void* cache) { delete static_cast<Cache*>(cache); }
+
+// Copies a page of one cache into a page of another, or of the same.
+ZX_API int zx_cache_copy(void* source, void* target, int64_t from, int64_t to) {
+    Cache &s = *static_cast<Cache*>(source), &t = *static_cast<Cache*>(target);
+    if (s.page_halves != t.page_halves) return fail("the caches are of different plans");
+    if (from < 0 || to < 0 || from >= s.pages || to >= t.pages) return fail("no such page");
+    if (s.page(from) != t.page(to)) std::memcpy(t.page(to), s.page(from), size_t(s.page_halves) * 2);
+    return 0;
+}
+
+// Runs one step; see `Step` in engine.h for what the arguments are.
+ZX_API int zx_step(void* model, void* cache, int64_t tokens, const int32_t* ids, const float* inputs, const int32_t* sequence,
+                   const int32_t* position, int64_t sequences, const int32_t* pages, int64_t page_stride, int64_t outputs,
+                   const int32_t* rows, float* out) {
+    Step step;
+    step.tokens = tokens;
+    step.ids = ids;
+    step.inputs = inputs;
+    step.sequence = sequence;
+    step.position = position;
+    step.sequences = sequences;
+    step.pages = pages;
+    step.page_stride = page_stride;
+    step.outputs = outputs;
+    step.rows = rows;
+    step.out = out;
+    Model& m = *static_cast<Model*>(model);
+    std::lock_guard<std::mutex> lock(m.one_step);
+    try {
+        const std::string why = m.engine.run(step, static_cast<Cache*>(cache));
+        return why.empty() ? 0 : fail(why);
+    } catch (const std::bad_alloc&) {
+        return fail("not enough memory for the step");
+    }
+}
+
+// Huge-page memory for weights, zeroed; null when there is none.
+ZX_API void* zx_memory_new(int64_t bytes) {
+    Memory* memory = bytes > 0 ? new (std::nothrow) Memory(size_t(bytes)) : nullptr;
+    if (memory && memory->good()) return memory;
+    delete memory;
+    return nullptr;
+}
+ZX_API uint8_t* zx_memory_at(void* memory) { return static_cast<Memory*>(memory)->data(); }
+ZX_API void zx_memory_free(void* memory) { delete static_cast<Memory*>(memory); }

@@ -1,0 +1,317 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#if !defined(_WIN32)
+#include <sys/mman.h>
+#endif
+
+namespace zx {
+namespace {
+
+constexpr int64_t TOKEN_BLOCK = 64;    // rows of activations that stay in the cache while panels go by
+constexpr int64_t SMALL_WORK = 16384;  // floats that are not worth another thread
+constexpr size_t HUGE = size_t(2) << 20;
+constexpr size_t SLACK = 4096;         // behind every memory, for the kernels' prefetches to aim at
+
+}  // namespace
+
+Memory::Memory(size_t bytes) : bytes_(bytes + SLACK) {
+#if defined(_WIN32)
+    base_ = ::operator new(bytes_ + 64, std::nothrow);
+    if (base_) data_ = static_cast<uint8_t*>(base_) + (64 - reinterpret_cast<uintptr_t>(base_) % 64) % 64;
+#else
+    bytes_ += HUGE;
+    base_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base_ == MAP_FAILED) { base_ = nullptr; return; }
+    data_ = static_cast<uint8_t*>(base_) + (HUGE - reinterpret_cast<uintptr_t>(base_) % HUGE) % HUGE;
+#if defined(MADV_HUGEPAGE)
+    if (bytes >= HUGE) madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
+#endif
+}
+
+Memory::~Memory() {
+#if defined(_WIN32)
+    ::operator delete(base_);
+#else
+    if (base_) munmap(base_, bytes_);
+#endif
+}
+
+Engine::Engine(std::unique_ptr<Plan> plan) : plan_(std::move(plan)) {
+    const size_t count = plan_->buffers.size();
+    size_t bytes = 0;
+    std::vector<size_t> places(count), quant_places(count);
+    const auto reserve = [&](size_t size) { const size_t at = bytes; bytes += (size + 63) / 64 * 64; return at; };
+    for (size_t i = 0; i < count; ++i) {
+        if (int64_t(i) != plan_->output) places[i] = reserve(size_t(plan_->buffers[i] * plan_->max_tokens) * 4);
+        if (plan_->quantised[i]) quant_places[i] = reserve(quant_bytes(size_t(plan_->quantised[i])) * size_t(plan_->max_tokens));
+    }
+    memory_ = std::make_unique<Memory>(bytes);
+    if (!memory_->good()) throw std::bad_alloc();
+    for (size_t i = 0; i < count; ++i) {
+        buffers_.push_back(reinterpret_cast<float*>(memory_->data() + places[i]));
+        quantised_.push_back(memory_->data() + quant_places[i]);
+    }
+}
+
+float* Engine::row(int64_t buffer, int64_t token) const {
+    return buffers_[size_t(buffer)] + token * plan_->buffers[size_t(buffer)];
+}
+
+uint8_t* Engine::quantised(int64_t buffer, int64_t token) const {
+    return quantised_[size_t(buffer)] + size_t(token) * quant_bytes(size_t(plan_->quantised[size_t(buffer)]));
+}
+
+std::string Engine::check(const Step& s, const Cache* cache) const {
+    if (s.tokens < 1 || s.tokens > plan_->max_tokens) return "a step has 1 to " + std::to_string(plan_->max_tokens) + " tokens";
+    if (s.outputs < 0 || s.outputs > s.tokens || s.sequences < 1 || s.sequences > s.tokens) return "a step's counts are out of range";
+    if (plan_->input_width && !s.inputs) return "the plan reads inputs, and none were given";
+    if (plan_->vocab && !s.ids) return "the plan reads tokens, and none were given";
+    if (!plan_->layers.empty() && (!cache || cache->page_halves != plan_->page_halves)) return "the cache was made for another plan";
+    const int64_t pages = plan_->layers.empty() ? MAX_DIM : s.page_stride;
+    for (int64_t t = 0; t < s.tokens; ++t) {
+        if (plan_->vocab && (s.ids[t] < 0 || s.ids[t] >= plan_->vocab)) return "token id " + std::to_string(s.ids[t]) + " is outside of the vocabulary";
+        if (s.sequence[t] < 0 || s.sequence[t] >= s.sequences) return "a token of a sequence that is not there";
+        if (s.position[t] < 0 || s.position[t] / PAGE >= pages) return "a position behind the sequence's pages";
+        if (plan_->positions && s.position[t] >= plan_->positions) return "a position behind the table of positions";
+        for (const Table& table : plan_->tables)
+            if (s.position[t] >= table.length) return "a position behind the table of rotations";
+    }
+    for (int64_t i = 0; cache && i < s.sequences * s.page_stride; ++i)
+        if (s.pages[i] < 0 || s.pages[i] >= cache->pages) return "a page that is not in the cache";
+    for (int64_t i = 0; i < s.outputs; ++i)
+        if (s.rows[i] < 0 || s.rows[i] >= s.tokens) return "an output of a token that is not there";
+    return "";
+}
+
+std::string Engine::run(const Step& step, Cache* cache) {
+    std::string why = check(step, cache);
+    if (!why.empty()) return why;
+    step_ = step;
+    cache_ = cache;
+    kernels_ = &kernels();
+    tokens_in_tile_ = 0;
+    buffers_[size_t(plan_->output)] = step.out;
+    pool().run(*this);
+    return "";
+}
+
+void Engine::make_tiles(int64_t tokens_in_tile) {
+    if (tokens_in_tile == tokens_in_tile_) return;
+    tokens_in_tile_ = tokens_in_tile;
+    tiles_.clear();
+    for (int64_t t = 0; t < step_.tokens; ++t) {
+        const bool same = !tiles_.empty() && tiles_.back().count < tokens_in_tile && step_.sequence[t] == step_.sequence[t - 1];
+        if (same) ++tiles_.back().count;
+        else tiles_.push_back({int32_t(t), 1});
+    }
+}
+
+// Decides how attention is split: by stretches of keys too, when there are fewer tiles than threads could use.
+void Engine::prepare_attention(const Operation& o) {
+    const Layer& layer = plan_->layers[size_t(o.a[1])];
+    const int64_t group = o.a[5] / layer.kv_heads;
+    make_tiles(std::max<int64_t>(1, ATTEND_ROWS / group));
+    stretches_ = 0;
+    const int64_t threads = pool().threads(), plain = int64_t(tiles_.size()) * o.a[5] / std::min<int64_t>(group, ATTEND_ROWS);
+    if (threads == 1 || plain >= 4 * threads) return;
+    int64_t longest = 0;
+    for (const Tile& tile : tiles_) longest = std::max<int64_t>(longest, step_.position[tile.token + tile.count - 1] + 1);
+    const int64_t reach = o.a[6] ? std::min<int64_t>(longest, o.a[6] + STRETCH) : longest;
+    const int64_t wanted = (reach + STRETCH - 1) / STRETCH + (o.a[6] ? 1 : 0);
+    if (wanted < 2) return;
+    stretches_ = wanted;
+    const size_t heads = size_t(step_.tokens * o.a[5] * stretches_);
+    parts_.resize(heads * size_t(layer.head_dim + 2));
+}
+
+// Every operation is two stages: its work, and, for attention that was split, putting the parts together.
+int64_t Engine::units(int stage) {
+    const size_t index = size_t(stage / 2);
+    if (index >= plan_->operations.size()) return -1;
+    const Operation& o = plan_->operations[index];
+    const int64_t count = rows(o);
+    if (stage % 2) {
+        block_ = 4;
+        return o.op == Op::Attend && stretches_ ? (count + block_ - 1) / block_ : 0;
+    }
+    if (count == 0) return 0;
+    if (o.op == Op::Linear) {
+        int64_t panels = 0;
+        for (int64_t i = 0; i < o.a[5]; ++i) panels += plan_->matrices[size_t(o.a[6 + 3 * i])].panels();
+        return panels * ((count + TOKEN_BLOCK - 1) / TOKEN_BLOCK);
+    }
+    if (o.op == Op::Attend) {
+        prepare_attention(o);
+        const Layer& layer = plan_->layers[size_t(o.a[1])];
+        const int64_t group = o.a[5] / layer.kv_heads, chunks = (group + ATTEND_ROWS - 1) / ATTEND_ROWS;
+        return int64_t(tiles_.size()) * layer.kv_heads * chunks * std::max<int64_t>(1, stretches_);
+    }
+    // The embedding is unpacked value by value; all others are a few operations per float.
+    const int64_t size = plan_->buffers[size_t(o.op == Op::Store || o.op == Op::Attend ? o.a[2] : o.a[1])] * (o.op == Op::Embed ? 8 : 1);
+    block_ = std::max<int64_t>(1, SMALL_WORK / size);
+    return (count + block_ - 1) / block_;
+}
+
+void Engine::work(int stage, int64_t first, int64_t last) {
+    const Operation& o = plan_->operations[size_t(stage / 2)];
+    if (o.op == Op::Linear) return linear(o, first, last);
+    if (o.op == Op::Attend && stage % 2 == 0) return attend(o, first, last);
+    const int64_t from = first * block_, to = std::min(last * block_, rows(o));
+    if (o.op == Op::Attend) merge(o, from, to);
+    else each_row(o, from, to);
+}
+
+void Engine::linear(const Operation& o, int64_t first, int64_t last) {
+    const int64_t count = rows(o), parts = o.a[5];
+    int64_t ends[3] = {0, 0, 0}, panels = 0;
+    for (int64_t i = 0; i < parts; ++i) ends[i] = panels += plan_->matrices[size_t(o.a[6 + 3 * i])].panels();
+    while (first < last) {
+        const int64_t block = first / panels, panel = first % panels;
+        int64_t part = 0;
+        while (panel >= ends[part]) ++part;
+        const int64_t before = part ? ends[part - 1] : 0;
+        const int64_t stop = std::min(ends[part] - panel, last - first) + panel;  // panels of this block and part
+        const Matrix& matrix = plan_->matrices[size_t(o.a[6 + 3 * part])];
+        const int64_t bias = o.a[8 + 3 * part];
+        Product p;
+        p.weight = &matrix;
+        p.x = row(o.a[2], 0) + o.a[3];
+        p.x_stride = plan_->buffers[size_t(o.a[2])];
+        p.quant = is_quantised(matrix.kind) ? quantised(o.a[2], 0) : nullptr;
+        p.quant_stride = int64_t(quant_bytes(size_t(plan_->quantised[size_t(o.a[2])])));
+        p.bias = bias >= 0 ? plan_->vectors[size_t(bias)].at : nullptr;
+        p.y = row(o.a[1], 0) + o.a[7 + 3 * part];
+        p.y_stride = plan_->buffers[size_t(o.a[1])];
+        p.add = o.a[4] != 0;
+        kernels_->product(p, panel - before, stop - before, block * TOKEN_BLOCK, std::min(count, (block + 1) * TOKEN_BLOCK));
+        first += stop - panel;
+    }
+}
+
+void Engine::attend(const Operation& o, int64_t first, int64_t last) {
+    const Layer& layer = plan_->layers[size_t(o.a[1])];
+    const int64_t heads = o.a[5], group = heads / layer.kv_heads, window = o.a[6], size = layer.head_dim;
+    const int64_t chunks = (group + ATTEND_ROWS - 1) / ATTEND_ROWS, splits = std::max<int64_t>(1, stretches_);
+    for (int64_t unit = first; unit < last; ++unit) {
+        const int64_t split = unit % splits, chunk = unit / splits % chunks, kv_head = unit / splits / chunks % layer.kv_heads;
+        const Tile& tile = tiles_[size_t(unit / splits / chunks / layer.kv_heads)];
+        Attend a;
+        a.page_stride = plan_->page_halves;
+        a.cache = cache_->page(0) + layer.offset + kv_head * size * PAGE;
+        a.value_offset = layer.kv_heads * size * PAGE;
+        a.pages = step_.pages + step_.sequence[tile.token] * step_.page_stride;
+        a.head_dim = int(size);
+        a.scale = o.f[0];
+        a.soft_cap = o.f[1];
+        a.count = 0;
+        // Stretches are counted from the first one in reach of the tile's first token; every query of a tile sees the
+        // last token before it at least, so that no query is left without keys.
+        const int64_t position = step_.position[tile.token];
+        const int64_t base = window ? std::max<int64_t>(0, position + 1 - window) / STRETCH * STRETCH : 0;
+        bool any = false;
+        for (int64_t t = tile.token; t < tile.token + tile.count; ++t)
+            for (int64_t h = chunk * ATTEND_ROWS; h < std::min<int64_t>(group, (chunk + 1) * ATTEND_ROWS); ++h) {
+                const int64_t head = kv_head * group + h, at = step_.position[t];
+                int64_t begin = window ? std::max<int64_t>(0, at + 1 - window) : 0;
+                // Without causality a query sees all of the sequence's tokens in this step as well.
+                int64_t end = at + 1;
+                if (!o.a[7])
+                    for (int64_t other = t + 1; other < step_.tokens && step_.sequence[other] == step_.sequence[t]; ++other) end = step_.position[other] + 1;
+                a.total[a.count] = nullptr;
+                a.out[a.count] = row(o.a[2], t) + head * size;
+                if (stretches_) {
+                    begin = std::max(begin, base + split * STRETCH);
+                    end = std::min(end, base + (split + 1) * STRETCH);
+                    float* part = parts_.data() + ((t * heads + head) * stretches_ + split) * (size + 2);
+                    a.out[a.count] = part + 2;
+                    a.total[a.count] = part;
+                    part[0] = part[1] = 0.0f;
+                    if (begin >= end) begin = end = base + split * STRETCH;
+                }
+                any = any || end > begin;
+                a.begin[a.count] = int32_t(begin);
+                a.end[a.count] = int32_t(end);
+                a.query[a.count++] = row(o.a[3], t) + o.a[4] + head * size;
+            }
+        if (any) kernels_->attend(a);
+    }
+}
+
+void Engine::merge(const Operation& o, int64_t first, int64_t last) {
+    const int64_t heads = o.a[5], size = plan_->layers[size_t(o.a[1])].head_dim;
+    for (int64_t i = first * heads; i < last * heads; ++i) {
+        float* out = row(o.a[2], i / heads) + i % heads * size;
+        float state[2] = {0.0f, 0.0f};
+        for (int64_t s = 0; s < stretches_; ++s) {
+            const float* part = parts_.data() + (i * stretches_ + s) * (size + 2);
+            kernels_->merge_parts(out, state, part + 2, part, int(size));
+        }
+        for (int64_t d = 0; d < size; ++d) out[d] /= state[1];
+    }
+}
+
+// Operations that treat every row by itself.
+void Engine::each_row(const Operation& o, int64_t first, int64_t last) {
+    const Kernels& k = *kernels_;
+    const int64_t* a = o.a;
+    const auto vector = [&](int64_t index) { return index >= 0 ? plan_->vectors[size_t(index)].at : nullptr; };
+    for (int64_t t = first; t < last; ++t) {
+        switch (o.op) {
+            case Op::Embed: {
+                float* to = row(a[1], t);
+                const Matrix& matrix = plan_->matrices[size_t(a[2])];
+                unpack_row(matrix, step_.ids[t], to);
+                if (o.f[0] != 1.0f) k.soft_cap(to, matrix.cols, o.f[0], 0.0f);
+                break;
+            }
+            case Op::Input: {
+                const int64_t width = plan_->buffers[size_t(a[1])];
+                std::memcpy(row(a[1], t), step_.inputs + t * width, size_t(width) * 4);
+                break;
+            }
+            case Op::Position: {
+                const Matrix& matrix = plan_->matrices[size_t(a[2])];
+                std::vector<float> values(size_t(matrix.cols));
+                unpack_row(matrix, step_.position[t], values.data());
+                k.add(values.data(), matrix.cols, 1.0f, row(a[1], t));
+                break;
+            }
+            case Op::Norm:
+                for (int64_t i = 0; i < a[5]; ++i)
+                    k.norm(row(a[3], t) + a[4] + i * a[6], vector(a[7]), vector(a[8]), a[6], o.f[0], a[9] != 0, a[10] != 0,
+                           row(a[1], t) + a[2] + i * a[6]);
+                break;
+            case Op::Quantise: k.quantise(row(a[1], t) + a[2], a[3], quantised(a[1], t)); break;
+            case Op::Rotate: {
+                const Table& table = plan_->tables[size_t(a[6])];
+                const int64_t at = step_.position[t] * table.half;
+                for (int64_t h = 0; h < a[3]; ++h) k.rotate(row(a[1], t) + a[2] + h * a[4], table.cos + at, table.sin + at, a[5]);
+                break;
+            }
+            case Op::Store: {
+                const Layer& layer = plan_->layers[size_t(a[1])];
+                const int32_t position = step_.position[t];
+                const int64_t size = layer.head_dim * PAGE;
+                uint16_t* page = cache_->page(step_.pages[step_.sequence[t] * step_.page_stride + position / PAGE]) + layer.offset;
+                for (int64_t h = 0; h < layer.kv_heads; ++h)
+                    k.store_page(row(a[2], t) + a[3] + h * layer.head_dim, row(a[4], t) + a[5] + h * layer.head_dim, layer.head_dim,
+                                 position % PAGE, page + h * size, page + (layer.kv_heads + h) * size);
+                break;
+            }
+            case Op::Activate:
+                k.activate(row(a[2], t) + a[3], a[4] >= 0 ? row(a[2], t) + a[4] : nullptr, a[5], Activation(a[6]), row(a[1], t));
+                break;
+            case Op::Add: k.add(row(a[2], t), plan_->buffers[size_t(a[1])], o.f[0], row(a[1], t)); break;
+            case Op::Gather: std::memcpy(row(a[1], t), row(a[2], step_.rows[t]), size_t(plan_->buffers[size_t(a[1])]) * 4); break;
+            case Op::SoftCap: k.soft_cap(row(a[1], t), plan_->buffers[size_t(a[1])], o.f[0], o.f[1]); break;
+            default: break;
+        }
+    }
+}
+
+}  // namespace zx

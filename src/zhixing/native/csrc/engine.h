@@ -1,0 +1,84 @@
+// Runs a plan: one call takes some tokens of some sequences through the whole network.
+#pragma once
+
+#include "core.h"
+#include "plan.h"
+
+namespace zx {
+
+// Memory in whole pages, huge ones where the system gives them; released when it goes.
+class Memory {
+public:
+    explicit Memory(size_t bytes);
+    ~Memory();
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+    uint8_t* data() const { return data_; }
+    bool good() const { return data_ != nullptr; }
+
+private:
+    uint8_t* data_ = nullptr;
+    void* base_ = nullptr;
+    size_t bytes_ = 0;
+};
+
+// Keys and values of all layers, in pages of 16 tokens. Which page holds what is the caller's business.
+struct Cache {
+    int64_t pages, page_halves;
+    Memory memory;
+    Cache(int64_t count, int64_t halves) : pages(count), page_halves(halves), memory(size_t(count * halves) * 2) {}
+    uint16_t* page(int64_t index) const { return reinterpret_cast<uint16_t*>(memory.data()) + index * page_halves; }
+};
+
+// What a step is given. Tokens of one sequence stand together, in order of their positions.
+struct Step {
+    int64_t tokens = 0, sequences = 0, outputs = 0;
+    const int32_t* ids = nullptr;         // [tokens], or null when the plan reads inputs
+    const float* inputs = nullptr;        // [tokens][input width]
+    const int32_t* sequence = nullptr;    // [tokens] which sequence each belongs to
+    const int32_t* position = nullptr;    // [tokens] its place in it
+    const int32_t* pages = nullptr;       // [sequences][page_stride] page numbers
+    int64_t page_stride = 0;
+    const int32_t* rows = nullptr;        // [outputs] tokens whose output is wanted
+    float* out = nullptr;                 // [outputs][output width]
+};
+
+class Engine : public Job {
+public:
+    explicit Engine(std::unique_ptr<Plan> plan);
+    // Checks the step; on success runs it. Returns an empty text, or what is wrong.
+    std::string run(const Step& step, Cache* cache);
+    Plan& plan() { return *plan_; }
+
+    int64_t units(int stage) override;
+    void work(int stage, int64_t first, int64_t last) override;
+
+private:
+    // Queries that go over the keys together: consecutive tokens of one sequence.
+    struct Tile { int32_t token, count; };
+
+    std::string check(const Step& step, const Cache* cache) const;
+    float* row(int64_t buffer, int64_t token) const;
+    uint8_t* quantised(int64_t buffer, int64_t token) const;
+    int64_t rows(const Operation& o) const { return o.outputs ? step_.outputs : step_.tokens; }
+    void prepare_attention(const Operation& o);
+    void linear(const Operation& o, int64_t first, int64_t last);
+    void attend(const Operation& o, int64_t first, int64_t last);
+    void merge(const Operation& o, int64_t first, int64_t last);
+    void each_row(const Operation& o, int64_t first, int64_t last);
+    void make_tiles(int64_t tokens_in_tile);
+
+    std::unique_ptr<Plan> plan_;
+    std::vector<float*> buffers_;
+    std::vector<uint8_t*> quantised_;
+    std::unique_ptr<Memory> memory_;
+    const Kernels* kernels_ = nullptr;
+    Step step_;
+    Cache* cache_ = nullptr;
+    std::vector<Tile> tiles_;
+    int64_t tokens_in_tile_ = 0, block_ = 1;
+    int64_t stretches_ = 0;      // parts that every query's keys are split into; 0: not split
+    std::vector<float> parts_;   // results of the parts, then (highest, total) of each
+};
+
+}  // namespace zx

@@ -1,0 +1,171 @@
+"""A plan that can be run: weights in memory, the paged key-value cache, steps."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zhixing.core.errors import MissingResource
+from zhixing.native import weights
+from zhixing.native.library import check, library
+from zhixing.native.packing import Floats, address
+from zhixing.native.plan import Plan
+
+PAGE = 16
+"""Tokens in a page of the cache."""
+
+STEP_TOKENS = 128
+"""Tokens that one step takes: enough that reading the weights costs little beside the arithmetic."""
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step reads.
+
+    Attributes:
+        tokens: Token ids, (tokens); those of one sequence together, in order.
+        sequences: Which sequence each token belongs to, (tokens).
+        positions: The place of each token in its sequence, (tokens).
+        pages: The cache's pages of every sequence, (sequences, pages).
+        wanted: The tokens whose output is wanted, (outputs).
+    """
+
+    tokens: Ints
+    sequences: Ints
+    positions: Ints
+    pages: Ints
+    wanted: Ints
+
+
+class Pages:
+    """A cache of keys and values, in pages that sequences share by reference counts.
+
+    Args:
+        runtime: The plan that it belongs to.
+        count: Pages.
+    """
+
+    def __init__(self, runtime: Runtime, count: int) -> None:
+        self.handle = library().zx_cache_new(runtime.handle, count)
+        if not self.handle:
+            raise MissingResource(f"{library().zx_error().decode()} ({count} pages of {runtime.page_bytes} bytes)")
+        self._finalizer = weakref.finalize(self, library().zx_cache_free, self.handle)
+        self._free = list(range(count - 1, -1, -1))
+        self._users = [0] * count
+
+    @property
+    def free(self) -> int:
+        """Pages that nobody uses."""
+        return len(self._free)
+
+    def take(self) -> int:
+        """Returns a page that nobody uses.
+
+        Raises:
+            MissingResource: There is none.
+        """
+        if not self._free:
+            raise MissingResource("the key-value cache is full")
+        page = self._free.pop()
+        self._users[page] = 1
+        return page
+
+    def share(self, page: int) -> int:
+        """Adds a user to a page, and returns it."""
+        self._users[page] += 1
+        return page
+
+    def drop(self, page: int) -> None:
+        """Takes a user from a page; the last one frees it."""
+        self._users[page] -= 1
+        if self._users[page] == 0:
+            self._free.append(page)
+
+    def copy_from(self, other: Pages, pages: Sequence[int], to: Sequence[int]) -> None:
+        """Copies pages of another cache of the same plan."""
+        for source, target in zip(pages, to, strict=True):
+            check(library().zx_cache_copy(other.handle, self.handle, source, target))
+
+    def writable(self, page: int) -> int:
+        """Returns the page itself when it has one user, else a copy that replaces it for this user."""
+        if self._users[page] == 1:
+            return page
+        copy = self.take()
+        check(library().zx_cache_copy(self.handle, self.handle, page, copy))
+        self.drop(page)
+        return copy
+
+
+class Runtime:
+    """A plan with its weights in memory.
+
+    Args:
+        plan: What to run.
+        step_tokens: Most tokens of one step.
+
+    Raises:
+        MissingResource: There is not enough memory.
+    """
+
+    def __init__(self, plan: Plan, step_tokens: int = STEP_TOKENS) -> None:
+        self.step_tokens = step_tokens
+        matrices, vectors, size = weights.layout(plan)
+        self._memory = weights.HugeMemory(size).bytes
+        weights.fill(plan, matrices, vectors, self._memory)
+        numbers, factors = plan.encode(matrices, vectors, step_tokens)
+        self.weight_bytes = size
+        self.output_width = plan.buffers[plan.output]
+        self._rotary = plan.tables
+        self._turned: list[tuple[Floats, Floats]] = []
+        self._reach = 0
+        self.handle = library().zx_model_new(
+            address(numbers), len(numbers), address(factors), len(factors), address(self._memory), size
+        )
+        if not self.handle:
+            raise ValueError(f"the plan was refused: {library().zx_error().decode()}")
+        self._finalizer = weakref.finalize(self, library().zx_model_free, self.handle)
+        self.page_bytes: int = library().zx_page_bytes(self.handle)
+
+    def reach(self, length: int) -> None:
+        """Sees to it that positions below `length` can be rotated."""
+        if length <= self._reach or not self._rotary:
+            return
+        length = max(length, 2 * self._reach, 256)
+        positions = torch.arange(length)
+        turned = []
+        with torch.no_grad():
+            for number, table in enumerate(self._rotary):
+                cos, sin = (
+                    np.ascontiguousarray(part.squeeze(1).float().numpy()) for part in table(positions, length)
+                )  # (length, dim / 2)
+                check(library().zx_model_table(self.handle, number, address(cos), address(sin), length))
+                turned.append((cos, sin))
+        self._turned, self._reach = turned, length  # kept: the core reads them where they are
+
+    def step(self, batch: Batch, pages: Pages, out: Floats | None = None) -> Floats:
+        """Runs one step; returns the outputs that were wanted, (outputs, width of the output).
+
+        Raises:
+            ValueError: The batch is not in order; the text says how.
+        """
+        out = np.empty((len(batch.wanted), self.output_width), np.float32) if out is None else out
+        check(
+            library().zx_step(
+                self.handle, pages.handle, len(batch.tokens), address(batch.tokens), None, address(batch.sequences),
+                address(batch.positions), len(batch.pages), address(batch.pages), batch.pages.shape[1],
+                len(batch.wanted), address(batch.wanted), address(out),
+            )
+        )  # fmt: skip
+        return out
+
+
+def pieces(total: int, size: int) -> Sequence[tuple[int, int]]:
+    """Cuts a number of tokens into pieces of at most `size`."""
+    return [(first, min(first + size, total)) for first in range(0, total, size)]

@@ -1,0 +1,146 @@
+"""Packing a network's weights into one block of memory, in the order in which a step reads them."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from zhixing.core.errors import BadInput, MissingResource
+from zhixing.core.progress import human_bytes
+from zhixing.native.library import library
+from zhixing.native.packing import Bytes, Kind, ggml_kind, pack_float, pack_ggml, packed_bytes
+from zhixing.native.plan import MatrixSlot, Plan, Unsupported
+
+ALIGNMENT = 4096
+QUANTISERS = {"q8": Kind.B8S, "q4": Kind.B4M}
+ROWS_AT_ONCE = 4096
+"""Rows of a float matrix that are converted at a time: what is packed must not be in memory twice."""
+
+
+def stored_parts(weight: Tensor) -> Sequence[Any] | None:
+    """Returns the blocks of a matrix that is kept as a GGUF file has it (see `models.quantized`), else None."""
+    parts = getattr(weight, "parts", None)
+    return parts if isinstance(parts, tuple) else None
+
+
+class Packing:
+    """Decides how each matrix is packed, once for every matrix.
+
+    Args:
+        quantize: "q8" or "q4": quantise matrices that are not quantised yet; None keeps every value.
+    """
+
+    def __init__(self, quantize: str | None = None) -> None:
+        self._quantize = quantize
+        self._slots: dict[int, MatrixSlot] = {}
+
+    def __call__(self, weight: Tensor) -> MatrixSlot:
+        """Returns the slot of a matrix.
+
+        Raises:
+            Unsupported: It is stored in a way that is not repacked.
+        """
+        if id(weight) not in self._slots:
+            kind = kind_for(weight, self._quantize)
+            self._slots[id(weight)] = MatrixSlot(weight, kind, weight.shape[0], weight.shape[1])
+        return self._slots[id(weight)]
+
+
+def kind_for(weight: Tensor, quantize: str | None) -> Kind:
+    """Returns how a matrix is packed: its own blocks; else quantised as asked; else the smallest exact float type.
+
+    Raises:
+        Unsupported: It is stored in a way that is not repacked.
+    """
+    parts = stored_parts(weight)
+    if parts is not None:
+        kinds = {part.kind.number for part in parts}
+        kind = ggml_kind(kinds.pop()) if len(kinds) == 1 else None
+        if kind is None or getattr(weight, "transposed", False):
+            raise Unsupported(f"a matrix stored as {'+'.join(sorted({part.kind.name for part in parts}))}")
+        return kind
+    if weight.dim() != 2 or not weight.is_floating_point():
+        raise Unsupported(f"a weight of shape {tuple(weight.shape)} and type {weight.dtype}")
+    if quantize is not None:
+        if quantize not in QUANTISERS:
+            raise BadInput(f"no quantisation {quantize!r}", remedy=f"use {' or '.join(QUANTISERS)}")
+        if weight.shape[1] % QUANTISERS[quantize].multiple == 0:
+            return QUANTISERS[quantize]
+    return _exact_kind(weight.detach())
+
+
+def _exact_kind(weight: Tensor) -> Kind:
+    """Returns the smallest float type that holds every value exactly."""
+    if weight.dtype == torch.bfloat16:
+        return Kind.BF16
+    if weight.dtype == torch.float16:
+        return Kind.F16
+    for kind, dtype in ((Kind.BF16, torch.bfloat16), (Kind.F16, torch.float16)):
+        pieces = (weight[first : first + ROWS_AT_ONCE] for first in range(0, len(weight), ROWS_AT_ONCE))
+        if all(torch.equal(piece.to(dtype).float(), piece.float()) for piece in pieces):
+            return kind
+    return Kind.F32
+
+
+class HugeMemory:
+    """Memory in huge pages where the system gives them; freed with the last array that looks at it.
+
+    Raises:
+        MissingResource: There is not so much.
+    """
+
+    def __init__(self, size: int) -> None:
+        handle = library().zx_memory_new(size)
+        if not handle:
+            raise MissingResource(f"not enough memory for {human_bytes(size)} of packed weights")
+        place = library().zx_memory_at(handle)
+        holder = (ctypes.c_uint8 * size).from_address(place)
+        weakref.finalize(holder, library().zx_memory_free, handle)
+        self.bytes: Bytes = np.frombuffer(memoryview(holder).cast("B"), np.uint8)
+
+
+def layout(plan: Plan) -> tuple[list[int], list[int], int]:
+    """Returns where each matrix and each vector goes, and the size of the whole."""
+    at = 0
+    matrices: list[int] = []
+    vectors: list[int] = []
+    for slot in plan.matrices:
+        matrices.append(at)
+        at += -(-packed_bytes(slot.kind, slot.rows, slot.cols) // 64) * 64
+    at = -(-at // ALIGNMENT) * ALIGNMENT
+    for vector in plan.vectors:
+        vectors.append(at)
+        at += -(-vector.nbytes // 64) * 64
+    return matrices, vectors, max(at, 64)
+
+
+def fill(plan: Plan, matrices: Sequence[int], vectors: Sequence[int], memory: Bytes) -> None:
+    """Packs all weights of a plan into memory, at the given places."""
+    for slot, place in zip(plan.matrices, matrices, strict=True):
+        size = packed_bytes(slot.kind, slot.rows, slot.cols)
+        _pack(slot, memory[place : place + size])
+    for vector, place in zip(plan.vectors, vectors, strict=True):
+        memory[place : place + vector.nbytes] = vector.view(np.uint8)
+
+
+def _pack(slot: MatrixSlot, out: Bytes) -> None:
+    parts = stored_parts(slot.weight)
+    if parts is not None:
+        blocks = [np.ascontiguousarray(part.rows.numpy()) for part in parts]
+        whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        pack_ggml(parts[0].kind.number, whole, slot.rows, slot.cols, out=out)
+        return
+    weight = slot.weight.detach()
+    step = ROWS_AT_ONCE  # a multiple of the rows of a panel, so that pieces lie behind one another
+    for first in range(0, slot.rows, step):
+        piece: NDArray[np.float32] = weight[first : first + step].float().numpy()
+        before = packed_bytes(slot.kind, first, slot.cols) if first else 0
+        here = packed_bytes(slot.kind, len(piece), slot.cols)
+        pack_float(slot.kind, piece, out=out[before : before + here])
