@@ -94,6 +94,16 @@ def test_words_and_biases(run):
     assert call(run, "a", *GREEDY, "--logit-bias", "==9e3").stdout == "=" * 9 + "\n"
 
 
+def test_every_option_can_be_set_and_the_models_own_taken_back(run):
+    lines = call(
+        run, "a", "--top-k", 0, "--set", "top_p=1", "--set", "suppress_tokens=[3, 4]", "--set", "end-tokens=[]",
+        "--max-tokens", 2, "--min-p", 0, "--verbose",
+    ).stderr.splitlines()  # fmt: skip
+    for shown in ("top_k None", "min_p 0.0", "top_p 1", "suppress_tokens (3, 4)", "end_tokens none"):
+        assert f"{shown} (command line)" in lines
+    assert "in order: Suppress, Temperature, draw" in lines
+
+
 def test_searches(run):
     found = call(run, "a", "--num-beams", 3, "--samples", 2, "--max-tokens", 3, "--json").stdout.splitlines()
     scores = [json.loads(line)["score"] for line in found]
@@ -150,6 +160,9 @@ def test_help_shows_the_options_by_panel():
         (("--length-penalty", "2"), "no effect without beam search"),
         (("--greedy", "--samples", "2"), "would all be the same"),
         (("--logprobs", "2"), "shown only with --json"),
+        (("--set", "top_p=2"), "top_p must be above 0"),
+        (("--set", "warmth=2"), "unknown option 'warmth'"),
+        (("--set", "top_p=0.5", "--top-p", "0.6"), "top_p is given twice, once as --set top_p=0.5"),
         (("--device", "abacus"), "not a device"),
     ],
 )

@@ -46,8 +46,8 @@ def command(
 
     if logprobs is not None and not as_json:
         raise BadInput("--logprobs are shown only with --json", remedy="add --json")
-    given = {**sampling, "n": samples, "logprobs": logprobs}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {**sampling}
+    given |= {name: value for name, value in (("n", samples), ("logprobs", logprobs)) if value is not None}
     text = _read_prompt(prompt)
     tune_allocator()
     model = load(ref, device=device)

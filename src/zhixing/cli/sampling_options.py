@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from zhixing.api import LanguageModel
     from zhixing.generation import SamplingOptions
 
-LENGTH, CHOICE, REPEATS, WORDS, SEARCH, GUIDANCE = (
+LENGTH, CHOICE, REPEATS, WORDS, SEARCH, GUIDANCE, OTHERS = (
     "Length and end", "Choice of the next token", "Repetition", "Single tokens and words", "Search", "Guidance",
+    "All other options",
 )  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def _declared(
     ] = False,
     temperature: Annotated[float | None, _option(CHOICE, "0 is greedy; below 1 bolder, above 1 more varied.")] = None,
     greedy: Annotated[bool, _option(CHOICE, "Always the likeliest token: --temperature 0.", "--greedy")] = False,
-    top_k: Annotated[int | None, _option(CHOICE, "Choose among the k likeliest tokens.")] = None,
+    top_k: Annotated[int | None, _option(CHOICE, "Choose among the k likeliest tokens; 0: among all.")] = None,
     top_p: Annotated[float | None, _option(CHOICE, "Choose among the likeliest that hold this share.")] = None,
     min_p: Annotated[float | None, _option(CHOICE, "Choose among those with this share of the likeliest's.")] = None,
     typical_p: Annotated[float | None, _option(CHOICE, "Choose among the least surprising in either way.")] = None,
@@ -81,6 +82,10 @@ def _declared(
     best_of: Annotated[int | None, _option(SEARCH, "Draw so many answers, give the likeliest by mean.")] = None,
     guidance_scale: Annotated[float | None, _option(GUIDANCE, "Above 1: follow the prompt more closely.")] = None,
     negative_prompt: Annotated[str | None, _option(GUIDANCE, "The prompt that guidance leads away from.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        _option(OTHERS, "NAME=VALUE, any option of docs/generation.md; none or [] takes back the model's.", "--set"),
+    ] = None,
 ) -> None:
     """Declares the options; never called."""
 
@@ -114,7 +119,7 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
                 f"--greedy and --temperature {values['temperature']} contradict each other", remedy="give one of them"
             )
         values["temperature"] = 0.0
-    given = {name: value for name, value in values.items() if value not in (None, [], False)}
+    given = {name: value for name, value in values.items() if not (value is None or value is False or value == [])}
     if "early_stopping" in given:
         named = {"true": True, "false": False, "never": "never"}
         if given["early_stopping"] not in named:
@@ -122,8 +127,13 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
         given["early_stopping"] = named[given["early_stopping"]]
     if "logit_bias" in given:
         given["logit_bias"] = [_bias(text) for text in given["logit_bias"]]
-    if values["temperature"] == 0:
-        given["temperature"] = 0.0
+    if values["top_k"] == 0:
+        given["top_k"] = None
+    for text in given.pop("settings", ()):
+        name, value = setting(text)
+        if name in given:
+            raise BadInput(f"{name} is given twice, once as --set {text}", remedy="leave one out")
+        given[name] = value
     return given
 
 
