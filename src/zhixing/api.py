@@ -113,7 +113,8 @@ class LanguageModel:
         path: The folder, or the GGUF file.
         options: How it writes unless told otherwise, from generation_config.json.
         named: The options that the file names.
-        notes: What the user should know, in sentences: fields of generation_config.json that have no effect.
+        notes: What the user should know, in sentences: what was odd about the files, and fields of
+            generation_config.json that have no effect.
         details: How it was opened, in sentences for those who ask.
     """
 
@@ -125,7 +126,8 @@ class LanguageModel:
         self.options: SamplingOptions
         self.details = folder.details
         settings = folder.path / "generation_config.json" if folder.path.is_dir() else folder.path
-        self.options, self.notes = options_from_config(folder.generation, str(settings))
+        self.options, unused = options_from_config(folder.generation, str(settings))
+        self.notes = [*folder.notes, *unused]
         self.named = options_named(folder.generation)
 
     def __repr__(self) -> str:

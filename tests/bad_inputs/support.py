@@ -3,7 +3,14 @@
 import hashlib
 from pathlib import Path
 
+import torch
+
+from zhixing.checkpoints.folder import save_folder
 from zhixing.cli.main import main
+from zhixing.families import family_named
+from zhixing.models.config import TransformerConfig
+from zhixing.models.transformer import Transformer
+from zhixing.tokenization.train import train_tokenizer
 
 RECIPE = """
 name: tiny
@@ -15,6 +22,21 @@ train: {steps: 3, batch_size: 2, save_every: 1, keep: 3, matmul: torch}
 TEXT = "\n\n".join(
     f"{number} To know and to do. 知行合一，道可道。 {number * 7919} words and words" for number in range(80)
 )
+
+
+SIZES = {"width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 16}
+
+
+def make_models(place):
+    """Writes the same tiny model twice, once in one file and once sharded; returns the first."""
+    folder = place / "model"
+    tokenizer = train_tokenizer([], "byte").tokenizer
+    shape = TransformerConfig(vocab_size=tokenizer.vocab_size, **SIZES, **family_named("llama").fixed)
+    model = Transformer(shape)
+    model.initialise(torch.Generator().manual_seed(0))
+    save_folder(folder, model.eval(), tokenizer, "llama", card="# A card\n")
+    save_folder(folder.with_name("sharded"), model, tokenizer, "llama", max_shard_size=8000)
+    return folder
 
 
 def main_code():

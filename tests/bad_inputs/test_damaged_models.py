@@ -11,14 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from zhixing.checkpoints.folder import load_folder, save_folder
+from tests.bad_inputs.support import make_models
+from zhixing.checkpoints.folder import load_folder
 from zhixing.core.errors import BadInput, MissingResource, ZhixingError
-from zhixing.families import family_named
-from zhixing.models.config import TransformerConfig
-from zhixing.models.transformer import Transformer
 from zhixing.tokenization.train import train_tokenizer
 
-SIZES = {"width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_width": 24, "context": 16}
 WEIGHTS, INDEX, GENERATION = "model.safetensors", "model.safetensors.index.json", "generation_config.json"
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 12\n"
 FIRST = "model.layers.0.self_attn.q_proj.weight"
@@ -26,14 +23,7 @@ FIRST = "model.layers.0.self_attn.q_proj.weight"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole") / "model"
-    tokenizer = train_tokenizer([], "byte").tokenizer
-    shape = TransformerConfig(vocab_size=tokenizer.vocab_size, **SIZES, **family_named("llama").fixed)
-    model = Transformer(shape)
-    model.initialise(torch.Generator().manual_seed(0))
-    save_folder(folder, model.eval(), tokenizer, "llama", card="# A card\n")
-    save_folder(folder.with_name("sharded"), model, tokenizer, "llama", max_shard_size=8000)
-    return folder
+    return make_models(tmp_path_factory.mktemp("whole"))
 
 
 def change_json(folder, name, change):
@@ -195,7 +185,7 @@ def test_double_precision_is_converted_and_said(whole, tmp_path):
     change_tensors(folder, lambda tensors: tensors.update({FIRST: tensors[FIRST].double()}))
     opened = load_folder(folder)
     assert {parameter.dtype for parameter in opened.model.parameters()} == {torch.float32}
-    assert "1 tensors of float64 were converted" in opened.details
+    assert "1 tensors of float64 were converted" in opened.notes
 
 
 LIMITED = """

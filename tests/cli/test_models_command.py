@@ -72,3 +72,28 @@ def test_remove_never_touches_what_was_not_fetched(place):
     with pytest.raises(BadInput, match="only fetched models"):
         run("remove", place / "mine", "--yes")
     assert (place / "mine/config.json").exists()
+
+
+@pytest.fixture
+def folder(place):
+    from tests.bad_inputs.support import make_models
+
+    return make_models(place / "made")
+
+
+def test_show_tells_what_a_model_is_and_whether_it_works(folder):
+    text = run("show", folder).stdout
+    for words in ("family         llama", "F32 100 %", "layers 2, width 16", "chat template  no", "model.safetensors"):
+        assert words in text
+    assert "works here" in run("show", folder, "--check").stdout
+    assert json.loads(run("show", folder, "--check", "--json").stdout)["works"] is True
+    (folder / "config.json").write_text((folder / "config.json").read_text().replace('"silu"', '"mystery"'))
+    assert "family         llama" in run("show", folder).stdout
+    with pytest.raises(BadInput, match="mystery"):
+        run("show", folder, "--check")
+
+
+def test_show_fetches_nothing(place):
+    with pytest.raises(MissingResource, match="not fetched yet") as error:
+        run("show", "smollm2-135m")
+    assert error.value.remedy == "zhixing models pull smollm2-135m"

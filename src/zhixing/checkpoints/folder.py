@@ -39,6 +39,7 @@ class ModelFolder:
         path: The folder, or the GGUF file.
         generation: How it writes unless told otherwise: the content of generation_config.json.
         details: How it was opened, in sentences for those who ask.
+        notes: What the user should know, in sentences.
     """
 
     model: CausalNetwork
@@ -47,6 +48,7 @@ class ModelFolder:
     path: Path
     generation: dict[str, Any]
     details: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def transformer(self) -> Transformer:
@@ -126,17 +128,40 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> ModelFolder
     """
     values = read_values(folder)
     family: Family | None = None
-    details: list[str] = []
+    notes: list[str] = []
     if (own := OWN.get(str(values.get("model_type")))) is not None:
         model = own.read(values, folder, dtype)
     else:
-        family, model, details = _load_published(folder, dtype)
+        family, model, notes = _load_published(folder, dtype)
+    tokenizer, generation = _read_companions(folder, model.config.vocab_size)
+    return ModelFolder(model.eval(), tokenizer, family, folder, generation, notes=notes)
+
+
+def check_folder(folder: Path) -> list[str]:
+    """Does all that `load_folder` does, except reading the weights of a published layout.
+
+    Returns:
+        What the user should know, in sentences.
+
+    Raises:
+        MissingResource: A file is missing.
+        BadInput: A file is damaged, or the parts do not fit together.
+    """
+    if str(read_values(folder).get("model_type")) in OWN:
+        return load_folder(folder).notes
+    _, model, _, _, notes = _open_published(folder, torch.float32)
+    _read_companions(folder, model.config.vocab_size)
+    return notes
+
+
+def _read_companions(folder: Path, vocab_size: int) -> tuple[Tokenizer | None, dict[str, Any]]:
+    """Reads what lies beside the weights: the tokenizer, if there is one, and generation_config.json."""
     tokenizer = None
     if any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")):
         tokenizer = Tokenizer.load(folder)
-        if tokenizer.vocab_size > model.config.vocab_size:
+        if tokenizer.vocab_size > vocab_size:
             raise BadInput(
-                f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {model.config.vocab_size}",
+                f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {vocab_size}",
                 where=str(folder),
                 remedy="the tokenizer belongs to another model: put the right tokenizer.json here",
             )
@@ -144,7 +169,7 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> ModelFolder
     generation = read_json(generation_file) if generation_file.exists() else {}
     if not isinstance(generation, dict):
         raise BadInput("generation_config.json is not a mapping", where=str(generation_file))
-    return ModelFolder(model.eval(), tokenizer, family, folder, generation, details)
+    return tokenizer, generation
 
 
 def _places(model: Transformer, files: list[TensorFile], family: Family, folder: Path) -> dict[str, str]:
@@ -162,22 +187,29 @@ def _places(model: Transformer, files: list[TensorFile], family: Family, folder:
     return dict(zip(shapes, full, strict=True))
 
 
-def _load_published(folder: Path, dtype: torch.dtype) -> tuple[Family, Transformer, list[str]]:
+def _open_published(
+    folder: Path, dtype: torch.dtype
+) -> tuple[Family, Transformer, list[TensorFile], dict[str, str], list[str]]:
+    """Reads the configuration and the headers, and builds the model without memory."""
     family, config = read_config(folder)
-    files, details = open_weights(folder)
-    details += check_types(files)
+    files, notes = open_weights(folder)
+    notes += check_types(files)
     with torch.device("meta"):
         model = Transformer(config).to(dtype)
-    places = _places(model, files, family, folder)
+    return family, model, files, _places(model, files, family, folder), notes
+
+
+def _load_published(folder: Path, dtype: torch.dtype) -> tuple[Family, Transformer, list[str]]:
+    family, model, files, places, notes = _open_published(folder, dtype)
     check_memory(sum(tensor.numel() for tensor in model.parameters()) * dtype.itemsize, "this model", where=str(folder))
     model = model.to_empty(device="cpu")
     parameters = dict(model.named_parameters())
     for file in files:
         for name, tensor in stream(file):  # one at a time: the file is never in memory beside the model
-            for ours, piece in family.weights_from({places[name]: tensor}, config, str(folder)).items():
+            for ours, piece in family.weights_from({places[name]: tensor}, model.config, str(folder)).items():
                 if ours in parameters:
                     parameters[ours].data.copy_(piece)
-    return family, model, details
+    return family, model, notes
 
 
 def save_folder(

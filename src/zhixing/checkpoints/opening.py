@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from zhixing.checkpoints.folder import ModelFolder, load_folder
+from zhixing.checkpoints.encoder_folder import is_encoder, load_encoder
+from zhixing.checkpoints.folder import ModelFolder, check_folder, load_folder
 from zhixing.checkpoints.gguf.header import is_gguf
 
 
@@ -28,3 +29,20 @@ def open_model(path: Path, dtype: torch.dtype = torch.float32, compact: bool | N
 
         return load_gguf(path, dtype, compact)
     return load_folder(path, dtype)
+
+
+def check_model(path: Path) -> list[str]:
+    """Checks whether a model can be used here: configuration, names and shapes of the weights, tokenizer.
+
+    The weights themselves are not read, except an encoder's and those of networks of our own.
+
+    Returns:
+        What the user should know, in sentences.
+
+    Raises:
+        MissingResource: A file is missing.
+        BadInput: A file is damaged, or holds what is not supported.
+    """
+    if is_gguf(path):
+        return open_model(path, compact=True).notes
+    return load_encoder(path).notes if is_encoder(path) else check_folder(path)

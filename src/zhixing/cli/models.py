@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from zhixing.checkpoints.catalogue import Entry
+    from zhixing.checkpoints.describe import ModelFacts
     from zhixing.checkpoints.hubs.store import Record
 
 app = typer.Typer(help="Models: fetch, look at, convert, remove.", no_args_is_help=True, rich_markup_mode=None)
@@ -80,6 +81,51 @@ def pull(
         typer.echo(f"{ref}: {say}, {_size(record.size)}", err=True)
 
 
+@app.command("show")
+def show(
+    ref: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    check: Annotated[
+        bool, typer.Option("--check", help="Also check whether all of it fits together and works here.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what a model is: family, sizes, number types, context, tokenizer, licence, files. Reads no weights.
+
+    Example: zhixing models show smollm2-135m --check
+    """
+    import json
+
+    from zhixing.checkpoints import references
+    from zhixing.checkpoints.catalogue import catalogue
+    from zhixing.checkpoints.describe import describe
+    from zhixing.core.errors import MissingResource
+
+    record = references.find_known(ref)
+    if record is None and references.is_remote(ref):
+        raise MissingResource("not fetched yet", where=ref, remedy=f"zhixing models pull {ref}")
+    facts = describe(record.path if record else references.resolve(ref))
+    entry = catalogue().get(ref) if record else None
+    notes = list(facts.notes)
+    if check:
+        from zhixing.checkpoints.opening import check_model
+
+        notes += [note for note in check_model(facts.path) if note not in notes]
+    if as_json:
+        values = {**facts.to_json(), "notes": notes, "reference": record.reference if record else None}
+        values["licence"] = facts.licence or (entry.licence if entry else None)
+        print(json.dumps(values | ({"works": True} if check else {}), ensure_ascii=False))
+        return
+    if record:
+        first, *more = record.reference.split(" + ")
+        parts = f" and {len(more)} more parts" if more else ""
+        print(f"reference      {first}{parts}{'' if record.verified else ' (unverified)'}")
+    _print_facts(facts, entry)
+    for note in notes:
+        print(f"note           {note}")
+    if check:
+        print("check          all of it fits together and works here")
+
+
 @app.command("remove")
 def remove(
     refs: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Fetched models, as they were called.")],
@@ -111,6 +157,39 @@ def _size(count: float) -> str:
     from zhixing.core.progress import human_bytes
 
     return human_bytes(count)
+
+
+SIZE_WORDS = {
+    "layers": "layers", "width": "width", "heads": "heads", "kv_heads": "key-value heads", "head_dim": "head size",
+    "mlp_width": "feed-forward", "vocab_size": "vocabulary",
+}  # fmt: skip
+
+
+def _print_facts(facts: ModelFacts, entry: Entry | None) -> None:
+    from zhixing.core.progress import human_count
+
+    total = sum(facts.types.values())
+    types = ", ".join(f"{name} {100 * size / max(1, total):.3g} %" for name, size in facts.types.items())
+    sizes = ", ".join(f"{word} {facts.sizes[key]:,}" for key, word in SIZE_WORDS.items() if key in facts.sizes)
+    licence = facts.licence or (entry.licence if entry else None)
+    rows = {
+        "path": facts.path,
+        "format": facts.format,
+        "name": facts.name or (entry.title if entry else None),
+        "family": facts.family,
+        "parameters": f"{human_count(facts.parameters)} ({facts.parameters:,})",
+        "weights": f"{_size(total)}: {types}",
+        "sizes": sizes or "not said",
+        "context": f"{facts.context:,} tokens" if facts.context else "not said",
+        "tokenizer": facts.tokenizer or "none",
+        "chat template": f"yes, {facts.template:,} characters" if facts.template else "no",
+        "licence": licence or "not said",
+    }
+    for name, value in rows.items():
+        if value is not None:
+            print(f"{name:<14} {value}")
+    for number, (name, size) in enumerate(facts.files.items()):
+        print(f"{'' if number else 'files':<14} {_size(size):>9}  {name}")
 
 
 def _print_entry(entry: Entry, record: Record | None) -> None:
