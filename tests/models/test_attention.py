@@ -51,7 +51,7 @@ def by_the_formula(q, k, v, scale, start, window, softcap, mask):
 @pytest.mark.parametrize(("start", "time"), [(0, 1), (0, 150), (9, 1), (5, 80)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_in_blocks_equals_the_formula(monkeypatch, window, softcap, start, time, masked):
-    monkeypatch.setattr("zhixing.models.attention.MOST_ROWS", 64)
+    monkeypatch.setattr("zhixing.models.attention.ROWS", 64)
     generator = torch.Generator().manual_seed(start + time)
     q = torch.randn(2, 4, time, 8, generator=generator)
     k, v = (torch.randn(2, 2, start + time, 8, generator=generator) for _ in range(2))
