@@ -1,6 +1,7 @@
 """The whole network: cache, documents, padding, counting, checkpointing."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -164,6 +165,14 @@ def test_activation_checkpointing_gives_the_same_gradients():
         results.append([p.grad.clone() for p in model.parameters()])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma"])
+def test_a_fresh_model_begins_near_the_loss_of_guessing(kind, tied):
+    model = build(kind, tied=tied, init_std=None, zero_init_outputs=True, width=64, head_dim=16)
+    tokens, targets = torch.randint(0, 31, (2, 30)), torch.randint(0, 31, (2, 30))
+    assert float(model.losses(tokens, targets).mean()) < 1.5 * math.log(31)
 
 
 def test_losses_agree_with_the_training_loss():

@@ -126,7 +126,9 @@ class Transformer(CausalNetwork):
             elif is_output and config.zero_init_outputs:
                 nn.init.zeros_(parameter)
             elif name in ("embedding.weight", "positions.weight"):
-                nn.init.normal_(parameter, std=config.init_std or 1.0, generator=generator)
+                # A shared table is the head too: with rows of deviation 1 the first logits would be huge.
+                std = config.init_std or (0.02 if config.tied else 1.0)
+                nn.init.normal_(parameter, std=std, generator=generator)
             else:
                 std = config.init_std or parameter.shape[1] ** -0.5
                 if is_output and name != "head.weight":
