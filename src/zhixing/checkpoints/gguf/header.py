@@ -169,6 +169,12 @@ class GGUFFile:
         """Returns a tensor's bytes, mapped and not to be written to."""
         return np.frombuffer(self.content, np.uint8, info.size, info.offset)
 
+    def release(self) -> None:
+        """Lets the system take back the memory of what was read so far; it is read again when it is used again."""
+        mapped = self.content.obj
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
 
 def open_gguf(path: Path) -> GGUFFile:
     """Maps a file and reads its header; takes a fraction of a second for any size.

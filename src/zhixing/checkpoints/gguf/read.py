@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from zhixing.checkpoints.gguf.architectures import Architecture, Config
 from zhixing.checkpoints.gguf.header import GGUFFile, TensorInfo, Texts, open_gguf
 from zhixing.checkpoints.gguf.older_layouts import architecture_named
 from zhixing.checkpoints.gguf.vocabulary import read_tokenizer
-from zhixing.core.device import free_memory_bytes
+from zhixing.core.device import check_memory, free_memory_bytes
 from zhixing.core.errors import BadInput
 from zhixing.core.progress import human_bytes
 from zhixing.families import Family, family_for_config
@@ -25,6 +27,9 @@ from zhixing.models.blocks import expand
 from zhixing.models.config import TransformerConfig
 from zhixing.models.quantized import BlockMatrix, Part
 from zhixing.models.transformer import Transformer
+
+RELEASED_EVERY = 1 << 26
+"""Bytes of the file after which those that were expanded are given back to the system."""
 
 COMFORTABLE_SHARE = 0.5
 """A model is expanded when its weights then take at most this share of the free memory."""
@@ -76,14 +81,13 @@ def load_gguf(path: Path, dtype: torch.dtype = torch.float32, compact: bool | No
         )
     weights = read_weights(file, architecture, family, values, config, dtype)
     weights = fitting(skeleton, weights, str(path), source="its metadata")
-    compact, note = _choose(weights, dtype, compact)
-    with ThreadPoolExecutor(1) as beside:  # expanding leaves Python to whoever else has work
-        placed = beside.submit(_placed, skeleton, weights, dtype, compact)
-        found = read_tokenizer(file)
-        model = placed.result()
+    compact, note = _choose(weights, dtype, compact, str(path))
+    with _Places({} if compact else weights, dtype) as places:
+        found = read_tokenizer(file)  # meanwhile the system finds the memory
+        model = _placed(skeleton, weights, dtype, places, file)
     generation = {**sampling_settings(file), **(found.generation() if found else {})}
-    details = [note, *(found.notes if found else [])]
-    return ModelFolder(model.eval(), found.tokenizer if found else None, family, path, generation, details)
+    tokenizer, notes = (found.tokenizer, found.notes) if found else (None, [])
+    return ModelFolder(model.eval(), tokenizer, family, path, generation, [note], notes)
 
 
 SAMPLING = {
@@ -129,7 +133,7 @@ def _tensor(file: GGUFFile, info: TensorInfo, dtype: torch.dtype) -> Tensor:
     return BlockMatrix([Part(info.kind, rows)], info.shape, dtype)
 
 
-def _choose(weights: Weights, dtype: torch.dtype, compact: bool | None) -> tuple[bool, str]:
+def _choose(weights: Weights, dtype: torch.dtype, compact: bool | None, where: str) -> tuple[bool, str]:
     """Decides whether weights stay in their blocks; returns it with a sentence that says so."""
     expanded = sum(tensor.numel() for tensor in weights.values()) * dtype.itemsize
     stored = sum(
@@ -141,20 +145,64 @@ def _choose(weights: Weights, dtype: torch.dtype, compact: bool | None) -> tuple
         free = free_memory_bytes()
         compact = expanded > COMFORTABLE_SHARE * free
         reason = f"{human_bytes(free)} of memory free"
+    elif not compact:
+        check_memory(expanded, "this model, expanded,", where=where, remedy="keep it packed: compact=True, --compact")
     done = "stay in their blocks and are expanded as they are used" if compact else "were expanded"
     return compact, f"weights {done}: {sizes}; {reason}"
 
 
-def _placed(skeleton: Transformer, weights: Weights, dtype: torch.dtype, compact: bool) -> Transformer:
-    """Puts weights into a model without memory: as they are, or expanded straight into their place."""
+class _Places:
+    """Memory for expanded weights, touched in a thread of its own, in the weights' order.
+
+    Fresh memory costs more than the arithmetic that fills it, because the system clears every page on first touch. The
+    thread does that while Python is busy with the tokenizer.
+
+    Args:
+        weights: What will be expanded.
+        dtype: Into which number type.
+    """
+
+    def __init__(self, weights: Weights, dtype: torch.dtype) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._places: dict[str, Future[Tensor]] = {
+            name: self._thread.submit(_touched, tensor.shape, dtype)
+            for name, tensor in weights.items()
+            if isinstance(tensor, BlockMatrix)
+        }
+
+    def take(self, name: str) -> Tensor | None:
+        """Returns the place of a weight; None where there is none, because the weight stays as it is."""
+        found = self._places.pop(name, None)
+        return None if found is None else found.result()
+
+    def __enter__(self) -> _Places:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _touched(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        place = torch.empty(tuple(shape), dtype=dtype)
+    ctypes.memset(place.data_ptr(), 0, place.nbytes)  # leaves Python to others meanwhile
+    return place
+
+
+def _placed(
+    skeleton: Transformer, weights: Weights, dtype: torch.dtype, places: _Places, file: GGUFFile
+) -> Transformer:
+    """Puts weights into a model without memory: expanded where there is a place for them, else as they are."""
     modules: dict[str, nn.Module] = dict(skeleton.named_modules())
+    read = 0
     for name, tensor in weights.items():
         owner, _, last = name.rpartition(".")
-        if isinstance(tensor, BlockMatrix) and not compact:
-            value: Tensor = tensor.expand_into(torch.empty(tensor.shape, dtype=dtype))
-        elif isinstance(tensor, BlockMatrix):
-            value = tensor
-        else:
-            value = tensor.to(dtype)
+        value = tensor if isinstance(tensor, BlockMatrix) else tensor.to(dtype)
+        if isinstance(tensor, BlockMatrix) and (place := places.take(name)) is not None:
+            value = tensor.expand_into(place)
+            read += tensor.stored_bytes
+            if read > RELEASED_EVERY:  # what was expanded need not stay in memory too
+                file.release()
+                read = 0
         modules[owner].register_parameter(last, nn.Parameter(value, requires_grad=not isinstance(value, BlockMatrix)))
     return skeleton
