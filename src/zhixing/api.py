@@ -9,7 +9,7 @@ Everything here delegates to the packages below, which can do more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -53,7 +53,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load(
-    ref: str | Path, *, dtype: str | torch.dtype = "float32", device: str = "auto", compact: bool | None = None
+    ref: str | Path,
+    *,
+    dtype: str | torch.dtype = "float32",
+    device: str = "auto",
+    compact: bool | None = None,
+    engine: str = "auto",
+    quantize: str | None = None,
 ) -> LanguageModel:
     """Opens a model.
 
@@ -64,21 +70,40 @@ def load(
         device: "auto", "cpu", "cuda" or "mps".
         compact: For a GGUF file: True keeps its weights packed and expands them as they are used (small and slow),
             False expands them at once, None does so when it takes at most half of the free memory.
+        engine: What writes: "native", the C++ core for CPUs, "torch", or "auto", the core wherever it can.
+        quantize: "q8" or "q4": let the core quantise matrices that are not quantised yet.
 
     Raises:
         MissingResource: There is no such model, or no such device.
         BadInput: The model is damaged or not supported.
     """
+    from zhixing.native.choice import check_engine, choose
+
     if isinstance(dtype, str):
         if dtype not in DTYPES:
             raise unknown_name("number type", dtype, DTYPES)
         dtype = DTYPES[dtype]
     where = choose_device(device)
-    folder = open_model(resolve(ref), dtype, compact)
-    folder.model.to(where)
-    if where.type == "cpu" and dtype == torch.float32:
-        ops.select_matmul()
-    return LanguageModel(folder)
+    check_engine(engine, quantize)
+    path = resolve(ref)
+
+    def open_for_torch() -> ModelFolder:
+        folder = open_model(path, dtype, compact)
+        folder.model.to(where)
+        if where.type == "cpu" and dtype == torch.float32:
+            ops.select_matmul()
+        return folder
+
+    if engine == "torch" or (engine == "auto" and (where.type != "cpu" or dtype != torch.float32)):
+        return LanguageModel(open_for_torch())
+    # The core packs a GGUF file's blocks as they are: nothing is expanded.
+    folder = open_model(path, torch.float32, compact=True)
+    if where.type != "cpu":
+        raise BadInput(f"the native engine computes on the CPU, not on {where}", remedy="use --device cpu")
+    choice = choose(folder.model, engine, quantize)
+    if choice.network is not None:
+        return LanguageModel(folder, choice.network, choice.note, open_for_torch)
+    return LanguageModel(open_for_torch(), note=choice.note)
 
 
 def train(recipe: Recipe | Mapping[str, Any] | str | Path, run: str | Path | None = None) -> Outcome:
@@ -105,9 +130,12 @@ class LanguageModel:
 
     Args:
         folder: What was read from the model folder.
+        native: The network on the C++ core, which then writes; the folder's own is let go.
+        note: A sentence that says what computes.
+        again: Opens the folder once more for PyTorch, when its modules are asked for after all.
 
     Attributes:
-        model: The network.
+        network: What writes: the modules, or the C++ core.
         tokenizer: Its tokenizer, or None where the folder has none.
         config: The network's configuration.
         path: The folder, or the GGUF file.
@@ -118,17 +146,33 @@ class LanguageModel:
         details: How it was opened, in sentences for those who ask.
     """
 
-    def __init__(self, folder: ModelFolder) -> None:
-        self.model: CausalNetwork = folder.model
+    def __init__(
+        self,
+        folder: ModelFolder,
+        native: CausalNetwork | None = None,
+        note: str | None = None,
+        again: Callable[[], ModelFolder] | None = None,
+    ) -> None:
+        self._model: CausalNetwork | None = folder.model if native is None else None
+        self._again = again
+        self.network: CausalNetwork = native or folder.model
         self.tokenizer: Tokenizer | None = folder.tokenizer
         self.config: NetworkConfig = folder.model.config
         self.path: Path = folder.path
         self.options: SamplingOptions
-        self.details = folder.details
+        self.details = [*(folder.details if native is None else ()), *([note] if note else ())]
         settings = folder.path / "generation_config.json" if folder.path.is_dir() else folder.path
         self.options, unused = options_from_config(folder.generation, str(settings))
         self.notes = [*folder.notes, *unused]
         self.named = options_named(folder.generation)
+
+    @property
+    def model(self) -> CausalNetwork:
+        """The network's PyTorch modules, for measuring and for looking inside; opened when first asked for."""
+        if self._model is None:
+            assert self._again is not None
+            self._model = self._again().model
+        return self._model
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.path}, {self.config.parameter_count():,} parameters)"
@@ -184,8 +228,8 @@ class LanguageModel:
             The answers, prompt by prompt.
         """
         several: Sequence[Prompt] = [prompts] if _is_one(prompts) else prompts  # type: ignore[assignment, list-item]
-        generator = self._generator(processors, filters, rules, scorer)
-        return generator.generate(several, self.options.replace(**options))
+        chosen = self.options.replace(**options)
+        return self._generator(chosen, processors, filters, rules, scorer).generate(several, chosen)
 
     def stream(
         self,
@@ -197,7 +241,8 @@ class LanguageModel:
         **options: Any,
     ) -> Stream:
         """Writes on from a prompt; iterate over the result for pieces of text. See `complete` for the arguments."""
-        return self._generator(processors, filters, rules).stream(prompt, self.options.replace(**options))
+        chosen = self.options.replace(**options)
+        return self._generator(chosen, processors, filters, rules).stream(prompt, chosen)
 
     @cached_property
     def chat_format(self) -> ChatFormat:
@@ -242,16 +287,17 @@ class LanguageModel:
         """
         if "max_tokens" not in self.named:
             options = {"max_tokens": CHAT_MAX_TOKENS, **options}
+        chosen = self.options.replace(**options)
         conversation = Conversation(
-            self.model,
+            self._network(chosen),
             self.chat_format,
-            self.options.replace(**options),
+            chosen,
             [dict(message) for message in messages],
             tools=tools,
             documents=documents,
             variables=variables or {},
             forget=forget,
-            memory=self._memory,
+            memory=None if chosen.contrastive else self._memory,
             extras={"processors": processors, "filters": filters, "rules": rules},
         )
         if system is not None:
@@ -303,17 +349,22 @@ class LanguageModel:
 
     @cached_property
     def _memory(self) -> Memory:
-        return Memory(self.model, owned=True)
+        return Memory(self.network, owned=True)
+
+    def _network(self, options: SamplingOptions) -> CausalNetwork:
+        """Returns what writes; contrastive search compares hidden states, which only the modules give."""
+        return self.model if options.contrastive else self.network
 
     def _generator(
         self,
+        options: SamplingOptions,
         processors: Sequence[LogitsProcessor],
         filters: Sequence[Filter],
         rules: Sequence[StoppingRule],
         scorer: Scorer | None = None,
     ) -> Generator:
         return Generator(
-            self.model,
+            self._network(options),
             self.tokenizer,
             owned=True,
             processors=processors,

@@ -31,6 +31,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per answer.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the options in force.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, native (the C++ core for CPUs) or torch.")] = "auto",
+    quantize: Annotated[
+        str | None, typer.Option(help="q8 or q4: the native engine quantises weights that are not quantised yet.")
+    ] = None,
 ) -> None:
     """Write on from a prompt, as it comes.
 
@@ -50,12 +54,12 @@ def command(
     given |= {name: value for name, value in (("n", samples), ("logprobs", logprobs)) if value is not None}
     text = _read_prompt(prompt)
     tune_allocator()
-    model = load(ref, device=device)
+    model = load(ref, device=device, engine=engine, quantize=quantize)
     options = in_force(model, given)
     for note in model.notes:
         _say(note)
     if verbose:
-        for line in describe(model, options, given):
+        for line in [*model.details, *describe(model, options, given)]:
             _say(line)
     if as_json or no_stream or not options.streamable:
         answers = model.complete(text, **given)

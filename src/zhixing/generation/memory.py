@@ -16,6 +16,7 @@ from zhixing.generation.generate import Generator
 from zhixing.generation.rows import NetworkRows, Rows
 from zhixing.models.cache import KVCache
 from zhixing.models.network import CausalNetwork
+from zhixing.native.network import NativeCache
 
 SPARE = 256
 """Tokens of room beyond those asked for, so that the next turns fit into the same memory."""
@@ -39,7 +40,7 @@ class Memory:
         self.reused = 0
         self.lock = threading.Lock()
         """Held by whoever writes with this memory: it serves one answer at a time."""
-        self._cache: KVCache | None = None
+        self._cache: KVCache | NativeCache | None = None
 
     def clear(self) -> None:
         """Forgets everything; the next prompt is read from its beginning."""
@@ -55,7 +56,7 @@ class Memory:
         cache = self._cache
         if cache is None or not self._rewind(cache, kept, len(prompt)):
             fresh = self.model.new_cache(1, wanted)
-            if not isinstance(fresh, KVCache):
+            if not isinstance(fresh, KVCache | NativeCache):
                 return NetworkRows(self.model, prompts, room, self.owned)
             cache, kept = fresh, 0
         if cache.capacity < len(prompt) + room:
@@ -71,7 +72,7 @@ class Memory:
         limit = min(read, len(prompt) - 1)
         return next((place for place in range(limit) if self.known[place] != prompt[place]), limit)
 
-    def _rewind(self, cache: KVCache, length: int, prompt: int) -> bool:
+    def _rewind(self, cache: KVCache | NativeCache, length: int, prompt: int) -> bool:
         """Cuts a cache back; False when what is left of it is not what reading this prompt at once would give."""
         config = self.model.config
         for scaling in (getattr(config, "rope_scaling", None), getattr(config, "local_rope_scaling", None)):
@@ -93,7 +94,7 @@ class _RememberedRows(NetworkRows):
         tokens: What is read now, at least one.
     """
 
-    def __init__(self, memory: Memory, cache: KVCache, tokens: Sequence[int]) -> None:
+    def __init__(self, memory: Memory, cache: KVCache | NativeCache, tokens: Sequence[int]) -> None:
         super().__init__(memory.model, [tokens], 0, memory.owned, cache)
         self._memory = memory
 

@@ -31,6 +31,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_supports": (c_int, [c_char_p]),
     "zx_kernels": (c_char_p, []),
     "zx_use_kernels": (c_int, [c_char_p]),
+    "zx_threads": (c_int, []),
     "zx_set_threads": (c_int, [c_int, c_int]),
     "zx_packed_bytes": (c_int64, [c_int, c_int64, c_int64]),
     "zx_kind_of_ggml": (c_int, [c_int]),
@@ -155,3 +156,9 @@ def supported_kernels() -> list[str]:
 def set_threads(threads: int) -> None:
     """Chooses the number of threads, the calling one counted. Not while work is under way in another thread."""
     check(library().zx_set_threads(threads, usable_threads()))
+
+
+def threads() -> int:
+    """Returns the number of threads that compute."""
+    count: int = library().zx_threads()
+    return count

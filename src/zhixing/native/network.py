@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zhixing.core.progress import human_bytes
 from zhixing.models.loss import IGNORED
 from zhixing.models.network import Cache, CausalNetwork, NetworkConfig
 from zhixing.models.transformer import Transformer
-from zhixing.native.library import absence
+from zhixing.native import library
 from zhixing.native.plan import Unsupported, transformer_plan
 from zhixing.native.runtime import PAGE, Batch, Pages, Runtime
 from zhixing.native.weights import Packing
@@ -21,7 +22,7 @@ LOSS_VALUES = 1 << 24
 
 def why_not(model: CausalNetwork) -> str | None:
     """Returns a sentence that says why a network cannot run on the core, or None when it can."""
-    if (missing := absence()) is not None:
+    if (missing := library.absence()) is not None:
         return missing
     if not isinstance(model, Transformer):
         return f"the native core has no plan for networks of the kind {type(model).__name__}"
@@ -52,10 +53,28 @@ class NativeCache:
         self._runtime = runtime
         self.pages = Pages(runtime, sum(-(-(capacity - lack) // PAGE) for lack in self.lacking) or 1)
 
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sequence, padding included. A smaller value forgets what comes behind it."""
+        return max(length + lack for length, lack in zip(self.lengths, self.lacking, strict=True))
+
+    @length.setter
+    def length(self, length: int) -> None:
+        for row, lack in enumerate(self.lacking):
+            kept = min(self.lengths[row], max(0, length - lack))
+            self.lengths[row] = kept
+            while len(self.tables[row]) > -(-kept // PAGE):
+                self.pages.drop(self.tables[row].pop())
+
+    def grow(self, capacity: int) -> None:
+        """Makes room for sequences of up to `capacity` tokens."""
+        if capacity > self.capacity:
+            self._resize(capacity, 1)
+
     def repeat(self, times: int) -> None:
         """Copies every sequence `times` times, side by side; their full pages are shared."""
-        if times > 1:  # pages for every copy
-            self._grow(times)
+        if times > 1:
+            self._resize(self.capacity, times)
         tables: list[list[int]] = []
         for table in self.tables:
             tables.append(table)
@@ -64,15 +83,18 @@ class NativeCache:
         self.lengths = [length for length in self.lengths for _ in range(times)]
         self.lacking = [lack for lack in self.lacking for _ in range(times)]
 
-    def _grow(self, times: int) -> None:
-        """Makes room for every sequence to be written `times` times."""
-        more = sum(-(-(self.capacity - lack) // PAGE) for lack in self.lacking) * (times - 1)
-        old, used = self.pages, [page for table in self.tables for page in table]
-        new = Pages(self._runtime, len(used) + old.free + more)
-        new.copy_from(old, used, moved := [new.take() for _ in used])
-        places = iter(moved)
-        self.tables = [[next(places) for _ in table] for table in self.tables]
-        self.pages = new
+    def _resize(self, capacity: int, times: int) -> None:
+        """Moves into a cache with pages for `times` copies of every sequence, of up to `capacity` tokens each."""
+        used = sorted({page for table in self.tables for page in table})
+        new = Pages(self._runtime, times * sum(-(-(capacity - lack) // PAGE) for lack in self.lacking))
+        moved = {page: new.take() for page in used}
+        new.copy_from(self.pages, used, list(moved.values()))
+        taken: set[int] = set()
+        for table in self.tables:
+            for place, page in enumerate(table):
+                table[place] = moved[page] if page not in taken else new.share(moved[page])
+                taken.add(page)
+        self.pages, self.capacity = new, capacity
 
     def keep(self, rows: Tensor) -> None:
         """Keeps only the given sequences, in the given order: rows (n) of indices."""
@@ -116,7 +138,15 @@ class NativeNetwork(CausalNetwork):
     def __init__(self, model: Transformer, quantize: str | None = None) -> None:
         super().__init__()
         self._config = model.config
-        self.runtime = Runtime(transformer_plan(model, Packing(quantize)))
+        plan = transformer_plan(model, Packing(quantize))
+        self.kinds = {slot.kind for slot in plan.matrices}
+        self.runtime = Runtime(plan)
+
+    def describe(self) -> str:
+        """Returns what it computes with, in a few words."""
+        kinds = "+".join(sorted(kind.label for kind in self.kinds))
+        size = human_bytes(self.runtime.weight_bytes)
+        return f"{library.kernels()} kernels, {library.threads()} threads, {size} of weights ({kinds})"
 
     @property
     def config(self) -> NetworkConfig:

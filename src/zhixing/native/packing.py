@@ -41,9 +41,20 @@ class Kind(IntEnum):
         return self > Kind.BF16
 
     @property
+    def label(self) -> str:
+        """The name that people know: GGUF's, where there is one."""
+        return LABELS.get(self, self.name)
+
+    @property
     def multiple(self) -> int:
         """The number that columns must be a multiple of."""
         return 256 if self in (Kind.B4K, Kind.B5K, Kind.B6K) else 32 if self.quantised else 1
+
+
+LABELS = {
+    Kind.B4S: "Q4_0", Kind.B4M: "Q4_1", Kind.B5S: "Q5_0", Kind.B5M: "Q5_1", Kind.B8S: "Q8_0", Kind.B4K: "Q4_K",
+    Kind.B5K: "Q5_K", Kind.B6K: "Q6_K", Kind.B4L: "IQ4_NL",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,8 @@ ZX_API int zx_use_kernels(const char* name) {
     return 0;
 }
 
+ZX_API int zx_threads() { return wanted_threads; }
+
 // Not to be called while another call is at work.
 ZX_API int zx_set_threads(int threads, int processors) {
     if (threads < 1 || threads > 1024 || processors < 1) return fail("threads must be 1 to 1024");

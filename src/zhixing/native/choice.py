@@ -1,0 +1,74 @@
+"""Which path a model takes on this machine: the C++ core or PyTorch, and the sentence that says so."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from zhixing.core.errors import BadInput, MissingResource, unknown_name
+from zhixing.models.network import CausalNetwork
+from zhixing.models.transformer import Transformer
+from zhixing.native import library
+from zhixing.native.network import NativeNetwork, why_not
+from zhixing.native.plan import Unsupported
+from zhixing.native.weights import QUANTISERS
+
+Engine = Literal["auto", "native", "torch"]
+ENGINES = ("auto", "native", "torch")
+
+
+class Choice(NamedTuple):
+    """A path.
+
+    Attributes:
+        network: The network on the core, or None when PyTorch computes.
+        note: A sentence that says which, and why.
+    """
+
+    network: NativeNetwork | None
+    note: str
+
+
+def check_engine(engine: str, quantize: str | None) -> None:
+    """Refuses names that are not known, and a quantisation that PyTorch would have to compute with.
+
+    Raises:
+        BadInput: Naming the value.
+    """
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if quantize is not None and quantize not in QUANTISERS:
+        raise unknown_name("quantisation", quantize, QUANTISERS)
+    if quantize is not None and engine == "torch":
+        raise BadInput(
+            f"quantisation ({quantize}) is for the native engine", remedy="leave out one of --quantize, --engine torch"
+        )
+
+
+def choose(model: CausalNetwork, engine: str = "auto", quantize: str | None = None) -> Choice:
+    """Puts a network on the C++ core where that can be done.
+
+    Args:
+        model: The network, with its weights.
+        engine: "auto" falls back to PyTorch and says why; "native" refuses to; "torch" does not try.
+        quantize: "q8" or "q4": quantise what is not quantised yet.
+
+    Raises:
+        BadInput: The network cannot run on the core, and was asked to.
+        MissingResource: The core is not there, and was asked for.
+    """
+    check_engine(engine, quantize)
+    if engine == "torch":
+        return Choice(None, "computed by PyTorch, as asked")
+    reason = why_not(model)
+    if reason is None:
+        assert isinstance(model, Transformer)
+        try:
+            network = NativeNetwork(model, quantize)
+            return Choice(network, f"computed by the native core: {network.describe()}")
+        except Unsupported as error:
+            reason = str(error)
+    if engine == "auto" and quantize is None:
+        return Choice(None, f"computed by PyTorch: {reason}")
+    if (missing := library.absence()) is not None:
+        raise MissingResource(missing, remedy=library.REMEDY)
+    raise BadInput(f"the native engine cannot run this model: {reason}", remedy="use --engine torch, or auto")
