@@ -38,10 +38,10 @@ void Pool::run(Job& job) {
     std::lock_guard<std::mutex> one_caller(callers_);
     job_ = &job;
     stage_ = -1;
-    running_.store(true, std::memory_order_relaxed);
     advance();
-    while (running_.load(std::memory_order_acquire)) {
+    for (;;) {
         const State seen = state_.load(std::memory_order_acquire);
+        if (over(seen)) return;
         if (!take_and_work()) wait_while(seen, true);
     }
 }
@@ -51,8 +51,8 @@ bool Pool::take_and_work() {
     State seen = state_.load(std::memory_order_acquire);
     int64_t next, taken;
     do {
-        const int64_t total = int64_t(seen >> UNIT_BITS) & MOST_UNITS;
-        next = int64_t(seen) & MOST_UNITS;
+        const int64_t total = int64_t(seen >> UNIT_BITS & MOST_UNITS);
+        next = int64_t(seen & MOST_UNITS);
         if (next >= total) return false;
         taken = (total - next) / (2 * threads());
         if (taken < 1) taken = 1;
@@ -68,8 +68,8 @@ void Pool::advance() {
         ++stage_;
         int64_t units = job_->units(stage_);
         if (units < 0) {
-            running_.store(false, std::memory_order_release);
-            publish(0);  // wakes the caller
+            // The caller may begin the next job as soon as it sees this: nothing of this one may be touched behind it.
+            publish(-1);
             return;
         }
         if (units == 1 || (units > 0 && workers_.empty())) {
@@ -81,10 +81,15 @@ void Pool::advance() {
     }
 }
 
+// Opens a stage of so many units; a negative number says that the job is over.
 void Pool::publish(int64_t units) {
-    left_.store(units, std::memory_order_relaxed);
+    State low = MOST_UNITS << UNIT_BITS | MOST_UNITS;
+    if (units >= 0) {
+        left_.store(units, std::memory_order_relaxed);
+        low = State(units) << UNIT_BITS;
+    }
     const State number = (state_.load(std::memory_order_relaxed) >> (2 * UNIT_BITS)) + 1;
-    state_.store(number << (2 * UNIT_BITS) | State(units) << UNIT_BITS, std::memory_order_seq_cst);
+    state_.store(number << (2 * UNIT_BITS) | low, std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) {
         std::lock_guard<std::mutex> lock(mutex_);
         changed_.notify_all();
@@ -118,7 +123,7 @@ Pool::State Pool::wait_while(State seen, bool inside) {
 void Pool::serve() {
     while (!stopping_.load(std::memory_order_relaxed)) {
         const State seen = state_.load(std::memory_order_acquire);
-        if (!take_and_work()) wait_while(seen, running_.load(std::memory_order_relaxed));
+        if (!take_and_work()) wait_while(seen, !over(seen));
     }
 }
 

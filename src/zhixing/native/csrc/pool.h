@@ -38,10 +38,11 @@ public:
 
 private:
     // Stage number (28 bits), units of the stage (18), units handed out (18): changed by compare-and-swap alone, so that
-    // a thread that slept through a stage cannot take a unit of it.
+    // a thread that slept through a stage cannot take a unit of it. All units of MOST_UNITS handed out: the job is over.
     using State = uint64_t;
     static constexpr int UNIT_BITS = 18;
-    static constexpr int64_t MOST_UNITS = (int64_t(1) << UNIT_BITS) - 1;
+    static constexpr State MOST_UNITS = (State(1) << UNIT_BITS) - 1;
+    static bool over(State state) { return (state & (MOST_UNITS << UNIT_BITS | MOST_UNITS)) == (MOST_UNITS << UNIT_BITS | MOST_UNITS); }
 
     void serve();
     bool take_and_work();
@@ -53,10 +54,10 @@ private:
     const int spins_;
     std::mutex callers_, mutex_;
     std::condition_variable changed_;
-    alignas(64) std::atomic<State> state_{0};
+    alignas(64) std::atomic<State> state_{MOST_UNITS << UNIT_BITS | MOST_UNITS};
     alignas(64) std::atomic<int64_t> left_{0};  // units not finished
     alignas(64) std::atomic<int> sleepers_{0};
-    std::atomic<bool> running_{false}, stopping_{false};
+    std::atomic<bool> stopping_{false};
     Job* job_ = nullptr;
     int stage_ = 0;
 };
