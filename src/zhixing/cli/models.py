@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from zhixing.checkpoints.catalogue import Entry
+    from zhixing.checkpoints.convert import Conversion
     from zhixing.checkpoints.describe import ModelFacts
     from zhixing.checkpoints.hubs.store import Record
 
@@ -151,6 +153,104 @@ def remove(
             raise typer.Exit(1)
         freed = hubs.remove(record)
         print(f"removed {record.reference}: {_size(freed)} freed")
+
+
+@app.command("convert")
+def convert(
+    ref: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL} Pickled weights (.bin) too.")],
+    out: Annotated[Path, typer.Argument(help="The new model folder, or a new file that ends in .gguf.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; as it is when not given (GGUF in: float32).")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="GGUF out: f32, f16, bf16, q8_0, q4_0 or q4_k; q8_0 when not given.")
+    ] = None,
+    max_shard_size: Annotated[str, typer.Option(help="Weights in one file, at most: 5GB, 500MB.")] = "5GB",
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Convert a model: old pickled weights to safetensors, another number type, to and from GGUF.
+
+    Pickled weights are read in a process of their own, which builds tensors and nothing else.
+
+    Example: zhixing models convert old-model new-model --dtype bfloat16
+    """
+    from zhixing.checkpoints import references
+    from zhixing.checkpoints.gguf.header import is_gguf
+    from zhixing.core.errors import BadInput, unknown_name
+    from zhixing.core.progress import parse_bytes
+
+    source, limit = references.resolve(ref), parse_bytes(max_shard_size)
+    _check_new(source, out, force)
+    if out.suffix == ".gguf" and dtype is not None:
+        raise BadInput("--dtype is for model folders", remedy="choose the format of a GGUF file with --type")
+    if out.suffix != ".gguf" and kind is not None:
+        raise BadInput("--type is for GGUF files", remedy="let the new file end in .gguf, or give --dtype")
+    import torch
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype is not None and dtype not in dtypes:
+        raise unknown_name("number type", dtype, dtypes)
+    wanted = dtypes[dtype] if dtype else None
+    from zhixing.checkpoints.convert import convert_folder, gguf_to_folder, to_gguf
+
+    if out.suffix == ".gguf":
+        done = to_gguf(source, out, kind or "q8_0")
+    elif is_gguf(source):
+        done = gguf_to_folder(source, out, wanted or torch.float32, limit)
+    else:
+        done = convert_folder(source, out, wanted, limit)
+    _say_conversion(done)
+
+
+@app.command("merge-shards")
+def merge_shards(
+    ref: Annotated[str, typer.Argument(metavar="MODEL", help="A model or run folder, or a fetched model.")],
+    out: Annotated[
+        Path | None, typer.Argument(help="The new model folder; without it, your own folder is rewritten in its place.")
+    ] = None,
+    max_shard_size: Annotated[
+        str | None, typer.Option(help="The reverse: cut the weights into files of at most this size, such as 2GB.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Merge the shards of a model into one model.safetensors; or cut it into shards, with --max-shard-size.
+
+    Example: zhixing models merge-shards sharded-model one-file-model
+    """
+    from zhixing.checkpoints import references
+    from zhixing.core.errors import BadInput
+    from zhixing.core.progress import parse_bytes
+
+    limit = parse_bytes(max_shard_size) if max_shard_size else None
+    source = references.resolve(ref)
+    if source.is_file():
+        raise BadInput(
+            "a GGUF file has no shards of safetensors", where=ref, remedy="zhixing models convert MODEL FOLDER"
+        )
+    if out is None and references.is_remote(ref):
+        raise BadInput("fetched models stay as they are", where=ref, remedy="name the new folder as well")
+    if out is not None:
+        _check_new(source, out, force)
+    from zhixing.checkpoints.convert import reshard
+
+    _say_conversion(reshard(source, out or source, limit))
+
+
+def _check_new(source: Path, out: Path, force: bool) -> None:
+    """Refuses to write over what is there, unless told so; and over the model itself in any case."""
+    from zhixing.core.errors import BadInput
+
+    if out.exists() and (out.resolve() == source.resolve() or source.resolve().is_relative_to(out.resolve())):
+        raise BadInput("the new model would replace the old one", where=str(out), remedy="choose another place")
+    if not force and out.exists() and (out.is_file() or any(out.iterdir())):
+        raise BadInput("there is something already", where=str(out), remedy="choose another place, or --force")
+
+
+def _say_conversion(done: Conversion) -> None:
+    for note in done.notes:
+        typer.echo(f"note: {note}", err=True)
+    files = f" in {done.files} files" if done.files > 1 else ""
+    print(f"{done.path}: {_size(done.size)}{files}")
 
 
 def _size(count: float) -> str:

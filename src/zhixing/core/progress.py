@@ -5,11 +5,14 @@ All of it goes to standard error, so that standard output stays clean for result
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
+
+from zhixing.core.errors import BadInput
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -127,6 +130,21 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def parse_bytes(text: str) -> int:
+    """Reads a number of bytes as people write it: '5GB', '500 MB', '2GiB', '1000'.
+
+    Raises:
+        BadInput: It is not of this form.
+    """
+    units = {"": 1, "b": 1} | {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)}
+    units |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*", text.lower())
+    unit = match[2] if match else "?"
+    if match is None or (unit if unit in units else f"{unit}b") not in units or float(match[1]) <= 0:
+        raise BadInput(f"not a size: {text!r}", remedy="sizes look like 5GB, 500MB, 2GiB")
+    return int(float(match[1]) * units.get(unit, units.get(f"{unit}b", 0)))
 
 
 def human_count(count: float) -> str:
