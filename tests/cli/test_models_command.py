@@ -97,3 +97,40 @@ def test_show_fetches_nothing(place):
     with pytest.raises(MissingResource, match="not fetched yet") as error:
         run("show", "smollm2-135m")
     assert error.value.remedy == "zhixing models pull smollm2-135m"
+
+
+def test_merge_shards_and_the_reverse(folder, place):
+    result = run("merge-shards", folder, place / "cut", "--max-shard-size", "8KB")
+    assert "files" in result.stdout
+    assert len(list((place / "cut").glob("model-*.safetensors"))) > 2
+    run("merge-shards", place / "cut")
+    assert (place / "cut/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_convert_writes_over_nothing(folder, place):
+    run("convert", folder, place / "half", "--dtype", "float16")
+    with pytest.raises(BadInput, match="there is something already"):
+        run("convert", folder, place / "half")
+    run("convert", folder, place / "half", "--dtype", "bfloat16", "--force")
+    assert "BF16 100 %" in run("show", place / "half").stdout
+    for out in (folder, folder.parent):
+        with pytest.raises(BadInput, match="would replace the old one"):
+            run("convert", folder, out, "--force")
+    run("convert", folder, place / "x.gguf", "--type", "f16")
+    assert "F16" in run("show", place / "x.gguf", "--check").stdout
+    run("convert", place / "x.gguf", place / "back")
+    assert "F32 100 %" in run("show", place / "back").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dtype", "float8"], "unknown number type 'float8'"),
+        (["--type", "q8_0"], "--type is for GGUF files"),
+        (["--max-shard-size", "many"], "not a size: 'many'"),
+    ],
+)
+def test_convert_refuses_what_makes_no_sense(folder, place, arguments, words):
+    with pytest.raises(BadInput, match=words):
+        run("convert", folder, place / "new", *arguments)
+    assert not (place / "new").exists()

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhixing.core import progress
-from zhixing.core.progress import human_bytes, human_count, human_time, is_quiet, progress_bar, set_quiet
+from zhixing.core.errors import BadInput
+from zhixing.core.progress import human_bytes, human_count, human_time, is_quiet, parse_bytes, progress_bar, set_quiet
 
 
 @pytest.mark.parametrize(
@@ -136,3 +137,17 @@ def test_the_live_bar_takes_titles_as_they_are(monkeypatch, capsys):
 def test_an_error_inside_passes_through():
     with pytest.raises(KeyError), progress_bar("Counting", 1):
         raise KeyError
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("5GB", 5 * 10**9), ("500 MB", 5 * 10**8), ("2GiB", 2 << 30), ("1000", 1000), ("1.5k", 1500), ("3 b", 3)],
+)
+def test_sizes_as_people_write_them(text, count):
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "five GB", "-1GB", "0", "1XB", "1 2", "nan"])
+def test_what_is_no_size(text):
+    with pytest.raises(BadInput, match="not a size"):
+        parse_bytes(text)

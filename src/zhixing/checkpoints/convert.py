@@ -1,7 +1,7 @@
 """Model folders rewritten: pickled weights to safetensors, another number type, other shards.
 
-Everything goes tensor by tensor, so that a model larger than the memory can be converted. The new folder appears whole or
-not at all. GGUF files are read and written in `checkpoints.gguf`.
+Folders go tensor by tensor, so that a model larger than the memory can be converted. What is new appears whole or not
+at all. How GGUF files are read and written is in `checkpoints.gguf`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zhixing.checkpoints.folder import read_values
+from zhixing.checkpoints.folder import read_values, save_folder
+from zhixing.checkpoints.gguf.header import is_gguf
+from zhixing.checkpoints.gguf.write import write_gguf
 from zhixing.checkpoints.hubs.needed import is_needed
-from zhixing.checkpoints.opening import check_model
+from zhixing.checkpoints.opening import check_model, open_model
 from zhixing.checkpoints.tensor_files import INDEX, TensorFile, open_tensors, open_weights
 from zhixing.checkpoints.tensors import (
     DTYPES,
@@ -59,7 +61,7 @@ class Conversion:
 def convert_folder(
     folder: Path, out: Path, dtype: torch.dtype | None = None, max_shard_size: int = MAX_SHARD_SIZE
 ) -> Conversion:
-    """Writes a model folder anew: with safetensors where it had pickled weights, in another number type, in other shards.
+    """Writes a model folder anew: safetensors where it had pickled weights, another number type, other shards.
 
     Args:
         folder: A model folder.
@@ -87,6 +89,52 @@ def convert_folder(
         _write(files, place, dtype, max_shard_size, done)
         _copy(folder, place, values, dtype, done)
     return done
+
+
+def gguf_to_folder(path: Path, out: Path, dtype: torch.dtype, max_shard_size: int = MAX_SHARD_SIZE) -> Conversion:
+    """Writes the model of a GGUF file as a folder in the Hugging Face layout, its weights expanded.
+
+    Args:
+        path: The file.
+        out: The new folder; replaced if it exists.
+        dtype: Number type of the weights; float32 keeps what the blocks say, exactly.
+        max_shard_size: Bytes of weights in one file.
+
+    Raises:
+        MissingResource: It is not there, or the disk or the memory is too small.
+        BadInput: It is damaged, or holds what is not supported.
+    """
+    opened = open_model(path, dtype, compact=False)
+    if opened.family is None:
+        raise BadInput("this model has no published layout", where=str(path))
+    save_folder(
+        out, opened.transformer, opened.tokenizer, opened.family.name, generation=opened.generation,
+        max_shard_size=max_shard_size,
+    )  # fmt: skip
+    files, _ = open_weights(out)
+    return Conversion(out, sum(file.size for file in files), len(files), opened.notes)
+
+
+def to_gguf(path: Path, out: Path, kind: str) -> Conversion:
+    """Writes a model folder, or another GGUF file, as a GGUF file.
+
+    Args:
+        path: The model.
+        out: The new file; replaced if it exists.
+        kind: How its matrices are stored, one of `gguf.write.KINDS`.
+
+    Raises:
+        MissingResource: A file is missing, or the disk is full.
+        BadInput: GGUF cannot express the model or its tokenizer, or there is no such kind.
+    """
+    if is_gguf(path):
+        opened = open_model(path, compact=True)
+    else:
+        types = {entry.dtype for file in open_weights(path)[0] for entry in file.entries.values()}
+        (only,) = types if len(types) == 1 else ("F32",)
+        opened = open_model(path, DTYPES[only] if only in ("BF16", "F16") else torch.float32)
+    written = write_gguf(out, opened, kind)
+    return Conversion(out, written.size, 1, [*opened.notes, *written.notes])
 
 
 def reshard(folder: Path, out: Path, max_shard_size: int | None) -> Conversion:

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zhixing.checkpoints.gguf.header import GGUFFile, Texts, is_gguf, open_gguf
+from zhixing.checkpoints.gguf.describe import describe_gguf
+from zhixing.checkpoints.gguf.header import is_gguf
 from zhixing.checkpoints.tensor_files import open_weights
 from zhixing.core.errors import BadInput, ZhixingError
 from zhixing.core.files import os_fault, read_json
@@ -82,7 +83,7 @@ def describe(path: Path) -> ModelFacts:
         MissingResource: A file is missing.
         BadInput: The configuration or a header is damaged.
     """
-    return _describe_gguf(open_gguf(path)) if is_gguf(path) else _describe_folder(path)
+    return _describe_gguf(path) if is_gguf(path) else _describe_folder(path)
 
 
 def _describe_folder(folder: Path) -> ModelFacts:
@@ -109,35 +110,19 @@ def _describe_folder(folder: Path) -> ModelFacts:
     )  # fmt: skip
 
 
-def _describe_gguf(file: GGUFFile) -> ModelFacts:
-    metadata = file.metadata
-    family = _text(metadata.get("general.architecture")) or "unknown"
-    own = {key.removeprefix(f"{family}."): value for key, value in metadata.items() if key.startswith(f"{family}.")}
-    tokens = metadata.get("tokenizer.ggml.tokens")
-    count = len(tokens) if isinstance(tokens, Texts) else 0
-    kind = _text(metadata.get("tokenizer.ggml.model"))
-    split = _text(metadata.get("tokenizer.ggml.pre"))
-    types: Counter[str] = Counter()
-    for info in file.tensors.values():
-        types[info.kind.name] += info.size
-    weights = [info for name, info in file.tensors.items() if not name.startswith("rope_")]
+def _describe_gguf(path: Path) -> ModelFacts:
+    found = describe_gguf(path)
+    prefix = f"{found.architecture}."
+    own = {key.removeprefix(prefix): value for key, value in found.metadata.items() if key.startswith(prefix)}
     sizes = _sizes(own)
-    if count:
-        sizes["vocab_size"] = count
+    if found.vocabulary:
+        sizes["vocab_size"] = found.vocabulary
     return ModelFacts(
-        file.path, f"GGUF, version {file.version}", family, _text(metadata.get("general.name")) or None,
-        sum(_product(info.shape) for info in weights), dict(types.most_common()), sizes, _first(own, CONTEXT),
-        f"{kind}{f' ({split})' if split else ''}, {count:,} tokens" if count else None,
-        len(_text(metadata.get("tokenizer.chat_template"))),
-        _text(metadata.get("general.license")) or None, {file.path.name: len(file.content)},
+        path, "GGUF", found.architecture or "unknown", found.name or None, found.parameters, found.kinds, sizes,
+        found.context, f"{found.tokenizer}, {found.vocabulary:,} tokens" if found.vocabulary else None,
+        len(_text(found.metadata.get("tokenizer.chat_template"))),
+        _text(found.metadata.get("general.license")) or None, {path.name: found.size},
     )  # fmt: skip
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
 
 
 def _text(value: Any) -> str:

@@ -2,9 +2,10 @@
 
     python -m zhixing.checkpoints.unpickle pytorch_model.bin out.safetensors --tied
 
-Nothing else in Zhixing reads pickles. This reads them with `weights_only=True`, which builds tensors and plain containers
-and refuses to call anything else; and it gives up memory and processor time beforehand, so that a file cannot take more
-than one of its size needs. The last line that it prints is JSON: what was done, or why not. `convert` calls it.
+Nothing else in Zhixing reads pickles. This reads them with `weights_only=True`, which builds tensors and plain
+containers and refuses to call anything else; and it gives up memory and processor time beforehand, so that a file
+cannot take more than one of its size needs. The last line that it prints is JSON: what was done, or why not. Whoever
+wants a conversion calls `convert`.
 """
 
 from __future__ import annotations
