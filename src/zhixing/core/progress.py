@@ -138,13 +138,12 @@ def parse_bytes(text: str) -> int:
     Raises:
         BadInput: It is not of this form.
     """
-    units = {"": 1, "b": 1} | {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", start=1)}
-    units |= {f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", start=1)}
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*", text.lower())
-    unit = match[2] if match else "?"
-    if match is None or (unit if unit in units else f"{unit}b") not in units or float(match[1]) <= 0:
+    units = {"": 1} | {letter: 1000**power for power, letter in enumerate("kmgt", start=1)}
+    units |= {f"{letter}i": 1024**power for power, letter in enumerate("kmgt", start=1)}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", text.lower())
+    if match is None or float(match[1]) == 0:
         raise BadInput(f"not a size: {text!r}", remedy="sizes look like 5GB, 500MB, 2GiB")
-    return int(float(match[1]) * units.get(unit, units.get(f"{unit}b", 0)))
+    return int(float(match[1]) * units[match[2] or ""])
 
 
 def human_count(count: float) -> str:
