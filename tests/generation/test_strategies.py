@@ -175,3 +175,19 @@ def test_a_model_that_predicts_no_numbers_says_so_whatever_the_strategy(generato
     for strategy in ("greedy", "drawn", "beams", "contrastive", "best of"):
         with pytest.raises(BadInput, match="not numbers"):
             broken.generate(["to"], SamplingOptions(max_tokens=3, **STRATEGIES[strategy]))
+
+
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"contrastive"}))
+def test_the_native_core_writes_the_same(strategy):
+    """Its cache is made of shared pages, and its rows are brought into new orders all the same."""
+    from zhixing.native.network import NativeNetwork, why_not
+
+    model = models()[1]
+    if reason := why_not(model):
+        pytest.skip(reason)
+    chosen = {name: value for name, value in STRATEGIES[strategy].items() if not isinstance(value, str | list)}
+    options = SamplingOptions(max_tokens=30, end_tokens=(7, 31), **chosen)
+    prompts = [[5, 4, 22, 3, 9, 5, 9], [0], [9, 5]]
+    expected = Generator(model, None).generate(prompts, options)
+    written = Generator(NativeNetwork(model), None).generate(prompts, options)
+    assert [answer.tokens for answer in written] == [answer.tokens for answer in expected]
