@@ -5,10 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zhixing import native
 from zhixing.native import library, packing
 from zhixing.native.packing import Kind
 
 gguf = pytest.importorskip("gguf")
+if not native.is_available():
+    pytest.skip(native.absence() or "", allow_module_level=True)
 TYPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"]
 HALVES = {  # where the half-precision scales of a block are
     "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2],
