@@ -154,6 +154,9 @@ def test_dynamic_scaling_reaches_beyond_the_published_length():
     assert (config.context, config.rope_scaling.original_context) == (160, 64)
     written = llama.config_to(config)
     assert (written["max_position_embeddings"], written["rope_scaling"]["rope_type"]) == (64, "dynamic")
+    assert FAMILIES["olmo2"].config_to(
+        dataclasses.replace(config, norm_placement="post", qk_norm="before_rotary", qk_norm_scope="projection")
+    )["rope_scaling"] == {"type": "dynamic", "factor": 2.5}
     gemma = FAMILIES["gemma3_text"]
     local = RopeScaling("dynamic", 2.0, 128)
     config = gemma.config_from({**parity.SMALL_GEMMA, "model_type": "gemma3_text"}, "config.json")

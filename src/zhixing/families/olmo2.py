@@ -28,7 +28,12 @@ def _read(reader: ConfigReader) -> TransformerConfig:
 
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
-    return {**common_fields(config), **attention_bias_field(config, "olmo2")}
+    fields = {**common_fields(config), **attention_bias_field(config, "olmo2")}
+    scaling = config.rope_scaling
+    if scaling is not None and scaling.kind in ("linear", "dynamic"):
+        # Version 4 of transformers wants these two fields and no other here; it knows no other scaling of OLMo 2.
+        fields["rope_scaling"] = {"type": scaling.kind, "factor": scaling.factor}
+    return fields
 
 
 OLMO2 = Family(
