@@ -10,7 +10,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from zhixing.cli import evaluate, generate, models, quickstart, report, resume, runs, score, tokenizer, train
+from zhixing.cli import (
+    evaluate,
+    generate,
+    models,
+    ngram,
+    quickstart,
+    report,
+    resume,
+    runs,
+    score,
+    tokenizer,
+    train,
+)
 from zhixing.cli.sampling_options import Grouped
 from zhixing.core.errors import Interrupted, MissingResource, ZhixingError
 from zhixing.version import __version__
@@ -60,6 +72,7 @@ app.command("generate", cls=Grouped)(generate.command)
 app.command("eval")(evaluate.command)
 app.command("score")(score.command)
 app.add_typer(models.app, name="models")
+app.add_typer(ngram.app, name="ngram")
 app.add_typer(tokenizer.app, name="tokenizer")
 
 

@@ -242,6 +242,8 @@ def _first_bytes(tokenizer: Tokenizer, token: int) -> int:
 def _tokenizer_notes(tokenizer: Tokenizer) -> list[str]:
     if tokenizer.kind == "wordpiece":
         return ["a WordPiece tokenizer does not keep all spacing, so bits per byte is lower than for a whole text"]
+    if tokenizer.kind == "word":
+        return ["a tokenizer of words does not keep the spacing, so bits per byte is lower than for a whole text"]
     return []
 
 
