@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from zhixing.checkpoints import catalogue as catalogue_module
 from zhixing.checkpoints import references
@@ -148,3 +150,17 @@ def test_two_processes_do_not_fetch_the_same_twice(place):
         order.append("first")
     thread.join(5)
     assert order == ["first", "second"]
+
+
+PIECES = [*"hf: ms: pypi: org / name @ main == 1.0 .gguf .. ~ \\0 %2e 知 :".split(" "), " ", "\\n", "long" * 1000]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=8).map("".join))
+def test_any_text_is_a_model_or_a_message(ref):
+    try:
+        path = references.resolve(ref)
+    except (BadInput, MissingResource) as error:
+        assert str(error)
+    else:
+        assert path.exists()

@@ -13,12 +13,15 @@ What is fetched is kept; with the cache warm nothing touches the network.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from pathlib import Path
 
 from zhixing.checkpoints.catalogue import Entry, catalogue
 from zhixing.checkpoints.hubs import SCHEMES, fetch_reference, find_cached
 from zhixing.checkpoints.hubs.store import Record
 from zhixing.core.errors import BadInput, MissingResource, nearest
+from zhixing.core.files import os_fault
 
 RUNS = Path("runs")
 FORMS = (
@@ -35,12 +38,12 @@ def resolve(ref: str | Path) -> Path:
         BadInput: The reference names something else than a model, or what was fetched is damaged.
     """
     if not isinstance(ref, str):
-        return _local(Path(ref).expanduser(), str(ref))
+        return _local(ref, str(ref))
     if record := find_known(ref):
         return record.path
     if is_remote(ref):
         return pull(ref).path
-    return _local(Path(ref).expanduser(), ref)
+    return _local(Path(ref), ref)
 
 
 def is_remote(ref: str) -> bool:
@@ -88,6 +91,13 @@ def _entry(ref: str) -> Entry | None:
 def _local(path: Path, ref: str) -> Path:
     if not ref:
         raise BadInput("the model reference is empty", remedy=FORMS)
+    try:
+        path = path.expanduser()
+        path.stat()
+    except PermissionError as error:
+        raise os_fault(error, path, "looking for the model") from error
+    except (OSError, ValueError, RuntimeError):  # also what no path can be: too long, a zero byte, ~nobody
+        raise MissingResource("no such model", where=ref[:200], remedy=_suggestion(path)) from None
     if path.is_file():
         if path.suffix == ".gguf":
             return path
@@ -96,8 +106,6 @@ def _local(path: Path, ref: str) -> Path:
             where=ref,
             remedy=f"try its folder: {path.parent}",
         )
-    if not path.is_dir():
-        raise MissingResource("no such model", where=ref, remedy=_suggestion(path))
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file():
             return folder
@@ -121,11 +129,11 @@ def _suggestion(path: Path) -> str:
     places = [path.parent, RUNS] if path.parent != RUNS else [RUNS]
     found: dict[str, str] = {name: name for name in catalogue()}
     for place in places:
-        if place.is_dir():
+        with contextlib.suppress(OSError, ValueError):
             models = (child for child in sorted(place.iterdir()) if child.is_dir() or child.suffix == ".gguf")
             found |= {child.name: str(child) for child in models}
     guess = path.name if path.name in found else nearest(path.name, found)
     hint = f"did you mean {found[guess]}? " if guess else ""
-    if not hint and text.count("/") == 1 and not text.startswith((".", "/")) and not path.parent.is_dir():
+    if not hint and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text, re.ASCII) and not path.parent.is_dir():
         hint = f"for a model of the Hugging Face hub, write hf:{text}; of ModelScope, ms:{text}. "
     return f"{hint}`zhixing runs` lists your own models, `zhixing models list` those that can be fetched"

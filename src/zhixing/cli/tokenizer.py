@@ -86,7 +86,7 @@ def train(
 
 @app.command("show")
 def show(
-    tokenizer: Annotated[str, typer.Argument(help="A model folder, or a tokenizer file of any known format.")],
+    tokenizer: Annotated[str, typer.Argument(help="A model, as everywhere, or a tokenizer file of any known format.")],
     text: Annotated[str | None, typer.Argument(help="A text to split.")] = None,
     ids: Annotated[bool, typer.Option("--ids", help="Show each token's id with it.")] = False,
     template: Annotated[
@@ -104,10 +104,10 @@ def show(
 
     Example: `zhixing tokenizer show runs/quickstart/model "Hello 世界"`
     """
-    from zhixing.tokenization.tokenizer import Tokenizer
+    from zhixing.checkpoints.model_tokenizer import open_tokenizer
     from zhixing.tokenization.view import describe, split_text
 
-    opened = Tokenizer.load(tokenizer)
+    opened = open_tokenizer(tokenizer)
     facts = describe(opened, count)
     tokens = None if text is None else split_text(opened, text, special=template, parse_special=parse_special)
     if as_json:
@@ -126,7 +126,7 @@ def show(
 
 @app.command("compare")
 def compare(
-    tokenizers: Annotated[list[str], typer.Argument(help="Two or more tokenizers: model folders or tokenizer files.")],
+    tokenizers: Annotated[list[str], typer.Argument(help="Two or more tokenizers: models or tokenizer files.")],
     text: Annotated[str | None, typer.Option("--text", help="Compare on this text.")] = None,
     data: Annotated[list[str] | None, typer.Option("--data", help="Compare on these files; repeat for more.")] = None,
     sample_mb: Annotated[float, typer.Option(help="Use at most so many MB of the files, sampled evenly.")] = 10.0,
@@ -137,16 +137,16 @@ def compare(
 
     Example: `zhixing tokenizer compare tokenizers/mine tokenizers/gpt2 --data texts/`
     """
+    from zhixing.checkpoints.model_tokenizer import open_tokenizer
     from zhixing.core.errors import BadInput
     from zhixing.core.progress import human_bytes
     from zhixing.data import Problems, find_sources, read_documents
     from zhixing.tokenization.sample import Sample
-    from zhixing.tokenization.tokenizer import Tokenizer
     from zhixing.tokenization.view import compare as compare_tokenizers
 
     if (text is None) == (not data):
         raise BadInput("give either --text or --data", remedy='for instance: --text "some words"')
-    opened = {name: Tokenizer.load(name) for name in tokenizers}
+    opened = {name: open_tokenizer(name) for name in tokenizers}
     sample = Sample(_sample_bytes(sample_mb))
     problems = Problems()
     if text is not None:

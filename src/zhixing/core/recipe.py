@@ -46,7 +46,7 @@ class DataRecipe(Section):
 class TokenizerRecipe(Section):
     """The tokenizer to train, or the one to use."""
 
-    path: str | None = Field(None, description="use this tokenizer instead of training one")
+    path: str | None = Field(None, description="use this tokenizer (or a model's) instead of training one")
     kind: Literal["byte-bpe", "unigram", "wordpiece", "character", "byte"] = "byte-bpe"
     vocab_size: int | None = Field(None, ge=1, description="default: 8192; bytes and characters: as many as there are")
     special_tokens: list[str] | None = Field(None, description="default: an end-of-text token, and what the kind needs")

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from zhixing.checkpoints.model_tokenizer import open_tokenizer
 from zhixing.core.device import processor_name, usable_threads
 from zhixing.core.errors import BadInput, ZhixingError, command
 from zhixing.core.progress import human_bytes, human_count, progress_bar
@@ -51,7 +52,7 @@ def prepare_tokenizer(run: Run) -> Tokenizer:
     if folder.exists():
         return _kept_tokenizer(run, folder)
     if recipe.path is not None:
-        tokenizer = Tokenizer.load(recipe.path)
+        tokenizer = open_tokenizer(recipe.path)
         facts: dict[str, Any] = {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "from": recipe.path}
     else:
         trained = train_tokenizer(
