@@ -374,7 +374,7 @@ def test_prompts(place, call):
         (["tokenizer", "train", "text.txt", "--out", "tiny.yaml"], 3, ["a file is in the place of a folder"]),
         (["tokenizer", "show", "nowhere"], 3, ["nowhere", "no such file"]),
         (["tokenizer", "show", "text.txt"], 2, ["text.txt"]),
-        (["tokenizer", "show", "run"], 2, ["no tokenizer", "looked for"]),
+        (["tokenizer", "show", "."], 2, ["no tokenizer", "looked for"]),
         (["tokenizer", "show", "run/model/config.json"], 2, ["not a tokenizer definition"]),
         (["tokenizer", "show", "run/model", "\udcff"], 2, ["half a character"]),
         (["tokenizer", "compare", "run/model"], 2, ["--text or --data"]),
