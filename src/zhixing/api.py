@@ -40,7 +40,7 @@ from zhixing.generation.memory import Memory
 from zhixing.generation.prompts import Prompt
 from zhixing.models import ops
 from zhixing.models.network import CausalNetwork, NetworkConfig
-from zhixing.tokenization.chat_format import ChatFormat
+from zhixing.tokenization.chat_format import ChatFormat, PlainFormat
 from zhixing.tokenization.chat_template import Message
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.tokenization.tool_schema import Tool
@@ -263,6 +263,7 @@ class LanguageModel:
         documents: Sequence[Mapping[str, Any]] | None = None,
         variables: Mapping[str, Any] | None = None,
         forget: bool = False,
+        plain: bool = False,
         processors: Sequence[LogitsProcessor] = (),
         filters: Sequence[Filter] = (),
         rules: Sequence[StoppingRule] = (),
@@ -277,6 +278,7 @@ class LanguageModel:
             documents: What it may look up, for templates that take documents.
             variables: What else the chat template asks for, such as {"enable_thinking": False}.
             forget: Leave the oldest turns out when the context is full, instead of refusing.
+            plain: Use no chat template: the model goes on from all that was said, line after line.
             processors: Logits processors of your own.
             filters: Filters of your own.
             rules: Stopping rules of your own.
@@ -290,7 +292,7 @@ class LanguageModel:
         chosen = self.options.replace(**options)
         conversation = Conversation(
             self._network(chosen),
-            self.chat_format,
+            PlainFormat(self._tokenizer()) if plain else self.chat_format,
             chosen,
             [dict(message) for message in messages],
             tools=tools,

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from zhixing.cli import (
+    chat,
     evaluate,
     generate,
     models,
@@ -69,6 +70,7 @@ app.command("resume")(resume.command)
 app.command("runs")(runs.command)
 app.command("report")(report.command)
 app.command("generate", cls=Grouped)(generate.command)
+app.command("chat", cls=Grouped)(chat.command)
 app.command("eval")(evaluate.command)
 app.command("score")(score.command)
 app.add_typer(models.app, name="models")

@@ -18,7 +18,7 @@ from zhixing.generation.options import SamplingOptions
 from zhixing.generation.result import Generation
 from zhixing.generation.tool_calls import for_template, parse_reply
 from zhixing.models.network import CausalNetwork
-from zhixing.tokenization.chat_format import ChatFormat, EncodedChat
+from zhixing.tokenization.chat_format import ChatFormat, EncodedChat, PlainFormat
 from zhixing.tokenization.tool_schema import Tool, tool_schemas
 
 DEFAULT_MAX_TOKENS = 1024
@@ -139,7 +139,7 @@ class Conversation:
     """
 
     model: CausalNetwork
-    format: ChatFormat
+    format: ChatFormat | PlainFormat
     options: SamplingOptions
     messages: list[dict[str, Any]] = field(default_factory=list)
     tools: Sequence[Tool] | None = None
@@ -311,9 +311,7 @@ class Conversation:
         # Where nothing is called, the text is what was shown: without special tokens, and cut at a stop text.
         content = parsed.content if parsed.calls else generation.text
         message: dict[str, Any] = {"role": "assistant", "content": content}
-        if THOUGHT_END in content and any(
-            "reasoning_content" in text for text in self.format.template.sources.values()
-        ):
+        if THOUGHT_END in content and self.format.mentions("reasoning_content"):
             thought, _, content = content.rpartition(THOUGHT_END)
             message["content"] = content.lstrip("\n")
             message["reasoning_content"] = thought.replace("<think>", "").strip("\n")

@@ -102,6 +102,14 @@ class ChatFormat:
         more = (self.tokenizer.end_of_text_id, self.end_of_turn)
         return tuple(dict.fromkeys([*known, *(token for token in more if token is not None)]))
 
+    def mentions(self, key: str) -> bool:
+        """Tells whether the template reads a key of messages, as far as its text shows."""
+        return any(key in source for source in self.template.sources.values())
+
+    def takes(self, variable: str) -> bool:
+        """Tells whether a template asks for a variable, such as "enable_thinking"."""
+        return any(self.template.uses(variable, name) for name in self.template.sources)
+
     def render(self, messages: Sequence[Message], **options: Any) -> str:
         """Returns what the template writes; see `ChatTemplate.render` for the options."""
         return self.template.render(messages, **options).text
@@ -196,6 +204,51 @@ class ChatFormat:
                     )
             self._fenced[fences] = backend
         return self._fenced[fences]
+
+
+class PlainFormat:
+    """How a model is talked to that has no chat template: it goes on from all that was said, line after line.
+
+    Args:
+        tokenizer: The model's tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def end_tokens(self, known: Sequence[int] = ()) -> tuple[int, ...]:
+        """Returns the tokens that end an answer: the given ones and the end of text."""
+        end = self.tokenizer.end_of_text_id
+        return tuple(dict.fromkeys([*known, *([] if end is None else [end])]))
+
+    def mentions(self, key: str) -> bool:
+        """Nothing but content is read."""
+        return key == "content"
+
+    def takes(self, variable: str) -> bool:
+        """There are no variables."""
+        return False
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        **options: Any,
+    ) -> EncodedChat:
+        """Returns the contents of all messages, one behind the other; roles do not show."""
+        given = [name for name, value in options.items() if value]
+        if given:
+            raise BadInput(
+                f"a model without a chat template has no place for {', '.join(given)}", remedy="leave it out"
+            )
+        contents = [message.get("content") for message in messages]
+        for index, content in enumerate(contents):
+            if not isinstance(content, str):
+                raise BadInput("the content is not a text", where=f"messages[{index}]")
+        text = "\n".join(str(content) for content in contents)
+        return EncodedChat(text, self.tokenizer.encode(text, special=True))
 
 
 @dataclass(frozen=True)
