@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,3 +29,22 @@ def chat_network(tokenizer: Tokenizer, context: int = 512, **options: Any) -> Tr
         for parameter in model.parameters():  # a network as it begins says the same whatever it is told
             parameter.mul_(4)
     return model.eval()
+
+
+class Scripted:
+    """A logits processor that makes the model write given texts, one per answer."""
+
+    def __init__(self, tokenizer: Tokenizer, *answers: str, end: str = "<|im_end|>") -> None:
+        ends = [tokenizer.vocabulary[end]]
+        self._answers: Iterator[list[int]] = iter(
+            [*tokenizer.encode(answer, parse_special=True), *ends] for answer in answers
+        )
+        self._now: list[int] = []
+
+    def __call__(self, logits: torch.Tensor, context: Any) -> torch.Tensor:
+        written = context.tokens.shape[1] - context.prompt
+        if written == 0:
+            self._now = next(self._answers)
+        forced = torch.full_like(logits, float("-inf"))
+        forced[:, self._now[written]] = 0.0
+        return forced

@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from tests.generation.chat_model import chat_network, chat_tokenizer
+from tests.generation.chat_model import Scripted, chat_network, chat_tokenizer
 from tests.tokenization.chat_samples import WEATHER
 
 from zhixing.core.errors import BadInput
 from zhixing.generation import Generator, SamplingOptions
 from zhixing.generation.chat import Conversation, Reply
 from zhixing.models.network import CausalNetwork
-from zhixing.tokenization import Tokenizer
 from zhixing.tokenization.chat_format import ChatFormat
 
 GREEDY = SamplingOptions(temperature=0, max_tokens=8)
-
-
-class Scripted:
-    """A logits processor that makes the model write given texts, one per answer."""
-
-    def __init__(self, tokenizer: Tokenizer, *answers: str, end: str = "<|im_end|>") -> None:
-        ends = [tokenizer.vocabulary[end]]
-        self._answers: Iterator[list[int]] = iter(
-            [*tokenizer.encode(answer, parse_special=True), *ends] for answer in answers
-        )
-        self._now: list[int] = []
-
-    def __call__(self, logits: torch.Tensor, context: Any) -> torch.Tensor:
-        written = context.tokens.shape[1] - context.prompt
-        if written == 0:
-            self._now = next(self._answers)
-        forced = torch.full_like(logits, float("-inf"))
-        forced[:, self._now[written]] = 0.0
-        return forced
 
 
 def conversation(*answers: str, template: str = "chatml", context: int = 1024, **options: Any) -> Conversation:

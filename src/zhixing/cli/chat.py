@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from zhixing.cli.models import MODEL
-from zhixing.cli.sampling_options import describe, in_force, with_sampling_options
+from zhixing.cli.sampling_options import describe, with_sampling_options
 
 
 @with_sampling_options
@@ -40,6 +40,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per answer.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the options in force.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, native (the C++ core for CPUs) or torch.")] = "auto",
+    quantize: Annotated[
+        str | None, typer.Option(help="q8 or q4: the native engine quantises weights that are not quantised yet.")
+    ] = None,
 ) -> None:
     """Talk with a model.
 
@@ -63,7 +67,7 @@ def command(
         raise BadInput("the folder of --save is not there", where=str(save.parent), remedy="make it, or choose another")
     alone = message is not None or not sys.stdin.isatty()
     tune_allocator()
-    model = load_model(ref, device=device)
+    model = load_model(ref, device=device, engine=engine, quantize=quantize)
     if not plain and model.tokenizer is not None and model.tokenizer.chat_templates is None:
         if alone:
             raise BadInput(
@@ -79,7 +83,7 @@ def command(
     for note in model.notes:
         _say(note)
     if verbose:
-        for line in describe(model, in_force(model, sampling), sampling):
+        for line in [*model.details, *describe(model, conversation.options, sampling)]:
             _say(line)
     session = Session(conversation, name=ref, model=model, save=save, as_json=as_json, given=dict(sampling))
     if alone:

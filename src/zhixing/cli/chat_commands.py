@@ -171,12 +171,17 @@ class Session:
         if answer.finish_reason == "length":
             facts += f"; {answer.detail}, /continue goes on"
         elif answer.finish_reason != "stop":
-            facts += f"; {answer.detail}"
+            facts += f"; {answer.detail}" + ("" if answer.tokens else ", /regenerate answers")
         self.say(f"[{facts}; context {answer.prompt_tokens + len(answer.tokens):,} of {context:,}]")
 
     def _regenerate(self, argument: str) -> None:
-        self.conversation.take_back_answer()
-        self._answer(self.conversation.answer())
+        chat = self.conversation
+        if chat.messages and chat.messages[-1]["role"] == "assistant":
+            chat.take_back_answer()
+            if chat.options.greedy or chat.options.seed is not None:
+                kept = "temperature is 0" if chat.options.greedy else f"seed is {chat.options.seed}"
+                self.say(f"{kept}: the answer will be the same; /set temperature=0.8 seed=none")
+        self._answer(chat.answer())
 
     def _edit(self, argument: str) -> None:
         from zhixing.core.errors import BadInput
@@ -342,6 +347,8 @@ class Session:
             self.say(line)
         for name, value in chat.variables.items():
             self.say(f"template variable {name} {value!r}")
+        ends = chat.format.end_tokens(chat.options.end_tokens or ()) if chat.options.end_tokens != () else ()
+        self.say(f"answers end at {' '.join(map(chat.format.tokenizer.piece, ends)) or 'no token'}")
         length = len(chat.prompt(answer=False).tokens) if chat.messages else 0
         forgotten = f", {chat.forgotten} of them no longer read" if chat.forgotten else ""
         self.say(

@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from zhixing.core.errors import BadInput
-from zhixing.generation.generate import Generator, Stream
+from zhixing.generation.generate import Generator
 from zhixing.generation.memory import Memory, RememberingGenerator
 from zhixing.generation.options import SamplingOptions
 from zhixing.generation.result import Generation
@@ -60,39 +60,95 @@ class Reply:
         return {**self.generation.to_json(), "message": self.message, "reused": self.reused, "notes": [*self.notes]}
 
 
+class Pieces(Protocol):
+    """Text as it is written: what `generate.Stream` is."""
+
+    def __next__(self) -> str:
+        """Returns the next piece."""
+
+    def stop(self) -> str:
+        """Ends the answer where it is; returns the text that was held back."""
+
+    @property
+    def generation(self) -> Generation:
+        """The whole answer, once it is over."""
+
+
+class _Whole:
+    """An answer in one piece, for strategies under which nothing is certain before the end.
+
+    Args:
+        write: Writes it.
+    """
+
+    def __init__(self, write: Callable[[], Generation]) -> None:
+        self._write = write
+        self._generation: Generation | None = None
+
+    def __next__(self) -> str:
+        if self._generation is not None:
+            raise StopIteration
+        self._generation = self._write()
+        return self._generation.text
+
+    def stop(self) -> str:
+        return ""
+
+    @property
+    def generation(self) -> Generation:
+        if self._generation is None:
+            raise _not_over()
+        return self._generation
+
+
+def _not_over() -> BadInput:
+    return BadInput("the answer is still being written", remedy="iterate over it first, or call stop()")
+
+
 class ReplyStream:
     """An answer as it is written: iterate over it for pieces of text; then `reply` is the whole.
 
     Args:
-        stream: The pieces.
+        pieces: The text.
         finish: Makes the reply of what was written.
         release: Called once, when nothing more will be written.
     """
 
     def __init__(
-        self, stream: Stream, finish: Callable[[Generation], Reply], release: Callable[[], None] | None = None
+        self, pieces: Pieces, finish: Callable[[Generation], Reply], release: Callable[[], None] | None = None
     ) -> None:
-        self._stream, self._finish, self._release_once = stream, finish, release
+        self._pieces, self._finish, self._release_once = pieces, finish, release
         self._reply: Reply | None = None
+        self._shown = ""
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
         try:
-            return next(self._stream)
+            piece = next(self._pieces)
         except StopIteration:
             self._end()
+            if rest := self._missing():
+                return rest
             raise
         except BaseException:
             self._release()
             raise
+        self._shown += piece
+        return piece
 
     def stop(self) -> str:
         """Ends the answer where it is; returns the text that was held back. What is there counts as the answer."""
-        rest = self._stream.stop()
+        self._pieces.stop()
         self._end()
-        return rest
+        return self._missing()
+
+    def _missing(self) -> str:
+        """Returns what an interruption has left between the answer and whoever reads it."""
+        text, shown = self._pieces.generation.text, self._shown
+        self._shown = text
+        return text[len(shown) :] if text.startswith(shown) else ""
 
     def _release(self) -> None:
         release, self._release_once = self._release_once, None
@@ -105,7 +161,7 @@ class ReplyStream:
     def _end(self) -> None:
         self._release()
         if self._reply is None:
-            self._reply = self._finish(self._stream.generation)
+            self._reply = self._finish(self._pieces.generation)
 
     @property
     def reply(self) -> Reply:
@@ -115,7 +171,7 @@ class ReplyStream:
             BadInput: It is not over yet.
         """
         if self._reply is None:
-            raise BadInput("the answer is still being written", remedy="iterate over it first, or call stop()")
+            raise _not_over()
         return self._reply
 
 
@@ -221,36 +277,41 @@ class Conversation:
     def _stream(
         self, prompt: EncodedChat, take: Callable[[dict[str, Any]], None], notes: tuple[str, ...]
     ) -> ReplyStream:
+        options = self.options.replace(end_tokens=self._ends())
+        if options.n > 1:
+            raise BadInput(f"a conversation goes on with one answer, got n = {options.n}", remedy="leave n out")
+        if not options.streamable:
+            writer = self._generator(None)
+            whole = _Whole(lambda: writer.generate([prompt.tokens], options)[0])
+            return ReplyStream(whole, lambda generation: self._taken(generation, 0, notes, take))
         memory = self.memory if self.memory is not None and self.memory.lock.acquire(blocking=False) else None
         try:
-            stream = self._generator(memory).stream(prompt.tokens, self.options.replace(end_tokens=self._ends()))
+            stream = self._generator(memory).stream(prompt.tokens, options)
         except BaseException:
             if memory is not None:
                 memory.lock.release()
             raise
 
         def finish(generation: Generation) -> Reply:
-            reply = self._reply(generation, memory.reused if memory is not None else 0, notes)
-            take(reply.message)
-            return reply
+            return self._taken(generation, memory.reused if memory is not None else 0, notes, take)
 
         return ReplyStream(stream, finish, memory.lock.release if memory is not None else None)
 
-    def reply(self) -> Reply:
-        """Answers the messages as they are, by any strategy; returns the whole answer. See `answer`."""
-        if self.options.streamable:
-            stream = self.answer()
-            for _ in stream:
-                pass
-            return stream.reply
-        prompt, notes = self._fitting()
-        options = self.options.replace(end_tokens=self._ends())
-        if options.n != 1:
-            raise BadInput(f"a conversation goes on with one answer, got n = {options.n}", remedy="leave n out")
-        generation = self._generator(None).generate([prompt.tokens], options)[0]
-        reply = self._reply(generation, 0, notes)
-        self.messages.append(reply.message)
+    def _taken(
+        self, generation: Generation, reused: int, notes: tuple[str, ...], take: Callable[[dict[str, Any]], None]
+    ) -> Reply:
+        """Makes a reply, and a message of it unless it was stopped before it began."""
+        reply = self._reply(generation, reused, notes)
+        if generation.tokens:
+            take(reply.message)
         return reply
+
+    def reply(self) -> Reply:
+        """Answers the messages as they are; returns the whole answer. See `answer`."""
+        stream = self.answer()
+        for _ in stream:
+            pass
+        return stream.reply
 
     def _generator(self, memory: Memory | None) -> Generator:
         tokenizer = self.format.tokenizer
