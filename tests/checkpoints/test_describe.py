@@ -1,15 +1,20 @@
 """What a model is, said from headers alone: true, quick, and without torch."""
 
 import json
+import struct
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from zhixing.checkpoints.catalogue import catalogue
 from zhixing.checkpoints.describe import describe
+from zhixing.checkpoints.opening import check_model
 from zhixing.core.errors import BadInput
+from zhixing.core.files import hash_file
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -90,3 +95,30 @@ describe(Path({str(folder)!r}))
 assert not any(name == "torch" or name.startswith("torch.") for name in sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_size_does_not_matter(folder):
+    size = 1 << 40  # a sparse file, which takes no room on the disk
+    text = json.dumps({"a": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + size)
+    start = time.process_time()
+    assert describe(folder).parameters == size // 4
+    assert time.process_time() - start < 0.5
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", ["smollm2-135m", "gemma3-270m", "minilm"])
+def test_models_of_the_catalogue(name):
+    entry = catalogue()[name]
+    record = entry.cached()
+    if record is None:
+        pytest.skip(f"not fetched: zhixing models pull {name}")
+    for source in entry.sources:
+        if (there := source.cached()) is not None:
+            top = there.path if there.path.is_dir() else there.path.parent
+            assert all(hash_file(top / file) == wanted for file, wanted in source.sha256.items())
+    facts = describe(record.path)
+    assert abs(facts.parameters - entry.parameters) < 1000
+    assert check_model(record.path) == []

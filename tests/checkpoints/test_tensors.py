@@ -240,11 +240,12 @@ def test_a_wrong_total_is_said(tmp_path, total):
 
 
 PROBE = """
-import resource, sys
+import sys
 import torch
 from pathlib import Path
 from zhixing.checkpoints.folder import load_folder
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # not getrusage, which also counts the process that started this one
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 load_folder(Path(sys.argv[1]))
 before = peak()
 load_folder(Path(sys.argv[2]), getattr(torch, sys.argv[3]))
@@ -253,7 +254,7 @@ print((peak() - before) * 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kilobytes there")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_loading_takes_little_more_memory_than_the_model(tmp_path, dtype):
     from zhixing.checkpoints.folder import save_folder
@@ -273,4 +274,4 @@ def test_loading_takes_little_more_memory_than_the_model(tmp_path, dtype):
     assert weights > 20_000_000
     words = [sys.executable, "-c", PROBE, str(tmp_path / "small"), str(tmp_path / "large"), dtype]
     taken = int(subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout)
-    assert taken < weights + 12_000_000  # the largest tensor has 4 MB
+    assert weights / 2 < taken < weights + 12_000_000  # the largest tensor has 4 MB
