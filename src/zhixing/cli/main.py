@@ -23,6 +23,7 @@ from zhixing.cli import (
     score,
     tokenizer,
     train,
+    vectors,
 )
 from zhixing.cli.sampling_options import Grouped
 from zhixing.core.errors import Interrupted, MissingResource, ZhixingError
@@ -76,6 +77,7 @@ app.command("score")(score.command)
 app.add_typer(models.app, name="models")
 app.add_typer(ngram.app, name="ngram")
 app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(vectors.app, name="vectors")
 
 
 def _version(wanted: bool) -> None:
