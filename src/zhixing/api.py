@@ -35,9 +35,10 @@ from zhixing.generation import (
     options_named,
 )
 from zhixing.generation.chat import DEFAULT_MAX_TOKENS as CHAT_MAX_TOKENS
-from zhixing.generation.chat import Conversation, Reply, ReplyStream
+from zhixing.generation.chat import Conversation
 from zhixing.generation.memory import Memory
 from zhixing.generation.prompts import Prompt
+from zhixing.generation.reply import Reply, ReplyStream
 from zhixing.models import ops
 from zhixing.models.network import CausalNetwork, NetworkConfig
 from zhixing.tokenization.chat_format import ChatFormat, PlainFormat

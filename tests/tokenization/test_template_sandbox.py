@@ -88,6 +88,8 @@ BOMBS = {
     "nested parentheses": "{{" + "(" * 5000 + "1" + ")" * 5000 + "}}",
     "endless sum": "{{ 1" + " + 1" * 20000 + " }}",
     "nested ifs": "{% if a %}" * 300 + "{% endif %}" * 300,
+    "long number": "{{ " + "9" * 9000 + " }}",
+    "many variables": "".join("{%if a%}{%set x" + str(i) + "=1%}{%endif%}" for i in range(2800)) + "{{ 1 / 0 }}",
     "long source": "a" * 300_000,
     "many parts": "{{ a }}" * 28_000,
     "much output": "{% for i in range(99999) %}" + "word " * 100 + "{% endfor %}",

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from zhixing.cli.chat_output import Output
+
 if TYPE_CHECKING:
     from zhixing.api import LanguageModel
-    from zhixing.generation.chat import Conversation, Reply, ReplyStream
+    from zhixing.generation.chat import Conversation
+    from zhixing.generation.reply import Reply, ReplyStream
 
 
 class Editor(Protocol):
@@ -36,8 +39,6 @@ def parse_value(text: str) -> Any:
 class Session:
     """One conversation, and what is typed about it.
 
-    Answers go to standard output; all else goes to standard error.
-
     Args:
         conversation: With whom, and what was said.
         name: What the user calls the model.
@@ -58,9 +59,11 @@ class Session:
         given: dict[str, Any] | None = None,
     ) -> None:
         self.conversation, self.name, self.model = conversation, name, model
-        self._save, self._as_json, self._given = save, as_json, given or {}
+        self._save, self._given = save, given or {}
+        self.output = Output(as_json)
+        self.say = self.output.say
         self._editor: Editor | None = None
-        self._saved = len(conversation.messages)
+        self._last_reply: Reply | None = None
         self.commands: dict[str, tuple[Callable[[str], None], str]] = {
             "help": (self._help, "this list"),
             "regenerate": (self._regenerate, "answer again"),
@@ -81,17 +84,6 @@ class Session:
             "load": (self._load, "FILE  go on with a saved conversation"),
             "quit": (self._help, "end; also Ctrl-D"),
         }
-
-    def say(self, message: str) -> None:
-        """Writes a note to standard error."""
-        from zhixing.core.progress import is_quiet
-
-        if not is_quiet():
-            typer.secho(message, err=True, dim=sys.stderr.isatty())
-
-    def complain(self, message: str) -> None:
-        """Writes what went wrong to standard error."""
-        typer.secho(f"zhixing: {message}", err=True)
 
     def greet(self) -> None:
         """Says whom the user talks to, and how to get help."""
@@ -114,8 +106,6 @@ class Session:
             last = self._last_reply
             if last is not None and last.generation.finish_reason == "interrupted":
                 raise Interrupted("stopped")
-
-    _last_reply: Reply | None = None
 
     def take(self, text: str, editor: Editor | None = None) -> bool:
         """Does what a message or a command asks for; False when it asks for the end.
@@ -140,39 +130,9 @@ class Session:
     # Answers
 
     def _answer(self, stream: ReplyStream) -> None:
-        try:
-            for piece in stream:
-                self._print(piece)
-        except KeyboardInterrupt:  # while printing; inside the model it is the stream that ends
-            self._print(stream.stop())
-        reply = self._last_reply = stream.reply
-        if self._as_json:
-            print(json.dumps(reply.to_json(), ensure_ascii=False), flush=True)
-        else:
-            print(flush=True)
-        self._say_facts(reply)
+        self._last_reply = self.output.answer(stream, self.conversation.context)
         if self._save is not None:
             self._write(self._save)
-
-    def _print(self, piece: str) -> None:
-        if not self._as_json:
-            print(piece, end="", flush=True)
-
-    def _say_facts(self, reply: Reply) -> None:
-        for note in reply.notes:
-            self.say(note)
-        for call in reply.tool_calls:
-            function = call["function"]
-            self.say(f"calls {function['name']}({function['arguments']}); give its result with /result TEXT")
-        answer, context = reply.generation, self.conversation.context
-        speed = f", {answer.tokens_per_second:.1f} tokens/s" if answer.tokens_per_second else ""
-        read = answer.prompt_tokens - reply.reused
-        facts = f"{len(answer.tokens)} tokens{speed}; read {read} in {answer.prompt_seconds:.2f} s"
-        if answer.finish_reason == "length":
-            facts += f"; {answer.detail}, /continue goes on"
-        elif answer.finish_reason != "stop":
-            facts += f"; {answer.detail}" + ("" if answer.tokens else ", /regenerate answers")
-        self.say(f"[{facts}; context {answer.prompt_tokens + len(answer.tokens):,} of {context:,}]")
 
     def _regenerate(self, argument: str) -> None:
         chat = self.conversation

@@ -43,7 +43,7 @@ def converse(session: Session) -> None:
         except KeyboardInterrupt:  # outside of an answer, which stops by itself
             session.say("stopped")
         except ZhixingError as error:
-            session.complain(str(error))
+            session.output.complain(str(error))
 
 
 class Lines:

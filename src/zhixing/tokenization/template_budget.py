@@ -26,7 +26,7 @@ BASE_OUTPUT, OUTPUT_PER_CHARACTER = 1_000_000, 8
 """Characters that a rendering may write: so many, and so many more for each of the messages."""
 
 MAX_SECONDS = 10.0
-"""The last line of defence, should an operation cost more than it pays; a rendering takes about a millisecond."""
+"""Of computing. The last line of defence, should an operation cost more than it pays; most need a millisecond."""
 
 MAX_DEPTH = 100
 """Lists within lists, and what else can be nested; also of the messages themselves."""
@@ -46,7 +46,7 @@ class Budget:
 
     Args:
         characters: The size of the messages and whatever else is handed to the template.
-        seconds: The longest time that it may take.
+        seconds: The longest time that it may compute.
     """
 
     __slots__ = ("_checks", "_deadline", "_known", "left", "output", "total")
@@ -54,7 +54,7 @@ class Budget:
     def __init__(self, characters: int = 0, seconds: float = MAX_SECONDS) -> None:
         self.total = self.left = BASE_WORK + WORK_PER_CHARACTER * characters
         self.output = BASE_OUTPUT + OUTPUT_PER_CHARACTER * characters
-        self._deadline = time.monotonic() + seconds
+        self._deadline = time.thread_time() + seconds
         self._checks = 0
         # Containers cannot be changed by a template, so each is measured once. Holding them keeps their ids their own.
         self._known: dict[int, tuple[object, int, int]] = {}
@@ -69,7 +69,7 @@ class Budget:
         if self.left < 0:
             raise TemplateLimit(f"the chat template asks for too much work (more than {self.total // STEP:,} steps)")
         self._checks += 1
-        if self._checks % CHECK_CLOCK_EVERY == 0 and time.monotonic() > self._deadline:
+        if self._checks % CHECK_CLOCK_EVERY == 0 and time.thread_time() > self._deadline:
             raise TemplateLimit("the chat template takes too long")
 
     def step(self) -> None:

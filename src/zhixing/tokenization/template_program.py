@@ -41,6 +41,8 @@ def compile_template(source: str) -> CodeType:
         return sandbox.compile(parsed, filename=FILE_NAME)
     except TemplateSyntaxError as error:
         raise BadInput(f"the chat template is broken: line {error.lineno}: {_short(error.message or '')}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise BadInput(f"the chat template is broken: {_short(str(error))}") from error
     except (SyntaxError, RecursionError, MemoryError) as error:  # Python's own compiler has bounds of nesting
         raise BadInput("the chat template is nested beyond all bounds") from error
 
