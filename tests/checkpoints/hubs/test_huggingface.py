@@ -347,3 +347,14 @@ def test_removing_the_only_revision_leaves_nothing(hub):
     folder = references.resolve(REF)
     assert hubs.remove(huggingface.cached(REF)) == sum(len(FILES[name]) for name in TAKEN)
     assert not folder.parents[1].exists()
+
+
+def test_a_store_behind_the_hub_that_says_nothing_is_given_up_in_time(hub, monkeypatch):
+    answer = hub.answer
+    monkeypatch.setattr(
+        hub, "answer", lambda path, query: (path.startswith("/cdn/") and time.sleep(2)) or answer(path, query)
+    )
+    start = time.monotonic()
+    with pytest.raises(MissingResource, match=r"model\.safetensors: no connection .*no answer within"):
+        huggingface.fetch(REF, patience=0.5)
+    assert time.monotonic() - start < 2

@@ -118,7 +118,7 @@ def fetch(reference: str, patience: float = PATIENCE) -> Record:
                 say(f"{reference}: {fault.reason}; taking what is in the hub's cache")
                 return record
             raise _explained(fault, place) from fault
-        return _complete(place, commit, files)
+        return _complete(place, commit, files, patience)
 
 
 def remove(record: Record) -> int:
@@ -207,7 +207,7 @@ def _url(place: Location, commit: str, name: str) -> str:
     return f"{endpoint()}/{place.repository}/resolve/{commit}/{quote(name)}"
 
 
-def _complete(place: Location, commit: str, files: dict[str, Expected]) -> Record:
+def _complete(place: Location, commit: str, files: dict[str, Expected], patience: float) -> Record:
     """Brings every file to its place in the hub's cache and writes the record."""
     reference = place.exact(commit)
     total = check_sizes({name: expected.size for name, expected in files.items()}, place.reference)
@@ -218,7 +218,7 @@ def _complete(place: Location, commit: str, files: dict[str, Expected]) -> Recor
     with progress_bar(f"fetching {place.repository}", total or None) as bar:
         bar.advance(here)
         for name, expected in missing.items():
-            _place(place, commit, name, expected, bar)
+            _place(place, commit, name, expected, bar, patience)
     sizes = {snapshot / name: (snapshot / name).stat().st_size for name in files}
     _keep_ref(place, commit)
     record = Record(reference, place.inside(commit), sizes, all(expected.checked for expected in files.values()))
@@ -228,7 +228,7 @@ def _complete(place: Location, commit: str, files: dict[str, Expected]) -> Recor
     return record
 
 
-def _place(place: Location, commit: str, name: str, expected: Expected, bar: Bar) -> None:
+def _place(place: Location, commit: str, name: str, expected: Expected, bar: Bar, patience: float) -> None:
     """Downloads one file as a blob, and links it into the snapshot."""
     blobs = place.folder / "blobs"
     blob = blobs / (expected.sha256 or expected.git or f"{commit}-{name.replace('/', '--')}")
@@ -236,7 +236,8 @@ def _place(place: Location, commit: str, name: str, expected: Expected, bar: Bar
         bar.advance(0, f"{name}, {human_bytes(expected.size or 0)}")
         try:
             part = blob.with_name(f"{blob.name}.incomplete")
-            fetch_file(_url(place, commit, name), blob, part, expected, _headers(), bar, f"{place.reference}: {name}")
+            where = f"{place.reference}: {name}"
+            fetch_file(_url(place, commit, name), blob, part, expected, _headers(), bar, where, patience)
         except WebFault as fault:
             raise _explained(fault, place, name) from fault
     else:
@@ -261,8 +262,9 @@ def _keep_ref(place: Location, commit: str) -> None:
     if COMMIT.fullmatch(place.revision):
         return
     path = place.folder / "refs" / place.revision
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, commit)
+    with contextlib.suppress(OSError, ZhixingError):  # a cache that may only be read: the hub is asked again next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, commit)
 
 
 def _unlisted(place: Location) -> Record | None:

@@ -89,7 +89,7 @@ def fetch(reference: str, patience: float = PATIENCE) -> Record:
         except WebFault as fault:
             raise _explained(fault, place) from fault
         files = {name: _expected(entries[name]) for name in choose(entries, place.inner, reference)}
-        return _complete(place, files)
+        return _complete(place, files, patience)
 
 
 def endpoint() -> str:
@@ -125,7 +125,7 @@ def _expected(entry: dict[str, Any]) -> Expected:
     )
 
 
-def _complete(place: Location, files: dict[str, Expected]) -> Record:
+def _complete(place: Location, files: dict[str, Expected], patience: float) -> Record:
     total = check_sizes({name: expected.size for name, expected in files.items()}, place.reference)
     missing = {name: expected for name, expected in files.items() if not is_right(place.folder / name, expected)}
     here = sum((expected.size or 0) for name, expected in files.items() if name not in missing)
@@ -139,7 +139,7 @@ def _complete(place: Location, files: dict[str, Expected]) -> Record:
             target = place.folder / name
             part = target.with_name(f".{target.name}.{(expected.sha256 or 'unknown')[:16]}.part")
             try:
-                fetch_file(url, target, part, expected, _headers(), bar, f"{place.reference}: {name}")
+                fetch_file(url, target, part, expected, _headers(), bar, f"{place.reference}: {name}", patience)
             except WebFault as fault:
                 raise _explained(fault, place, name) from fault
     sizes = {place.folder / name: (place.folder / name).stat().st_size for name in files}

@@ -10,13 +10,14 @@ import hashlib
 import http.client
 import os
 import time
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from zhixing.checkpoints.hubs.needed import LARGEST
-from zhixing.checkpoints.hubs.web import WebFault, no_connection, request
+from zhixing.checkpoints.hubs.web import WebFault, no_connection, request, within
 from zhixing.core.errors import BadInput
 from zhixing.core.files import CHUNK, check_room, os_fault, sync_folder
 from zhixing.core.progress import Bar
@@ -25,6 +26,8 @@ ATTEMPTS = 6
 """How often a connection may break in a row without a byte arriving."""
 PAUSE = 0.5
 """Seconds before the second attempt; doubled with each further one."""
+STALL = 60.0
+"""Seconds without a single byte after which a download is given up, over all attempts."""
 LONGEST_WAIT = 60.0
 """Seconds a server may ask to wait; beyond that it is said and left to the user."""
 
@@ -76,13 +79,24 @@ def is_right(path: Path, expected: Expected) -> bool:
     try:
         if expected.size is not None and path.stat().st_size != expected.size:
             return False
-        return expected.accepts(_hash(path, expected.digest(), None))
+        digest = expected.digest()
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+        return expected.accepts(digest)
     except OSError:
         return False
 
 
 def fetch_file(
-    url: str, place: Path, part: Path, expected: Expected, headers: Mapping[str, str], bar: Bar, where: str
+    url: str,
+    place: Path,
+    part: Path,
+    expected: Expected,
+    headers: Mapping[str, str],
+    bar: Bar,
+    where: str,
+    patience: float = STALL,
 ) -> None:
     """Downloads a file to its place.
 
@@ -94,6 +108,7 @@ def fetch_file(
         headers: Sent along; a token goes to the first host only.
         bar: Told of every byte.
         where: The reference and file, for messages.
+        patience: Seconds for the first byte to come, over all attempts.
 
     Raises:
         WebFault: It cannot be had: refused, gone, or the connection broke too often.
@@ -104,16 +119,16 @@ def fetch_file(
         place.parent.mkdir(parents=True, exist_ok=True)
         part.parent.mkdir(parents=True, exist_ok=True)
         resumed = part.exists() and part.stat().st_size > 0
-        digest = _collect(url, part, expected, headers, bar, where)
-        if not expected.accepts(digest) and resumed:  # what lay there may be of another time: once more, from the start
-            bar.advance(-part.stat().st_size)
-            part.unlink()
-            digest = _collect(url, part, expected, headers, bar, where)
-        if not expected.accepts(digest):
+        transfer = _Transfer(url, part, expected, headers, bar, where, patience)
+        transfer.run()
+        if not expected.accepts(transfer.digest) and resumed:
+            transfer.restart()  # what lay there may be of another time
+            transfer.run()
+        if not expected.accepts(transfer.digest):
             part.unlink()
             known = expected.sha256 or expected.git or ""
             raise BadInput(
-                f"wrong checksum: {digest.hexdigest()[:16]}… arrived, {known[:16]}… was announced",
+                f"wrong checksum: {transfer.digest.hexdigest()[:16]}… arrived, {known[:16]}… was announced",
                 where=where,
                 remedy="the file was damaged or changed on its way, and was thrown away: try again, or another source",
             )
@@ -125,88 +140,112 @@ def fetch_file(
         raise os_fault(error, place, "downloading") from error
 
 
-def _collect(url: str, part: Path, expected: Expected, headers: Mapping[str, str], bar: Bar, where: str) -> Digest:
-    """Brings the part to its full length, over as many connections as it takes; returns its hash."""
-    digest = expected.digest()
-    if expected.size is not None and part.exists() and part.stat().st_size > expected.size:
-        part.unlink()
-    if part.exists():
-        _hash(part, digest, bar)
-    failures = 0
-    while True:
-        done = part.stat().st_size if part.exists() else 0
-        if expected.size is not None and done == expected.size:
-            part.touch()
-            return digest
+class _Transfer:
+    """One download: the part that is there, its hash, and how to bring more."""
+
+    def __init__(
+        self,
+        url: str,
+        part: Path,
+        expected: Expected,
+        headers: Mapping[str, str],
+        bar: Bar,
+        where: str,
+        patience: float,
+    ) -> None:
+        self.url, self.part, self.expected, self.headers = url, part, expected, headers
+        self.bar, self.where, self.patience = bar, where, patience
+        self.digest, self.done = expected.digest(), 0
+        self.arrived = False
+        part.touch()
+        if expected.size is not None and part.stat().st_size > expected.size:
+            self._empty()
+        self._hash_part()
+        bar.advance(self.done)
+
+    def restart(self) -> None:
+        """Throws away what is there."""
+        self.bar.advance(-self.done)
+        self._empty()
+        self.digest, self.done = self.expected.digest(), 0
+
+    def run(self) -> None:
+        """Brings the part to its full length, over as many connections as it takes."""
+        failures, last = 0, time.monotonic()
+        while self.expected.size is None or self.done < self.expected.size:
+            before = self.done
+            try:
+                self._receive()
+                if self.expected.size is not None and self.done < self.expected.size:
+                    raise WebFault(f"the connection ended after {self.done} of {self.expected.size} bytes")
+                return
+            except WebFault as fault:
+                if self.done > before:
+                    failures, last = 0, time.monotonic()
+                failures += 1
+                quiet = time.monotonic() - last > (STALL if self.arrived else self.patience)
+                if not fault.passing or failures >= ATTEMPTS or quiet or (fault.wait or 0) > LONGEST_WAIT:
+                    raise
+                time.sleep(fault.wait if fault.wait is not None else PAUSE * 2 ** (failures - 1))
+
+    def _receive(self) -> None:
+        """Appends what one connection brings."""
         try:
-            digest = _receive(url, part, done, expected, headers, digest, bar, where)
-            if expected.size is None or part.stat().st_size == expected.size:
-                return digest
-            raise WebFault(f"the connection ended after {part.stat().st_size} of {expected.size} bytes")
+            answer = self._ask()
         except WebFault as fault:
-            there = part.stat().st_size if part.exists() else 0
-            failures = 1 if there > done else failures + 1
-            if not fault.passing or failures >= ATTEMPTS or (fault.wait or 0) > LONGEST_WAIT:
+            if fault.status != 416:  # nothing there beyond what we have: it is another file now
                 raise
-            digest = _hash(part, expected.digest(), None) if part.exists() else expected.digest()
-            time.sleep(fault.wait if fault.wait is not None else PAUSE * 2 ** (failures - 1))
-
-
-def _receive(
-    url: str,
-    part: Path,
-    done: int,
-    expected: Expected,
-    headers: Mapping[str, str],
-    digest: Digest,
-    bar: Bar,
-    where: str,
-) -> Digest:
-    """Appends what one connection brings."""
-    ranged = {**headers, "Range": f"bytes={done}-"} if done else dict(headers)
-    try:
-        answer = request(url, ranged)
-    except WebFault as fault:
-        if fault.status != 416:  # nothing there beyond what we have: it is another file now
-            raise
-        bar.advance(-done)
-        part.unlink()
-        done, digest = 0, expected.digest()
-        answer = request(url, headers)
-    with answer:
-        start = _start(answer) if answer.status == 206 else 0
-        if start != done:
-            bar.advance(-done)
-            done, digest = 0, expected.digest()
-            if start:
+            self.restart()
+            answer = self._ask()
+        with answer:
+            start = _start(answer) if answer.status == 206 else 0
+            if start not in (0, self.done):
                 raise WebFault(f"the server sends from byte {start} on, which nobody asked for", status=502)
-        length = answer.length
-        total = done + length if length is not None else None
-        limit = expected.size if expected.size is not None else LARGEST
-        if total is not None and (total > limit or total != (expected.size or total)):
-            part.unlink(missing_ok=True)
-            raise BadInput(f"the server sends {total} bytes, {limit} were announced", where=where)
-        check_room(part.parent, (total if total is not None else limit if expected.size else 0) - done, "the download")
-        with part.open("r+b" if done else "wb") as file:
-            file.seek(done)
-            file.truncate()
-            while chunk := _read(answer, url):
-                done += len(chunk)
-                if done > limit:
-                    raise BadInput(f"the server sends more than the {limit} bytes announced", where=where)
-                file.write(chunk)
-                digest.update(chunk)
-                bar.advance(len(chunk))
-    if total is not None and done < total:
-        raise WebFault(f"the connection ended after {done} of {total} bytes")
-    return digest
+            if start != self.done:
+                self.restart()
+            total = self.done + answer.length if answer.length is not None else None
+            size = self.expected.size
+            limit = LARGEST if size is None else size
+            if total is not None and (total > limit or (size is not None and total != size)):
+                self._empty()
+                raise BadInput(f"the server sends {total} bytes, {limit} were announced", where=self.where)
+            check_room(self.part.parent, (total or size or 0) - self.done, "the download")
+            with self.part.open("ab") as file:
+                while chunk := self._read(answer):
+                    if self.done + len(chunk) > limit:
+                        raise BadInput(f"the server sends more than the {limit} bytes announced", where=self.where)
+                    file.write(chunk)
+                    self.digest.update(chunk)
+                    self.done, self.arrived = self.done + len(chunk), True
+                    self.bar.advance(len(chunk))
+        if total is not None and self.done < total:
+            raise WebFault(f"the connection ended after {self.done} of {total} bytes")
 
+    def _ask(self) -> http.client.HTTPResponse:
+        headers = {**self.headers, "Range": f"bytes={self.done}-"} if self.done else self.headers
+        if self.arrived:
+            return request(self.url, headers)
+        host = urllib.parse.urlsplit(self.url).netloc.rpartition("@")[2]
+        return within(
+            self.patience,
+            lambda: request(self.url, headers),
+            lambda: WebFault(f"no connection to {host} (no answer within {self.patience:.0f} s)"),
+        )
 
-def _read(answer: http.client.HTTPResponse, url: str) -> bytes:
-    try:
-        return answer.read1(CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise no_connection(url, error) from error
+    def _read(self, answer: http.client.HTTPResponse) -> bytes:
+        try:
+            return answer.read1(CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise no_connection(self.url, error) from error
+
+    def _empty(self) -> None:
+        self.part.write_bytes(b"")
+
+    def _hash_part(self) -> None:
+        with self.part.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                self.digest.update(chunk)
+                self.done += len(chunk)
 
 
 def _start(answer: http.client.HTTPResponse) -> int:
@@ -216,12 +255,3 @@ def _start(answer: http.client.HTTPResponse) -> int:
     if unit != "bytes" or not first.isdigit():
         raise WebFault("the server sends a part without saying which")
     return int(first)
-
-
-def _hash(path: Path, digest: Digest, bar: Bar | None) -> Digest:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            if bar is not None:
-                bar.advance(len(chunk))
-    return digest
