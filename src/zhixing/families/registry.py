@@ -78,6 +78,12 @@ def family_for_config(values: Mapping[str, Any], where: str) -> Family:
     kind = values.get("model_type") if isinstance(values, dict) else None
     if not isinstance(kind, str):
         raise BadInput("no 'model_type' field: this is not a model's config.json", where=where)
+    if kind in ENCODERS:
+        raise BadInput(
+            f"the architecture {kind!r} is an encoder: it reads text and writes none",
+            where=where,
+            remedy="for embeddings: zhixing.tasks.embed.open_embedder(...); to write text, choose another model",
+        )
     if any(key in values for key in PARTS_OF_SEVERAL):
         named = values.get("architectures")
         name = named[0] if isinstance(named, list) and named else kind
