@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from zhixing.cli import (
     chat,
+    data,
     evaluate,
     generate,
     models,
@@ -78,6 +79,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(ngram.app, name="ngram")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(vectors.app, name="vectors")
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -89,7 +89,7 @@ def find_encoding(sample: bytes, *, complete: bool, suffix: str = "", nul_share:
         raise NotTextError("binary", f"holds a NUL byte at offset {nul}: binary, or UTF-16 without a byte-order mark")
     if suffix in (".py", ".pyi", ".pyw") and (named := _coding_line(sample)):
         return Encoding(named)
-    if bad_from is not None and _is_chinese(sample, complete):
+    if bad_from is not None and is_chinese(sample, complete):
         return Encoding("gb18030", 0, "not UTF-8; read as GB18030, which decodes it to Chinese")
     if bad_from is not None and mostly_bad:
         raise NotTextError(
@@ -120,7 +120,7 @@ def _coding_line(sample: bytes) -> str | None:
     return None
 
 
-def _is_chinese(sample: bytes, complete: bool) -> bool:
+def is_chinese(sample: bytes, complete: bool) -> bool:
     """Tells whether bytes that are not UTF-8 are Chinese in GB18030.
 
     Korean, Japanese and Big5 bytes often decode as GB18030 too, but into rare characters: the common ones of modern

@@ -83,14 +83,15 @@ def json_lines(source: Source, stream: BinaryIO, problems: Problems) -> Iterator
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            problems.report("json", source.name, f"not valid JSON: {_json_fault(error)}", line=number)
+            problems.report("json", source.name, f"not valid JSON: {json_fault(error)}", line=number)
         else:
             yield number, value
     if empty and problems.total == before:
         problems.report("empty", source.name, "the file holds nothing but white space")
 
 
-def _json_fault(error: Exception) -> str:
+def json_fault(error: Exception) -> str:
+    """Says what is wrong with JSON."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} (column {error.colno})"
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
@@ -101,7 +102,7 @@ def json_values(source: Source, stream: BinaryIO, problems: Problems) -> Iterato
 
     Several values may follow each other, as in JSON Lines.
     """
-    reader = _JsonText(stream)
+    reader = JsonText(stream)
     try:
         if not reader.peek():
             problems.report("empty", source.name, "the file holds nothing but white space")
@@ -121,12 +122,17 @@ def json_values(source: Source, stream: BinaryIO, problems: Problems) -> Iterato
             "undecodable", source.name, f"not UTF-8; the rest is left out: {error.reason}", line=reader.line
         )
     except (ValueError, RecursionError) as error:
-        fault = f"not valid JSON: {_json_fault(error)}; the rest of the file is left out"
+        fault = f"not valid JSON: {json_fault(error)}; the rest of the file is left out"
         problems.report("json", source.name, fault, line=reader.line)
 
 
-class _JsonText:
-    """Parses JSON from a stream value by value, holding one value (at most RECORD_LIMIT) in memory."""
+class JsonText:
+    """Parses JSON from a stream value by value, holding one value (at most RECORD_LIMIT) in memory.
+
+    Attributes:
+        line: The line that is read.
+        raw: The last value as it stands in the file.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -134,6 +140,7 @@ class _JsonText:
         self._parse = json.JSONDecoder().raw_decode
         self._text, self._at, self._ended = "", 0, False
         self.line = 1
+        self.raw = ""
 
     def _more(self, count: int = CHUNK) -> bool:
         """Reads on; False when the stream has ended."""
@@ -179,6 +186,7 @@ class _JsonText:
                 if end == len(self._text) and not self._ended:  # a number may go on
                     self._more(size)
                     continue
+                self.raw = self._text[self._at : end]
                 self._take(end)
                 return value
 

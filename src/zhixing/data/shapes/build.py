@@ -272,7 +272,10 @@ def _spoken(value: str, column: str) -> tuple[Message, ...]:
     if parts[0].strip() or len(parts) < 3:
         raise Misfit(f"{column!r} is {brief(value)}", "turns are expected, or a text of 'Human: ... Assistant: ...'")
     turns = zip(parts[1::2], parts[2::2], strict=True)
-    return tuple(Message("user" if who == "Human" else "assistant", said.strip()) for who, said in turns)
+    messages = tuple(Message("user" if who == "Human" else "assistant", said.strip()) for who, said in turns)
+    if messages[-1].role != "assistant" or not messages[-1].content:
+        raise Misfit(f"{column!r} ends without an answer", "write the answer, or leave the record out", "empty")
+    return messages
 
 
 def as_judgement(value: Any) -> bool | None:

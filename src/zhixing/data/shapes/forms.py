@@ -137,6 +137,7 @@ def _conll(lines: Sequence[str], filled: Sequence[str]) -> Form | None:
     usual = max(set(widths), key=widths.count)
     if usual < 2 or widths.count(usual) < 0.95 * len(widths):
         return None
+    rows = [row for row in rows if len(row) == usual]
     last = [row[-1].strip() for row in rows]
     delimiter, columns = "\t" if tabbed else "", tuple(str(k) for k in range(1, usual + 1))
     tagged = sum(_is_tag(tag) for tag in last)

@@ -147,7 +147,7 @@ def _read_file(found: Detection, problems: Problems, archives: Archives, advance
         for document in read_documents([source], problems, advance=advance):
             yield Placed(Text(document.text), document.source, document.line)
         return
-    layout = _layout_of(found)
+    layout = layout_of(found)
     with open_source(source, archive=archives.of(source), advance=advance) as stream:
         for line, row in read_rows(source, stream, found.form, problems):
             for record in _records(layout, row, found, line, problems):
@@ -156,7 +156,8 @@ def _read_file(found: Detection, problems: Problems, archives: Archives, advance
         advance(source.size)  # it is not read through the stream, which would have counted
 
 
-def _layout_of(found: Detection) -> Layout:
+def layout_of(found: Detection) -> Layout:
+    """Returns the layout by which a file was understood."""
     fitting = [layout for layout in LAYOUTS if layout.shape == found.shape]
     named = [layout for layout in fitting if layout.name == found.layout]
     return next(layout for layout in [*named, *fitting] if set(layout.required) <= set(found.columns))

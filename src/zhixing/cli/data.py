@@ -1,0 +1,114 @@
+"""`zhixing data doctor`: what is wrong with a data set, and a mended copy of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from zhixing.data.doctor import Diagnosis
+
+app = typer.Typer(help="Understand data before it is used.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def group() -> None:
+    """Understand data before it is used."""
+
+
+@app.command("doctor")
+def doctor(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, globs, also .gz .zst .zip.")],
+    fix: Annotated[str | None, typer.Option(metavar="OUT", help="Write a mended copy to this file or folder.")] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="The shape of the records; found by looking when not given.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", metavar="ROLE=COLUMN", help="Which column holds what: source=en.")
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="FILES", help="An evaluation set that must not be trained on.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Measure lengths in tokens of this model.")] = None,
+    longest: Annotated[
+        int | None, typer.Option(help="How long a record may be: tokens with --model, else characters.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="KIND", help="Leave this kind of fault as it is; repeat for more.")
+    ] = None,
+    show: Annotated[int, typer.Option(help="Show so many findings of each kind.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show how data is read, what is wrong with it, and how to mend it.
+
+    Example: zhixing data doctor train.jsonl --against test.jsonl --fix mended.jsonl
+    """
+    import json
+
+    from zhixing.core.errors import BadInput, unknown_name
+    from zhixing.data.doctor import KINDS, Options, examine, write_mended
+    from zhixing.data.doctor.examine import LONGEST
+    from zhixing.data.shapes import SHAPES
+
+    if shape is not None and shape not in SHAPES:
+        raise unknown_name("shape", shape, SHAPES, where="--shape")
+    for kind in keep or []:
+        if kind not in KINDS:
+            raise unknown_name("kind of fault", kind, KINDS, where="--keep")
+    mapping = {}
+    for pair in columns or []:
+        role, equals, column = pair.partition("=")
+        if not role or not equals or not column:
+            raise BadInput(f"{pair!r} is not ROLE=COLUMN", where="--column", remedy="--column source=en")
+        mapping[role] = column
+    measure = None
+    if model is not None:
+        from zhixing.checkpoints.references import resolve
+        from zhixing.tokenization.load import load_tokenizer
+
+        tokenizer = load_tokenizer(resolve(model))
+        measure = lambda text: len(tokenizer.encode(text))  # noqa: E731 - shorter than a function around it
+    options = Options(
+        shape=shape,
+        columns=mapping or None,
+        against=tuple(against or ()),
+        longest=longest if longest is not None else (2048 if model is not None else LONGEST),
+        measure=measure,
+        unit="tokens" if model is not None else "characters",
+        keep=frozenset(keep or ()),
+    )
+    with examine(paths, options) as diagnosis:
+        written = write_mended(diagnosis, fix) if fix is not None else []
+    if as_json:
+        print(json.dumps({**diagnosis.to_json(), "written": [str(path) for path in written]}, ensure_ascii=False))
+        return
+    _print(diagnosis, show)
+    if written:
+        left = sum(len(plan.left_out) + sum(map(len, plan.questions.values())) for plan in diagnosis.plans)
+        anew = sum(len(plan.anew) for plan in diagnosis.plans)
+        print(f"\nMended copy: {', '.join(map(str, written))} ({left:,} left out, {anew:,} written anew)")
+    elif diagnosis.findings.total:
+        print("\nA mended copy: add --fix OUT")
+
+
+def _print(diagnosis: Diagnosis, show: int) -> None:
+    from zhixing.data.doctor import KINDS
+    from zhixing.data.shapes.read import describe
+
+    for plan in diagnosis.plans:
+        print(plan.source.name)
+        if plan.found is not None:
+            print(f"  {describe(plan.found)}, confidence {plan.found.confidence:.2f}")
+            print(f"  {plan.found.reason}")
+        print(f"  {plan.rows:,} rows, {plan.records:,} good records")
+    if not diagnosis.findings.total:
+        print("\nNothing is wrong that can be seen.")
+    for kind, findings in diagnosis.findings.ordered():
+        count = diagnosis.findings.counts[kind]
+        mend = KINDS[kind].mend
+        print(f"\n{count:,} {kind}: {KINDS[kind].title}" + (f"; --fix: {mend}" if mend else "; to be mended by hand"))
+        for finding in findings[:show]:
+            print(f"  {finding.place}: {finding.message}" + (f"\n      -> {finding.mend}" if finding.mend else ""))
+        if count > show:
+            print(f"  and {count - show:,} more (--show, --json)")

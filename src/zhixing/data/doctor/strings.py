@@ -1,0 +1,92 @@
+"""Faults inside of texts that can be seen in the text alone: bad characters, mojibake, special tokens, placeholders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zhixing.data.doctor.findings import Flaw
+from zhixing.data.shapes.records import brief
+
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe\uffff\ud800-\udfff]")
+"""Control characters but tab and line ends, byte-order marks, halves of surrogate pairs."""
+SPECIAL = re.compile(
+    r"<\|(?:endoftext|endofprompt|im_start|im_end|im_sep|begin_of_text|end_of_text|start_header_id|end_header_id"
+    r"|eot_id|eom_id|python_tag|user|assistant|system|end|pad|fim_prefix|fim_middle|fim_suffix)\|>"
+    r"|<(?:bos|eos|pad|start_of_turn|end_of_turn)>|</s>|\[/?INST\]|<<SYS>>|<</SYS>>"
+)
+"""Special tokens of well-known models, as text."""
+PLACEHOLDER = re.compile(
+    r"\{\{ ?[A-Za-z_][\w.]{0,30} ?\}\}|\[(?:insert|your|name|company|date) ?[\w ]{0,30}\]", re.IGNORECASE
+)
+_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
+
+# Bytes of UTF-8 read as Windows-1252 (or Latin-1, where it has no character): a lead byte, then continuation bytes.
+_HIGH = {byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0x100)}
+_BYTE = {character: byte for byte, character in _HIGH.items()}
+_LEAD = "".join(re.escape(_HIGH[byte]) for byte in range(0xC2, 0xF5))
+_NEXT = "".join(re.escape(_HIGH[byte]) for byte in range(0x80, 0xC0))
+_MOJIBAKE = re.compile(f"(?:[{_LEAD}][{_NEXT}]{{1,3}})+")
+
+
+def mend_text(text: str, flaws: list[Flaw], where: str) -> str:
+    """Mends one text and notes what was wrong.
+
+    Args:
+        text: The text.
+        flaws: Where the faults are added.
+        where: The field, for messages.
+    """
+    if text.isascii() and text.isprintable() and "<" not in text and "[" not in text and "{" not in text:
+        return text
+    if found := CONTROL.findall(text):
+        shown = ", ".join(sorted({f"U+{ord(character):04X}" for character in found}))
+        flaws.append(Flaw("control", f"{where} holds {len(found)} bad character(s): {shown}", "remove them"))
+        text = CONTROL.sub("", text)
+    mended = _MOJIBAKE.sub(_turn_back, text)
+    if mended != text:
+        match = next(one for one in _MOJIBAKE.finditer(text) if _turn_back(one) != one[0])
+        flaws.append(Flaw("mojibake", f"{where} holds {match[0]!r}", f"write {_turn_back(match)!r}"))
+        text = mended
+    if "\ufffd" in text:
+        near = text[max(0, text.index("\ufffd") - 20) :][:40]
+        flaws.append(
+            Flaw("lost", f"{where}: {text.count(chr(0xFFFD))} lost character(s) in {brief(near)}", "write them anew")
+        )
+    return _without_special(text, flaws, where)
+
+
+def _turn_back(match: re.Match[str]) -> str:
+    try:
+        return bytes(_BYTE[character] for character in match[0]).decode("utf-8")
+    except UnicodeDecodeError:
+        return match[0]
+
+
+def _without_special(text: str, flaws: list[Flaw], where: str) -> str:
+    bare = text
+    found = SPECIAL.findall(_CODE.sub("", text))
+    if found:
+        # Only at the ends can they be taken away without changing what is said.
+        while match := re.match(rf"\s*(?:{SPECIAL.pattern})\s*", bare):
+            bare = bare[match.end() :]
+        while match := re.search(rf"\s*(?:{SPECIAL.pattern})\s*$", bare):
+            bare = bare[: match.start()]
+        inside = SPECIAL.search(_CODE.sub("", bare))
+        mend = f"look at {inside[0]} in the middle: it may split the record" if inside else "remove them"
+        flaws.append(Flaw("special", f"{where} holds {', '.join(sorted(set(found)))}", mend))
+    if match := PLACEHOLDER.search(_CODE.sub("", bare)):
+        flaws.append(Flaw("placeholder", f"{where} holds {match[0]}", "fill it in"))
+    return bare
+
+
+def map_texts(value: Any, change: Callable[[str, str], str], where: str) -> Any:
+    """Returns a value in which every text was passed through `change(text, where)`; the keys of objects stay."""
+    if isinstance(value, str):
+        return change(value, where)
+    if isinstance(value, list):
+        return [map_texts(part, change, f"{where}[{number}]") for number, part in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {key: map_texts(part, change, f"{where}.{key}" if where else str(key)) for key, part in value.items()}
+    return value

@@ -1,0 +1,82 @@
+"""`zhixing data doctor`, as users call it."""
+
+import json
+import sys
+
+import pytest
+
+from zhixing.cli.main import main
+
+ROWS = [{"instruction": f"Do {k}", "input": "", "output": f"done {k}"} for k in range(5)]
+BAD = [*ROWS, ROWS[0], {"instruction": "Do it", "input": "", "output": ""}]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in BAD))
+    (tmp_path / "odd.jsonl").write_text('{"foo": "a text", "bar": "ein Text"}\n')
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["zhixing", "--quiet", "data", "doctor", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_what_it_shows(call, tmp_path):
+    code, out, err = call("x.jsonl", "--fix", "mended.jsonl")
+    assert (code, err) == (0, "")
+    assert "read as chat (alpaca: prompt = instruction, response = output, input = input), confidence 0.9" in out
+    assert "7 rows, 5 good records" in out
+    assert "1 duplicate: exact duplicates; --fix: the first is kept" in out
+    assert 'x.jsonl:6: the same as x.jsonl:1: "Do 0' in out
+    assert "x.jsonl:7: 'output' is empty\n      -> write the answer" in out
+    assert "Mended copy: mended.jsonl (2 left out, 0 written anew)" in out
+    assert [json.loads(line) for line in (tmp_path / "mended.jsonl").read_text().splitlines()] == ROWS
+    _, out, _ = call("mended.jsonl")
+    assert "Nothing is wrong that can be seen." in out
+
+
+def test_json(call):
+    _, out, _ = call("x.jsonl", "--json", "--keep", "duplicate")
+    values = json.loads(out)
+    assert values["counts"] == {"empty": 1, "duplicate": 1}
+    (file,) = values["files"]
+    assert (file["read_as"]["shape"], file["records"], file["left_out"]) == ("chat", 6, 1)
+    assert values["findings"][0]["line"] == 7
+
+
+def test_an_explicit_mapping(call):
+    code, out, _ = call("odd.jsonl")
+    assert code == 0
+    assert "1 shape: files whose shape cannot be told; to be mended by hand" in out
+    assert "columns: foo, bar" in out
+    _, out, _ = call("odd.jsonl", "--column", "source=foo", "--column", "target=bar")
+    assert "read as pair" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("none.jsonl",), 3, "none.jsonl: no such file"),
+        (("x.jsonl", "--shape", "dialogue"), 2, "unknown shape 'dialogue'"),
+        (("x.jsonl", "--keep", "dupes"), 2, "unknown kind of fault 'dupes'"),
+        (("x.jsonl", "--column", "source"), 2, "'source' is not ROLE=COLUMN"),
+        (("x.jsonl", "--against", "odd.jsonl"), 2, "odd.jsonl: no shape of records is known"),
+        (("x.jsonl", "--fix", "x.jsonl"), 2, "x.jsonl: it is there already"),
+        (("x.jsonl", "--longest", "0"), 2, "the longest record cannot be 0"),
+    ],
+)
+def test_mistakes(call, arguments, code, message):
+    found, out, err = call(*arguments)
+    assert (found, out) == (code, "")
+    assert err.startswith("zhixing: ")
+    assert message in err
+    assert "Traceback" not in err
