@@ -79,6 +79,7 @@ def load(
         BadInput: The model is damaged or not supported.
     """
     from zhixing.native.choice import check_engine, choose
+    from zhixing.native.library import absence
 
     if isinstance(dtype, str):
         if dtype not in DTYPES:
@@ -97,6 +98,8 @@ def load(
 
     if engine == "torch" or (engine == "auto" and (where.type != "cpu" or dtype != torch.float32)):
         return LanguageModel(open_for_torch())
+    if engine == "auto" and quantize is None and (missing := absence()) is not None:
+        return LanguageModel(open_for_torch(), note=f"computed by PyTorch: {missing}")
     # The core packs a GGUF file's blocks as they are: nothing is expanded.
     folder = open_model(path, torch.float32, compact=True)
     if where.type != "cpu":

@@ -8,7 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 import zhixing
-from zhixing.checkpoints.folder import save_folder
+from zhixing.checkpoints.folder import load_folder, save_folder
+from zhixing.checkpoints.gguf.write import write_gguf
 from zhixing.cli import generate
 from zhixing.cli.sampling_options import Grouped, setting
 from zhixing.core.errors import BadInput, MissingResource
@@ -194,3 +195,16 @@ def test_interruption_prints_what_is_there_and_exits_130(run, monkeypatch):
         result = call(run, "a", *GREEDY, *extra)
         assert result.exit_code == 130 and "stopped by the user" in result.stderr
         assert "answer 3 tokens" in result.stderr
+
+
+@pytest.mark.parametrize("flag", ["--compact", "--expanded"])
+def test_a_gguf_file_packed_or_expanded(tmp_path, run, flag):
+    folder = load_folder(run / "model")
+    write_gguf(tmp_path / "m.gguf", folder, "f32")
+    expected = call(run, "ab", *GREEDY, "--engine", "torch")
+    result = call(tmp_path / "m.gguf", "ab", *GREEDY, "--engine", "torch", flag, "--verbose")
+    assert result.stdout == expected.stdout
+    assert {"--compact": "stay in their blocks", "--expanded": "were expanded"}[flag] in result.stderr
+    assert "peak memory" in result.stderr and "when the model was open" in result.stderr
+    facts = json.loads(call(tmp_path / "m.gguf", "ab", *GREEDY, "--engine", "torch", "--json").stdout)
+    assert 0 < facts["peak_memory"]["opened"] <= facts["peak_memory"]["written"]

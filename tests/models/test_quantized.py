@@ -1,6 +1,8 @@
 """Matrices that stay in blocks: every operation gives what the expanded matrix gives."""
 
 import contextlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -169,3 +171,26 @@ def test_the_fast_step_takes_packed_models():
             logits.append(torch.stack([step(tokens[:, 0]), step(tokens[:, 1])]))
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-5)
     assert isinstance(compact.blocks[0].attention.query.weight, BlockMatrix)
+
+
+@pytest.mark.slow
+def test_computing_on_blocks_loads_nothing_more():
+    """PyTorch's own machinery for such tensors would load half a second of code on its first use."""
+    code = """
+import sys, torch, torch.nn.functional as F
+from torch import nn
+from zhixing.models import ops
+from zhixing.models.block_kinds import Q8_0
+from zhixing.models.quantized import BlockMatrix, Part
+packed = BlockMatrix([Part(Q8_0, torch.zeros((8, 68), dtype=torch.uint8))])
+module = nn.Linear(64, 8, bias=False)
+module.weight = nn.Parameter(packed.view(2, 4, 64).transpose(0, 1).reshape(8, 64), requires_grad=False)
+module.to("cpu").eval()
+with torch.inference_mode():
+    x = torch.ones(20, 64)
+    ops.set_matmul("onednn")
+    F.linear(x, torch.cat((module.weight.detach(), packed))[2:9]), ops.linear(x, packed), ops.product(x, packed)
+    module(x), F.embedding(torch.tensor([3]), packed), packed.split([3, 5]), packed.shape, packed.contiguous()
+assert "torch.distributed.tensor" not in sys.modules, "dispatched"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

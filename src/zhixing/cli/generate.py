@@ -35,6 +35,14 @@ def command(
     quantize: Annotated[
         str | None, typer.Option(help="q8 or q4: the native engine quantises weights that are not quantised yet.")
     ] = None,
+    compact: Annotated[
+        bool | None,
+        typer.Option(
+            "--compact/--expanded",
+            help="With --engine torch, the weights of a .gguf file: packed (small and slow) or expanded (fast). Not"
+            " given: as the free memory allows.",
+        ),
+    ] = None,
 ) -> None:
     """Write on from a prompt, as it comes.
 
@@ -45,8 +53,9 @@ def command(
     Example: zhixing generate smollm2-135m "The capital of France is"
     """
     from zhixing.api import load
-    from zhixing.core.device import tune_allocator
+    from zhixing.core.device import peak_memory_bytes, tune_allocator
     from zhixing.core.errors import BadInput
+    from zhixing.core.progress import human_bytes
 
     if logprobs is not None and not as_json:
         raise BadInput("--logprobs are shown only with --json", remedy="add --json")
@@ -54,7 +63,8 @@ def command(
     given |= {name: value for name, value in (("n", samples), ("logprobs", logprobs)) if value is not None}
     text = _read_prompt(prompt)
     tune_allocator()
-    model = load(ref, device=device, engine=engine, quantize=quantize)
+    model = load(ref, device=device, compact=compact, engine=engine, quantize=quantize)
+    opened = peak_memory_bytes()
     options = in_force(model, given)
     for note in model.notes:
         _say(note)
@@ -63,11 +73,12 @@ def command(
             _say(line)
     if as_json or no_stream or not options.streamable:
         answers = model.complete(text, **given)
-        _print_answers(answers, as_json)
+        _print_answers(answers, as_json, {"opened": opened, "written": peak_memory_bytes()})
     else:
         answers = [_stream(model, text, given)]
     for answer in answers:
         _say_facts(answer)
+    _say(f"peak memory {human_bytes(peak_memory_bytes())}, {human_bytes(opened)} when the model was open")
     if any(answer.finish_reason == "interrupted" for answer in answers):
         raise typer.Exit(130)
 
@@ -102,12 +113,12 @@ def _stream(model: LanguageModel, text: str, options: dict[str, Any]) -> Generat
     return stream.generation
 
 
-def _print_answers(answers: list[Generation], as_json: bool) -> None:
+def _print_answers(answers: list[Generation], as_json: bool, peak_memory: dict[str, int]) -> None:
     import json
 
     for number, answer in enumerate(answers, start=1):
         if as_json:
-            print(json.dumps(answer.to_json(), ensure_ascii=False))
+            print(json.dumps({**answer.to_json(), "peak_memory": peak_memory}, ensure_ascii=False))
             continue
         if len(answers) > 1:
             print(f"--- {number} of {len(answers)} ---")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zhixing.models import ops
@@ -202,6 +203,24 @@ class BlockMatrix(Tensor):
         return BlockMatrix(parts, shape, self.dtype)
 
     @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Computes what can be computed on blocks, before PyTorch looks at the operation.
+
+        Its own machinery for tensors like this one (`__torch_dispatch__`, which catches the rest) loads half a second
+        of code on first use.
+        """
+        options = kwargs or {}
+        handler = _FUNCTIONS.get(func)
+        if handler is not None:
+            result = handler(*args, **options)
+            if result is not NotImplemented:
+                return result
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **options)
+
+    @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -296,10 +315,45 @@ def _embedding(weight: Tensor, index: Tensor, *_: Any) -> Any:
     return weight.rows_at(index)
 
 
+def _embedding_of(index: Tensor, weight: Tensor, *_: Any, **__: Any) -> Any:
+    return _embedding(weight, index)
+
+
 def _copy(target: Tensor, source: Tensor, *_: Any) -> Any:
     if isinstance(target, BlockMatrix) or not isinstance(source, BlockMatrix) or target.shape != source.shape:
         return NotImplemented
     return source.expand_into(target)
+
+
+def _reshape(x: BlockMatrix, *shape: Any) -> Any:
+    """Gives the rows other leading dimensions; they lie in order, so nothing moves."""
+    wanted = list(shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)
+    if x.transposed or not all(isinstance(size, int) for size in wanted):
+        return NotImplemented
+    if -1 in wanted:
+        known = math.prod(size for size in wanted if size != -1)
+        wanted[wanted.index(-1)] = x.numel() // max(1, known)
+    if wanted[-1] != x.width or math.prod(wanted) != x.numel():
+        return NotImplemented
+    return BlockMatrix(x.parts, wanted, x.dtype)
+
+
+def _move(function: Callable[..., Any]) -> Callable[..., Any]:
+    def moved(x: Any, *arguments: Any, **options: Any) -> Any:
+        return x._moved(function, arguments, options) if isinstance(x, BlockMatrix) else NotImplemented
+
+    return moved
+
+
+def _to_any(x: BlockMatrix, *arguments: Any, **options: Any) -> Any:
+    device, dtype, *_ = torch._C._nn._parse_to(*arguments, **options)
+    if (device is None or device.type == "cpu") and dtype in (None, x.dtype):
+        return x
+    return _to(x, device=device, dtype=dtype)
+
+
+def _contiguous(x: BlockMatrix, **_: Any) -> Any:
+    return NotImplemented if x.transposed else x
 
 
 _HANDLERS: dict[Any, Callable[..., Any]] = {
@@ -311,6 +365,24 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
 }  # fmt: skip
 if hasattr(torch.ops, "mkldnn") and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
     _HANDLERS[torch.ops.mkldnn._linear_pointwise.default] = _pointwise
+
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    Tensor.detach: _same, Tensor.clone: _clone, Tensor.contiguous: _contiguous, Tensor.to: _to_any,
+    Tensor.t: _transpose, torch.t: _transpose, Tensor.T.__get__: _transpose,  # type: ignore[attr-defined]
+    Tensor.transpose: _transpose, torch.transpose: _transpose, Tensor.view: _reshape, Tensor.reshape: _reshape,
+    torch.cat: _cat, F.linear: _linear, F.embedding: _embedding_of, torch.matmul: _matmul, torch.mm: _matmul,
+    Tensor.matmul: _matmul, Tensor.mm: _matmul, Tensor.__matmul__: _matmul, torch.addmm: _addmm, Tensor.copy_: _copy,
+    **{
+        function: _move(function)
+        for function in (
+            Tensor.__getitem__, Tensor.narrow, Tensor.chunk, Tensor.split, Tensor.unbind, Tensor.index_select,
+            Tensor.select, Tensor.permute, torch.chunk, torch.split, torch.narrow, torch.index_select,
+        )
+    },
+}  # fmt: skip
+if hasattr(torch.ops, "mkldnn") and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    _FUNCTIONS[torch.ops.mkldnn._linear_pointwise] = _pointwise
+    _FUNCTIONS[torch.ops.mkldnn._linear_pointwise.default] = _pointwise
 
 _MOVING = frozenset({
     _aten.view.default, _aten._unsafe_view.default, _aten.reshape.default, _aten.permute.default,

@@ -12,7 +12,7 @@ from tests.checkpoints.gguf.support import llama_metadata, llama_tensors, write
 from zhixing.api import load
 from zhixing.checkpoints.gguf import read
 from zhixing.checkpoints.gguf.read import load_gguf
-from zhixing.core.errors import BadInput
+from zhixing.core.errors import BadInput, MissingResource
 from zhixing.models.quantized import BlockMatrix
 
 TEXTS = ["hello world", "  two\n\nlines 123 ", "知行合一 é 👩‍👧", "def f(x):\n\treturn x"]
@@ -153,3 +153,50 @@ def test_a_number_format_that_is_not_read_is_named(tmp_path):
 def test_a_file_without_a_tokenizer(tmp_path):
     metadata = {key: value for key, value in llama_metadata().items() if not key.startswith("tokenizer.")}
     assert load_gguf(write(tmp_path / "m.gguf", metadata, llama_tensors())).tokenizer is None
+
+
+def in_parts(tmp_path, count=3):
+    """A model whose tensors are spread over several files, as llama.cpp's gguf-split writes them."""
+    tensors = list(llama_tensors().items())
+    paths = []
+    for number in range(count):
+        extra = {"split.no": number, "split.count": count, "split.tensors.count": len(tensors)}
+        metadata = llama_metadata() if number == 0 else {"general.architecture": "llama"}
+        path = tmp_path / f"m-{number + 1:05}-of-{count:05}.gguf"
+        paths.append(write(path, metadata | extra, dict(tensors[number::count])))
+    return paths
+
+
+def test_a_model_in_several_files(tmp_path):
+    paths = in_parts(tmp_path)
+    whole = load_gguf(write(tmp_path / "whole.gguf", llama_metadata(), llama_tensors())).model.state_dict()
+    for path in paths:
+        parts = load_gguf(path, compact=False)
+        assert all(torch.equal(tensor, whole[name]) for name, tensor in parts.model.state_dict().items())
+        assert parts.tokenizer.vocab_size == 260
+
+
+def test_parts_that_do_not_belong_together(tmp_path):
+    first, second, third = in_parts(tmp_path)
+    kept = second.read_bytes()
+    second.unlink()
+    with pytest.raises(MissingResource, match="m-00002-of-00003"):
+        load_gguf(first)
+    second.write_bytes(third.read_bytes())
+    with pytest.raises(BadInput, match="not part 2 of 3"):
+        load_gguf(first)
+    write(second, {"general.architecture": "llama", "split.no": 1, "split.count": 3}, {})
+    with pytest.raises(BadInput, match="tensors, 20 are announced"):
+        load_gguf(first)
+    doubled = {"general.architecture": "llama", "split.no": 1, "split.count": 3}
+    write(
+        second,
+        doubled,
+        {"output_norm.weight": np.ones(32, np.float32), "token_embd.weight": np.zeros((2, 32), np.float32)},
+    )
+    with pytest.raises(BadInput, match="in an earlier part too"):
+        load_gguf(first)
+    second.write_bytes(kept)
+    first.rename(tmp_path / "other.gguf")
+    with pytest.raises(BadInput, match="one of 3 files"):
+        load_gguf(tmp_path / "other.gguf")

@@ -21,7 +21,6 @@ from tests.checkpoints.gguf.cases import (
     texts,
 )
 from zhixing.checkpoints.gguf import write
-from zhixing.checkpoints.gguf.describe import describe_gguf
 from zhixing.checkpoints.gguf.read import load_gguf
 from zhixing.checkpoints.gguf.write import write_gguf
 from zhixing.core.errors import BadInput, MissingResource
@@ -123,16 +122,6 @@ def test_metadata(tmp_path):
     again = load_gguf(tmp_path / "m.gguf")
     assert again.generation["temperature"] == pytest.approx(0.7)
     assert again.tokenizer.encode("héllo 知行") == tokenizer.encode("héllo 知行")
-
-
-def test_a_description_needs_only_the_header(tmp_path):
-    folder = model_folder("llama", tmp_path)
-    write_gguf(tmp_path / "m.gguf", folder, "q8_0", name="tiny")
-    facts = describe_gguf(tmp_path / "m.gguf")
-    assert facts.parameters == folder.model.config.parameter_count()
-    assert (facts.architecture, facts.name, facts.context) == ("llama", "tiny", 128)
-    assert list(facts.kinds) == ["Q8_0", "F32"]
-    assert json.dumps(facts.to_json())
 
 
 def test_an_unknown_format_and_a_place_that_cannot_be_written(tmp_path):

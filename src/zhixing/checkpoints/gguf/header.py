@@ -11,16 +11,17 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zhixing.core.errors import BadInput, MissingResource
+from zhixing.core.errors import BadInput
 from zhixing.core.files import os_fault
 from zhixing.models.block_kinds import KINDS, Kind
 
@@ -136,6 +137,7 @@ class TensorInfo:
         kind: How its values are stored.
         offset: Of its first byte, from the start of the file.
         size: Its bytes.
+        part: Which file it is in, where a model is in several.
     """
 
     name: str
@@ -143,6 +145,7 @@ class TensorInfo:
     kind: Kind
     offset: int
     size: int
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class GGUFFile:
         tensors: Every tensor by name, in the file's order.
         content: The mapped bytes.
         alignment: Tensors begin at multiples of it.
+        others: The mapped bytes of the further files, where a model is in several.
     """
 
     path: Path
@@ -164,16 +168,18 @@ class GGUFFile:
     tensors: Mapping[str, TensorInfo]
     content: memoryview
     alignment: int
+    others: tuple[memoryview, ...] = ()
 
     def bytes_of(self, info: TensorInfo) -> NDArray[np.uint8]:
         """Returns a tensor's bytes, mapped and not to be written to."""
-        return np.frombuffer(self.content, np.uint8, info.size, info.offset)
+        return np.frombuffer((self.content, *self.others)[info.part], np.uint8, info.size, info.offset)
 
     def release(self) -> None:
         """Lets the system take back the memory of what was read so far; it is read again when it is used again."""
-        mapped = self.content.obj
-        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
+        for content in (self.content, *self.others):
+            mapped = content.obj
+            if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def open_gguf(path: Path) -> GGUFFile:
@@ -191,6 +197,41 @@ def open_gguf(path: Path) -> GGUFFile:
     except OSError as error:
         raise os_fault(error, path, "opening the model") from error
     return _Parser(memoryview(mapped), path).file()
+
+
+def open_model_file(path: Path) -> GGUFFile:
+    """Opens a model that may be in several files, `name-00001-of-00003.gguf` and so on, by any one of them.
+
+    Raises:
+        MissingResource: One of them is not there.
+        BadInput: They do not belong together, or one is damaged.
+    """
+    file = open_gguf(path)
+    count = file.metadata.get("split.count", 1)
+    if count in (0, 1):
+        return file
+    place = re.fullmatch(r"(.+)-(\d{5})-of-(\d{5})\.gguf", path.name)
+    if place is None or int(place[3]) != count:
+        raise BadInput(
+            f"this is one of {count} files, which must be called NAME-00001-of-{count:05}.gguf and so on"
+            if isinstance(count, int)
+            else f"split.count is {count!r}, not a number",
+            where=str(path),
+            remedy="give the files their published names",
+        )
+    parts = [open_gguf(path.with_name(f"{place[1]}-{number + 1:05}-of-{place[3]}.gguf")) for number in range(count)]
+    tensors: dict[str, TensorInfo] = {}
+    for number, part in enumerate(parts):
+        if part.metadata.get("split.count") != count or part.metadata.get("split.no") != number:
+            raise BadInput(f"this file is not part {number + 1} of {count}, as its name says", where=str(part.path))
+        for name, info in part.tensors.items():
+            if name in tensors:
+                raise BadInput(f"the tensor {name!r} is in an earlier part too", where=str(part.path))
+            tensors[name] = replace(info, part=number)
+    total = parts[0].metadata.get("split.tensors.count", len(tensors))
+    if total != len(tensors):
+        raise BadInput(f"the {count} files hold {len(tensors)} tensors, {total} are announced", where=str(path))
+    return replace(parts[0], tensors=tensors, others=tuple(part.content for part in parts[1:]))
 
 
 def is_gguf(path: Path) -> bool:
@@ -379,8 +420,3 @@ class _Parser:
 
 
 UNKNOWN_KIND = "the file is damaged, or of a format newer than this program"
-
-
-def missing_file(path: Path) -> MissingResource:
-    """Says that a file is not there."""
-    return MissingResource("no such file", where=str(path), remedy="check the path")

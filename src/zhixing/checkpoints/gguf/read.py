@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zhixing.checkpoints.folder import ModelFolder, fitting
 from zhixing.checkpoints.gguf.architectures import Architecture, Config
-from zhixing.checkpoints.gguf.header import GGUFFile, TensorInfo, Texts, open_gguf
+from zhixing.checkpoints.gguf.header import GGUFFile, TensorInfo, Texts, open_model_file
 from zhixing.checkpoints.gguf.older_layouts import architecture_named
 from zhixing.checkpoints.gguf.vocabulary import read_tokenizer
 from zhixing.core.device import check_memory, free_memory_bytes
@@ -66,7 +66,7 @@ def load_gguf(path: Path, dtype: torch.dtype = torch.float32, compact: bool | No
         MissingResource: It is not there.
         BadInput: It is damaged, or holds what is not supported.
     """
-    file = open_gguf(path)
+    file = open_model_file(path)
     architecture, values = read_architecture(file)
     family = family_for_config(values, str(path))
     config = family.config_from(values, str(path))

@@ -77,7 +77,9 @@ def read_tokenizer(file: GGUFFile) -> FileTokenizer | None:
     definition["post_processor"] = around_text(vocabulary.begin, vocabulary.end, vocabulary.ids)
     config: dict[str, Any] = dict(vocabulary.roles)
     template = vocabulary.metadata.get("tokenizer.chat_template")
-    if isinstance(template, str):
+    if template is not None:
+        if not isinstance(template, str):
+            raise vocabulary.fault(f"tokenizer.chat_template is {template!r}, not a text")
         config["chat_template"] = template
     try:
         tokenizer = Tokenizer(definition, config)
