@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all check native-sanitize format clean
 
 demo: $(VENV)/.installed ## Train a small model on Python's own library sources, in about five minutes
 	$(BIN)/zhixing quickstart
@@ -21,6 +21,9 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+native-sanitize: $(VENV)/.installed-test ## The C++ core under the address, undefined-behaviour and thread sanitizers
+	$(BIN)/python -m pytest -m slow tests/native/test_sanitizers.py
+
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -29,11 +32,14 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Zhixing needs Python 3.11 or newer; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+# Installing builds the C++ core, where a compiler is there.
+CORE := setup.py $(wildcard src/zhixing/native/csrc/*)
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(CORE) | $(VENV)/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[data]'
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed-test: pyproject.toml constraints.txt $(CORE) | $(VENV)/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@ $(VENV)/.installed
 

@@ -178,7 +178,11 @@ ZX_API int zx_round_activations(const float* x, int64_t rows, int64_t cols, floa
     for (int64_t r = 0; r < rows; ++r) {
         kernels().quantise(x + r * cols, cols, row);
         const QuantRow quant = quant_row(row, size_t(cols));
-        for (int64_t k = 0; k < cols; ++k) out[r * cols + k] = quant.scale[k / GROUP] * float(quant.q[k]);
+        for (int64_t k = 0; k < cols; ++k) {
+            const int64_t group = k / GROUP;
+            out[r * cols + k] = quant.scale[group] * float(quant.q[k]);
+            if (quant.fine_scale[group] != 0.0f) out[r * cols + k] += quant.fine_scale[group] * float(quant.fine[k]);
+        }
     }
     return 0;
 }

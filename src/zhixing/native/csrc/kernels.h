@@ -10,24 +10,27 @@
 
 namespace zx {
 
-// A row of activations in 8 bits, as `quantise` writes it: x[k] = scale[k / 32] * q[k].
-// In memory one after the other: q (cols bytes, padded to 64), then the arrays below.
+// A row of activations in 8 bits, as `quantise` writes it: x[k] = scale[k / 32] q[k] + fine_scale[k / 32] fine[k].
+// The second term is there for the few groups in which one large value makes the step coarse for its 31 neighbours: it
+// holds what the first left over. The stream of a Transformer has such values always in the same places, and most of
+// the error of rounding comes from their groups.
 struct QuantRow {
-    const int8_t* q;
-    const float* scale;        // [groups]
-    const float* scaled_sum;   // [groups] scale * sum of q: what a minimum is multiplied by
-    const int32_t* sum;        // [groups] sum of q: what an offset is multiplied by
-    const int32_t* half_sum;   // [groups][2] the same for 16 columns
+    const int8_t *q, *fine;
+    const float *scale, *fine_scale;          // [groups]; fine_scale 0: no second term
+    const float* scaled_sum;                  // [groups] sum of the values: what a minimum is multiplied by
+    const int32_t *sum, *fine_sum;            // [groups] sum of q: what an offset is multiplied by
+    const int32_t *half_sum, *fine_half_sum;  // [groups][2] the same for 16 columns
 };
 
 constexpr size_t quant_values(size_t cols) { return (cols + 63) / 64 * 64; }
-constexpr size_t quant_bytes(size_t cols) { return (quant_values(cols) + cols / GROUP * 20 + 63) / 64 * 64; }
+constexpr size_t quant_bytes(size_t cols) { return (2 * quant_values(cols) + cols / GROUP * 36 + 63) / 64 * 64; }
 
 inline QuantRow quant_row(const uint8_t* at, size_t cols) {
     const size_t groups = cols / GROUP;
-    const float* scale = reinterpret_cast<const float*>(at + quant_values(cols));
-    const int32_t* sum = reinterpret_cast<const int32_t*>(scale + 2 * groups);
-    return {reinterpret_cast<const int8_t*>(at), scale, scale + groups, sum, sum + groups};
+    const int8_t* q = reinterpret_cast<const int8_t*>(at);
+    const float* scale = reinterpret_cast<const float*>(at + 2 * quant_values(cols));
+    const int32_t* sum = reinterpret_cast<const int32_t*>(scale + 3 * groups);
+    return {q, q + quant_values(cols), scale, scale + groups, scale + 2 * groups, sum, sum + groups, sum + 2 * groups, sum + 4 * groups};
 }
 
 // y[token][row] = sum over k of w[row][k] x[token][k], plus bias, plus what y held.

@@ -49,6 +49,21 @@ template <Kind K> ZX_INLINE GroupScales scales_at(const uint8_t* panel, int64_t 
     return out;
 }
 
+// One group of one row of activations: the scaled products of its q with the weights.
+template <Kind K> ZX_INLINE Vec add_group(Vec sum, const Quads& w, const GroupScales& scales, const int8_t* q, float scale, int32_t total, const int32_t* halves) {
+    const Vec factor = vset(scale);
+    if constexpr (layout_of(K).scales == Scales::SuperHalf) {
+        sum = vfma(vmul(scales.scale[0], factor), dot<K, 0, 4>(w, q, halves[0]), sum);
+        return vfma(vmul(scales.scale[1], factor), dot<K, 4, 8>(w, q, halves[1]), sum);
+    } else {
+        return vfma(vmul(scales.scale[0], factor), dot<K, 0, 8>(w, q, total), sum);
+    }
+}
+
+template <typename T> ZX_INLINE const T* behind(const T* at, size_t bytes) {
+    return reinterpret_cast<const T*>(reinterpret_cast<const char*>(at) + bytes);
+}
+
 template <Kind K, int M> static void quant_tile(const Product& p, int64_t panel_index, int64_t token) {
     constexpr Layout layout = layout_of(K);
     constexpr bool has_min = layout.scales == Scales::WithMin || layout.scales == Scales::Super;
@@ -56,7 +71,7 @@ template <Kind K, int M> static void quant_tile(const Product& p, int64_t panel_
     const int64_t groups = int64_t(cols / GROUP), supers = int64_t(cols / SUPER);
     const uint8_t* panel = p.weight->panel(panel_index);
     const uint8_t* body = panel + header_bytes(layout.scales, cols);
-    const QuantRow first = quant_row(p.quant + size_t(token) * stride, cols);
+    const QuantRow x = quant_row(p.quant + size_t(token) * stride, cols);
     Vec sum[M][PARTS];
     for (int m = 0; m < M; ++m)
         for (int part = 0; part < PARTS; ++part) sum[m][part] = vset(0.0f);
@@ -68,18 +83,14 @@ template <Kind K, int M> static void quant_tile(const Product& p, int64_t panel_
             const GroupScales scales = scales_at<K>(panel, group, supers, part);
             for (int m = 0; m < M; ++m) {
                 const size_t away = size_t(m) * stride;  // every array of a row is this far from that of the first row
-                const int8_t* q = first.q + away + group * GROUP;
-                const float* scale = reinterpret_cast<const float*>(reinterpret_cast<const char*>(first.scale) + away) + group;
-                const int32_t* total = reinterpret_cast<const int32_t*>(reinterpret_cast<const char*>(first.sum) + away) + group;
-                const Vec factor = vset(*scale);
-                if constexpr (layout.scales == Scales::SuperHalf) {
-                    const int32_t* halves = reinterpret_cast<const int32_t*>(reinterpret_cast<const char*>(first.half_sum) + away) + group * 2;
-                    sum[m][part] = vfma(vmul(scales.scale[0], factor), dot<K, 0, 4>(w, q, halves[0]), sum[m][part]);
-                    sum[m][part] = vfma(vmul(scales.scale[1], factor), dot<K, 4, 8>(w, q, halves[1]), sum[m][part]);
-                } else {
-                    sum[m][part] = vfma(vmul(scales.scale[0], factor), dot<K, 0, 8>(w, q, *total), sum[m][part]);
-                }
-                if constexpr (has_min) sum[m][part] = vfma(scales.minimum, vset(scale[groups]), sum[m][part]);
+                Vec& to = sum[m][part];
+                to = add_group<K>(to, w, scales, behind(x.q, away) + group * GROUP, behind(x.scale, away)[group],
+                                  behind(x.sum, away)[group], behind(x.half_sum, away) + group * 2);
+                const float fine = behind(x.fine_scale, away)[group];
+                if (fine != 0.0f)
+                    to = add_group<K>(to, w, scales, behind(x.fine, away) + group * GROUP, fine,
+                                      behind(x.fine_sum, away)[group], behind(x.fine_half_sum, away) + group * 2);
+                if constexpr (has_min) to = vfma(scales.minimum, vset(behind(x.scaled_sum, away)[group]), to);
             }
         }
     }

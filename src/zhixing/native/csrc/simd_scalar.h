@@ -26,7 +26,7 @@ ZX_INLINE Vec vsign_of(Vec magnitude, Vec sign) { ZX_LANES(std::copysign(magnitu
 ZX_INLINE Vec vwithin(Vec a, Vec b, int first, int last) { ZX_LANES(i >= first && i < last ? a.at[i] : b.at[i]); }
 #undef ZX_LANES
 ZX_INLINE void vstore(float* p, Vec a) { for (int i = 0; i < LANES; ++i) p[i] = a.at[i]; }
-ZX_INLINE void vstore_i8(int8_t* p, Vec a) { for (int i = 0; i < LANES; ++i) p[i] = int8_t(a.at[i]); }
+ZX_INLINE void vstore_i8(int8_t* p, Vec a) { for (int i = 0; i < LANES; ++i) p[i] = a.at[i] >= -128.0f && a.at[i] <= 127.0f ? int8_t(a.at[i]) : int8_t(0); }
 ZX_INLINE void vstore_half(uint16_t* p, Vec a) { for (int i = 0; i < LANES; ++i) p[i] = float_to_half(a.at[i]); }
 ZX_INLINE float vsum(Vec a) {
     for (int width = LANES / 2; width; width /= 2)

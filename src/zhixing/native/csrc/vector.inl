@@ -46,32 +46,64 @@ ZX_INLINE Vec verf(Vec x) {
     return vsign_of(y, x);
 }
 
+// A sum of at most 16 small integers; 0 for what is not a number, whose conversion is undefined.
+ZX_INLINE int32_t whole(float x) { return x >= -4096.0f && x <= 4096.0f ? int32_t(x) : 0; }
+
+// Rounds one group to whole steps of `scale`; leaves what is left over in `values`, and sums of 16 in `halves`.
+ZX_INLINE void round_group(Vec* values, float scale, float inverse, int8_t* q, int32_t* halves) {
+    constexpr int STEPS = GROUP / LANES;
+    Vec sums[2] = {vset(0.0f), vset(0.0f)};
+    for (int i = 0; i < STEPS; ++i) {
+        const Vec rounded = vround(vmul(values[i], vset(inverse)));
+        vstore_i8(q + i * LANES, rounded);
+        sums[i * 2 / STEPS] = vadd(sums[i * 2 / STEPS], rounded);
+        values[i] = vsub(values[i], vmul(rounded, vset(scale)));
+    }
+    halves[0] = whole(vsum(sums[0]));
+    halves[1] = whole(vsum(sums[1]));
+}
+
+// The step by which 127 reaches the largest magnitude; 0 when that is so small that its inverse would overflow.
+ZX_INLINE float step_for(const Vec* values) {
+    Vec largest = vset(0.0f);
+    for (int i = 0; i < GROUP / LANES; ++i) largest = vmax(largest, vabs(values[i]));
+    const float step = vhighest(largest) / 127.0f;
+    return step < 1e-30f ? 0.0f : step;
+}
+
+// The error of a group goes with the square of its step: those whose square is above COARSE times the mean get a second
+// term, which makes their error 250 times smaller.
+constexpr float COARSE = 1.5f;
+
 static void quantise(const float* x, int64_t cols, uint8_t* row) {
     const size_t groups = size_t(cols / GROUP);
-    int8_t* q = reinterpret_cast<int8_t*>(row);
-    float* scale = reinterpret_cast<float*>(row + quant_values(size_t(cols)));
-    int32_t* sum = reinterpret_cast<int32_t*>(scale + 2 * groups);
-    int32_t* half_sum = sum + groups;
+    const QuantRow to = quant_row(row, size_t(cols));
+    int8_t *q = const_cast<int8_t*>(to.q), *fine = const_cast<int8_t*>(to.fine);
+    float *scale = const_cast<float*>(to.scale), *fine_scale = const_cast<float*>(to.fine_scale);
+    float* scaled_sum = const_cast<float*>(to.scaled_sum);
+    int32_t *sum = const_cast<int32_t*>(to.sum), *fine_sum = const_cast<int32_t*>(to.fine_sum);
+    int32_t *half_sum = const_cast<int32_t*>(to.half_sum), *fine_half_sum = const_cast<int32_t*>(to.fine_half_sum);
     constexpr int STEPS = GROUP / LANES;
-    for (size_t group = 0; group < groups; ++group, x += GROUP, q += GROUP) {
-        Vec largest = vset(0.0f), values[STEPS];
-        for (int i = 0; i < STEPS; ++i) {
-            values[i] = vload(x + i * LANES);
-            largest = vmax(largest, vabs(values[i]));
-        }
-        const float magnitude = vhighest(largest);
-        const float inverse = magnitude > 0 ? 127.0f / magnitude : 0.0f;
-        scale[group] = magnitude / 127.0f;
-        Vec halves[2] = {vset(0.0f), vset(0.0f)};
-        for (int i = 0; i < STEPS; ++i) {
-            values[i] = vround(vmul(values[i], vset(inverse)));
-            vstore_i8(q + i * LANES, values[i]);
-            halves[i * 2 / STEPS] = vadd(halves[i * 2 / STEPS], values[i]);
-        }
-        half_sum[group * 2] = int32_t(vsum(halves[0]));
-        half_sum[group * 2 + 1] = int32_t(vsum(halves[1]));
+    Vec values[STEPS];
+    float squares = 0.0f;
+    for (size_t group = 0; group < groups; ++group) {
+        for (int i = 0; i < STEPS; ++i) values[i] = vload(x + group * GROUP + i * LANES);
+        scale[group] = step_for(values);
+        squares += scale[group] * scale[group];
+    }
+    const float bound = COARSE * squares / float(groups);
+    for (size_t group = 0; group < groups; ++group, x += GROUP, q += GROUP, fine += GROUP) {
+        for (int i = 0; i < STEPS; ++i) values[i] = vload(x + i * LANES);
+        round_group(values, scale[group], scale[group] > 0 ? 1.0f / scale[group] : 0.0f, q, half_sum + group * 2);
         sum[group] = half_sum[group * 2] + half_sum[group * 2 + 1];
-        scale[groups + group] = scale[group] * float(sum[group]);
+        scaled_sum[group] = scale[group] * float(sum[group]);
+        fine_scale[group] = 0.0f;
+        if (scale[group] * scale[group] <= bound) continue;
+        fine_scale[group] = step_for(values);
+        if (fine_scale[group] == 0.0f) continue;
+        round_group(values, fine_scale[group], 1.0f / fine_scale[group], fine, fine_half_sum + group * 2);
+        fine_sum[group] = fine_half_sum[group * 2] + fine_half_sum[group * 2 + 1];
+        scaled_sum[group] += fine_scale[group] * float(fine_sum[group]);
     }
 }
 

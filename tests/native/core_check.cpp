@@ -1,0 +1,204 @@
+// Runs the C++ core by itself, to be compiled with sanitizers (`make native-sanitize`): packing and products of every
+// kind on odd shapes, plans that Python wrote down (given as files), steps in random arrangements on several threads,
+// two models at once, and plans with numbers changed at random. It prints "ok" when nothing was found.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+extern "C" {
+const char* zx_error();
+int zx_supports(const char*);
+int zx_use_kernels(const char*);
+int zx_set_threads(int, int);
+int64_t zx_packed_bytes(int, int64_t, int64_t);
+int zx_kind_of_ggml(int);
+int zx_pack_ggml(int, const uint8_t*, int64_t, const int32_t*, int64_t, int64_t, uint8_t*, int64_t);
+int zx_pack_float(int, const float*, int64_t, int64_t, uint8_t*, int64_t);
+int zx_unpack(int, const uint8_t*, int64_t, int64_t, int64_t, int64_t, int64_t, float*);
+int zx_product(int, const uint8_t*, int64_t, int64_t, int64_t, const float*, int64_t, const float*, int, float*);
+void* zx_model_new(const int64_t*, int64_t, const double*, int64_t, const uint8_t*, int64_t);
+void zx_model_free(void*);
+int zx_model_table(void*, int64_t, const float*, const float*, int64_t);
+void* zx_cache_new(void*, int64_t);
+void zx_cache_free(void*);
+int zx_cache_copy(void*, void*, int64_t, int64_t);
+int zx_step(void*, void*, int64_t, const int32_t*, const float*, const int32_t*, const int32_t*, int64_t, const int32_t*,
+            int64_t, int64_t, const int32_t*, float*);
+}
+
+namespace {
+
+std::mt19937_64 random_bits(7);
+int64_t draw(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random_bits); }
+
+void need(bool truth, const char* what) {
+    if (truth) return;
+    std::printf("failed: %s (%s)\n", what, zx_error());
+    std::exit(1);
+}
+
+// Memory whose end is the end of the allocation, so that the address sanitizer sees every byte too far. The kernels
+// only prefetch beyond it.
+struct Aligned {
+    uint8_t* at;
+    explicit Aligned(size_t bytes) : at(static_cast<uint8_t*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64))) {}
+    ~Aligned() { std::free(at); }
+    Aligned(const Aligned&) = delete;
+};
+
+const char* const KERNELS[] = {"scalar", "avx2", "avx512"};
+
+void check_products() {
+    const struct { int type; int64_t bytes, values; } types[] = {
+        {2, 18, 32}, {3, 20, 32}, {6, 22, 32}, {7, 24, 32}, {8, 34, 32}, {12, 144, 256}, {13, 176, 256}, {14, 210, 256}, {20, 18, 32},
+    };
+    for (const auto& type : types)
+        for (int64_t rows : {1, 16, 37}) {
+            const int64_t cols = type.values * draw(1, 3), kind = zx_kind_of_ggml(type.type);
+            std::vector<uint8_t> blocks(size_t(rows * cols / type.values * type.bytes));
+            for (auto& byte : blocks) byte = uint8_t(draw(0, 255));
+            Aligned packed(size_t(zx_packed_bytes(int(kind), rows, cols)));
+            const int64_t size = zx_packed_bytes(int(kind), rows, cols);
+            need(zx_pack_ggml(type.type, blocks.data(), int64_t(blocks.size()), nullptr, rows, cols, packed.at, size) == 0, "pack");
+            std::vector<float> values(size_t(rows * cols)), x(size_t(11 * cols)), y(size_t(11 * rows)), bias(size_t(rows), 1.0f);
+            need(zx_unpack(int(kind), packed.at, size, rows, cols, 0, rows, values.data()) == 0, "unpack");
+            for (auto& value : x) value = float(draw(-1000, 1000)) / 100;
+            for (const char* name : KERNELS)
+                if (zx_supports(name)) {
+                    need(zx_use_kernels(name) == 0, "kernels");
+                    need(zx_product(int(kind), packed.at, size, rows, cols, x.data(), 11, bias.data(), 1, y.data()) == 0, "product");
+                }
+        }
+    for (int kind : {0, 1, 2, 4, 7})
+        for (int64_t rows : {1, 35}) {
+            const int64_t cols = kind > 2 ? 96 : 51, size = zx_packed_bytes(kind, rows, cols);
+            std::vector<float> values(size_t(rows * cols)), x(size_t(7 * cols), 0.5f), y(size_t(7 * rows));
+            for (auto& value : values) value = float(draw(-1000, 1000)) / 100;
+            Aligned packed{size_t(size)};
+            need(zx_pack_float(kind, values.data(), rows, cols, packed.at, size) == 0, "pack floats");
+            for (const char* name : KERNELS)
+                if (zx_supports(name)) {
+                    need(zx_use_kernels(name) == 0, "kernels");
+                    need(zx_product(kind, packed.at, size, rows, cols, x.data(), 7, nullptr, 0, y.data()) == 0, "product");
+                }
+        }
+}
+
+struct File {
+    std::vector<int64_t> numbers;
+    std::vector<double> factors;
+    std::vector<uint8_t> weights;
+    int64_t vocabulary = 0;
+
+    explicit File(const char* path) {
+        std::FILE* file = std::fopen(path, "rb");
+        need(file != nullptr, path);
+        int64_t sizes[4];
+        need(std::fread(sizes, 8, 4, file) == 4, "sizes");
+        vocabulary = sizes[3];
+        numbers.resize(size_t(sizes[0]));
+        factors.resize(size_t(sizes[1]));
+        weights.resize(size_t(sizes[2]));
+        need(std::fread(numbers.data(), 8, numbers.size(), file) == numbers.size(), "numbers");
+        need(std::fread(factors.data(), 8, factors.size(), file) == factors.size(), "factors");
+        need(std::fread(weights.data(), 1, weights.size(), file) == weights.size(), "weights");
+        std::fclose(file);
+    }
+};
+
+const std::vector<float> TABLE(1024 * 512, 0.5f);
+
+void give_tables(void* model, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) need(zx_model_table(model, i, TABLE.data(), TABLE.data(), 1024) == 0, "table");
+}
+
+// Steps in random arrangements: several sequences, each with some pages, growing by a few tokens at a time.
+void run_steps(const File& file, const uint8_t* weights, unsigned seed, int steps) {
+    std::mt19937 random(seed);
+    const auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+    void* model = zx_model_new(file.numbers.data(), int64_t(file.numbers.size()), file.factors.data(), int64_t(file.factors.size()),
+                               weights, int64_t(file.weights.size()));
+    need(model != nullptr, "model");
+    give_tables(model, file.numbers[8]);
+    const int sequences = 3, pages_each = 40, most = int(file.numbers[2]);
+    void* cache = zx_cache_new(model, sequences * pages_each);
+    need(cache != nullptr, "cache");
+    std::vector<int32_t> lengths(sequences, 0);
+    std::vector<float> out;
+    for (int step = 0; step < steps; ++step) {
+        std::vector<int32_t> ids, sequence, position, rows, pages;
+        int present = 0;
+        for (int s = 0; s < sequences; ++s) {
+            if (lengths[size_t(s)] > pages_each * 16 - most) lengths[size_t(s)] = 0;
+            const int count = std::min(pick(0, 3) == 0 ? pick(1, most) : pick(0, 1), most - int(ids.size()));
+            if (count == 0) continue;
+            for (int i = 0; i < count; ++i) {
+                ids.push_back(pick(0, int(file.vocabulary) - 1));
+                sequence.push_back(present);
+                position.push_back(lengths[size_t(s)]++);
+            }
+            for (int page = 0; page < pages_each; ++page) pages.push_back(s * pages_each + page);
+            rows.push_back(int32_t(ids.size()) - 1);
+            ++present;
+        }
+        if (ids.empty()) continue;
+        out.assign(rows.size() * size_t(file.vocabulary), 0.0f);
+        need(zx_step(model, cache, int64_t(ids.size()), ids.data(), nullptr, sequence.data(), position.data(), present, pages.data(),
+                     pages_each, int64_t(rows.size()), rows.data(), out.data()) == 0, "step");
+    }
+    need(zx_cache_copy(cache, cache, 0, 1) == 0, "copy");
+    zx_cache_free(cache);
+    zx_model_free(model);
+}
+
+// Changed plans must be refused, or run within their memory.
+void run_changed(const File& file, const uint8_t* weights) {
+    std::vector<int64_t> numbers = file.numbers;
+    for (int64_t i = draw(1, 3); i > 0; --i) {
+        int64_t& one = numbers[size_t(draw(0, int64_t(numbers.size()) - 1))];
+        const int64_t choices[] = {-1, 0, 1, 2, 3, 31, 32, 64, one + 1, one - 1, one * 2, 1 << 16};
+        one = choices[draw(0, 11)];
+    }
+    void* model = zx_model_new(numbers.data(), int64_t(numbers.size()), file.factors.data(), int64_t(file.factors.size()), weights,
+                               int64_t(file.weights.size()));
+    if (!model) return;
+    for (int64_t i = 0; i < 4; ++i) zx_model_table(model, i, TABLE.data(), TABLE.data(), 64);
+    void* cache = zx_cache_new(model, 2);
+    const int32_t ids[] = {0, 1, 2, 3}, zeros[] = {0, 0, 0, 0}, pages[] = {0, 1};
+    std::vector<float> out(size_t(4) << 17), inputs(size_t(4) << 17);
+    zx_step(model, cache, 4, ids, inputs.data(), zeros, ids, 1, pages, 2, 4, ids, out.data());
+    zx_cache_free(cache);
+    zx_model_free(model);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    const int rounds = std::atoi(arguments[1]);
+    zx_set_threads(2, 4);
+    check_products();
+    for (int i = 2; i < count; ++i) {
+        const File file(arguments[i]);
+        Aligned weights(file.weights.size());
+        std::memcpy(weights.at, file.weights.data(), file.weights.size());
+        for (const char* name : KERNELS) {
+            if (!zx_supports(name)) continue;
+            need(zx_use_kernels(name) == 0, "kernels");
+            for (int threads : {1, 2, 5}) {
+                need(zx_set_threads(threads, 4) == 0, "threads");
+                run_steps(file, weights.at, unsigned(threads), rounds);
+            }
+        }
+        need(zx_set_threads(3, 4) == 0, "threads");
+        std::thread other([&] { run_steps(file, weights.at, 11, rounds); });  // two models share the pool
+        run_steps(file, weights.at, 12, rounds);
+        other.join();
+        for (int round = 0; round < 20 * rounds; ++round) run_changed(file, weights.at);
+    }
+    std::puts("ok");
+    return 0;
+}
