@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -126,10 +126,3 @@ def _entries() -> tuple[tuple[str, Entry], ...]:
 def _entry(name: str, values: dict[str, Any]) -> Entry:
     sources = tuple(Source(**{**source, "parts": tuple(source.get("parts", ()))}) for source in values.pop("sources"))
     return Entry(name=name, sources=sources, **values)
-
-
-def names_of(record: Record) -> Iterator[str]:
-    """Yields the catalogue's names for a model in the cache."""
-    for name, entry in catalogue().items():
-        if any((there := source.cached()) and there.reference == record.reference for source in entry.sources):
-            yield name
