@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from zhixing.evaluation.language_modelling import (
     evaluate_text,
     evaluate_tokens,
 )
+from zhixing.evaluation.metrics.language import from_sums
+from zhixing.evaluation.metrics.resampling import with_interval
 from zhixing.families.llama import FIXED
 from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer import Transformer
@@ -261,3 +264,20 @@ def test_broken_weights_are_named(tokenizer: Tokenizer) -> None:
 def test_json_of_a_hopeless_model_is_still_json() -> None:
     score = LanguageModelScore(9.0, math.inf, 800.0, 1, 1, 1, 1, 1, "")
     assert score.to_json()["perplexity"] is None
+
+
+def test_intervals_are_over_documents(model: Transformer) -> None:
+    """Equal documents have no spread; unlike ones have the interval of their own sums."""
+    generator = np.random.default_rng(0)
+    documents = [TokenDocument(generator.integers(0, 256, 20 + k), 20 + k) for k in range(8)]
+    score, _ = evaluate_tokens(model, documents, start=None, window=16, stride=6)
+    each = [evaluate_tokens(model, [document], start=None, window=16, stride=6)[0] for document in documents]
+    assert all(one.bits_per_byte_interval is None for one in each)
+    sums = [(one.loss * one.tokens, one.tokens, one.bytes) for one in each]
+    expected = with_interval(from_sums(sums, ["bits_per_byte"])[0])
+    assert score.bits_per_byte == pytest.approx(expected.value, rel=1e-6)
+    assert score.bits_per_byte_interval == pytest.approx((expected.interval.low, expected.interval.high), rel=1e-5)
+    assert score.bits_per_byte_interval[0] < score.bits_per_byte < score.bits_per_byte_interval[1]
+    same, _ = evaluate_tokens(model, [documents[0]] * 5, start=None, window=16, stride=6)
+    assert same.perplexity_interval == pytest.approx((same.perplexity, same.perplexity), rel=1e-5)
+    assert json.loads(json.dumps(score.to_json()))["perplexity_interval"] == list(score.perplexity_interval)

@@ -76,8 +76,9 @@ def command(
 def _print_score(score: LanguageModelScore, tokenizer: str) -> None:
     from zhixing.core.progress import human_bytes
 
-    print(f"bits per byte  {score.bits_per_byte:.4f}")
-    print(f"perplexity     {score.perplexity:.4g} per token of {tokenizer} ({score.tokenizer[:12]})")
+    print(f"bits per byte  {score.bits_per_byte:.4f}{_interval(score.bits_per_byte_interval, '.4f')}")
+    between = _interval(score.perplexity_interval, ".4g")
+    print(f"perplexity     {score.perplexity:.4g}{between} per token of {tokenizer} ({score.tokenizer[:12]})")
     print(f"loss           {score.loss:.4f} nats per token")
     print(
         f"measured on    {human_bytes(score.bytes)}, {score.tokens:,} tokens, {score.documents:,} documents; "
@@ -85,6 +86,10 @@ def _print_score(score: LanguageModelScore, tokenizer: str) -> None:
     )
     for note in score.notes:
         print(f"note           {note}")
+
+
+def _interval(ends: tuple[float, float] | None, form: str) -> str:
+    return f" [{ends[0]:{form}}, {ends[1]:{form}}]" if ends else ""
 
 
 def _print_files(parts: dict[str, LanguageModelScore]) -> None:

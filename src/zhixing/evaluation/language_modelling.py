@@ -9,8 +9,9 @@ validation on fixed blocks that training does.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from zhixing.core.errors import BadInput
 from zhixing.core.progress import human_bytes, progress_bar
 from zhixing.data.cutting import cut_text
 from zhixing.data.documents import Document
+from zhixing.evaluation.metrics.language import from_sums
+from zhixing.evaluation.metrics.resampling import with_interval
 from zhixing.evaluation.windows import BATCH_TOKENS, TokenDocument, Window, batches, cut_document
 from zhixing.models.loss import IGNORED
 from zhixing.models.network import UNBOUNDED, CausalNetwork
@@ -52,6 +55,8 @@ class LanguageModelScore:
         unscored_bytes: Their bytes, which `bytes` does not count.
         unknown_tokens: Scored tokens that stand for text the vocabulary cannot spell: they make bits per byte too low.
         notes: What a reader of these figures has to know, in sentences.
+        bits_per_byte_interval: 95 % bootstrap interval over documents; None for a single one.
+        perplexity_interval: Likewise.
     """
 
     bits_per_byte: float
@@ -67,12 +72,17 @@ class LanguageModelScore:
     unscored_bytes: int = 0
     unknown_tokens: int = 0
     notes: tuple[str, ...] = field(default=())
+    bits_per_byte_interval: tuple[float, float] | None = None
+    perplexity_interval: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the score as plain data; a perplexity too large for a float is null."""
         values = asdict(self)
         values["perplexity"] = self.perplexity if math.isfinite(self.perplexity) else None
         values["notes"] = list(self.notes)
+        for name in ("bits_per_byte_interval", "perplexity_interval"):
+            ends = values[name]
+            values[name] = list(ends) if ends and all(map(math.isfinite, ends)) else None
         return values
 
 
@@ -177,14 +187,15 @@ def evaluate_tokens(
     """
     window, stride = _check_window(model, window, stride)
     tallies: dict[str, _Tally] = {}
+    each = _EachDocument()
     was_training = model.training
     model.eval()
     try:
         with progress_bar("measuring", total_bytes) as bar:
-            cut = _cut(documents, tallies, start, window, stride, unknown)
+            cut = _cut(documents, tallies, each, start, window, stride, unknown)
             nats, tokens = 0.0, 0
             for windows in batches(cut, batch_tokens):
-                new_nats, new_tokens = _score(model, windows, tallies)
+                new_nats, new_tokens = _score(model, windows, tallies, each)
                 nats, tokens = nats + new_nats, tokens + new_tokens
                 share = sum(window.share for window in windows)
                 bar.advance(share, f"{tokens} tokens, {nats / tokens:.3f} nats each")
@@ -199,7 +210,10 @@ def evaluate_tokens(
             remedy="give a longer text",
         )
     fixed = (window, stride, fingerprint, tuple(notes))
-    return whole.result(*fixed), {name: tally.result(*fixed) for name, tally in tallies.items() if tally.tokens}
+    scores = {name: tally.result(*fixed) for name, tally in tallies.items() if tally.tokens}
+    bits, perplexity = each.intervals()
+    total = replace(whole.result(*fixed), bits_per_byte_interval=bits, perplexity_interval=perplexity)
+    return total, scores
 
 
 def encode_documents(tokenizer: Tokenizer, texts: Iterable[str | Document]) -> Iterator[TokenDocument]:
@@ -316,9 +330,38 @@ class _Tally:
         )
 
 
+class _EachDocument:
+    """Running sums of every document, for the intervals."""
+
+    def __init__(self) -> None:
+        self._nats, self._tokens, self._bytes = array("d"), array("d"), array("d")
+
+    def begin(self, size: int) -> int:
+        """Starts a document of so many bytes; returns its number."""
+        self._bytes.append(size)
+        self._nats.append(0.0)
+        self._tokens.append(0.0)
+        return len(self._bytes) - 1
+
+    def add(self, number: int, nats: float, tokens: int) -> None:
+        """Adds what one window of a document gave."""
+        self._nats[number] += nats
+        self._tokens[number] += tokens
+
+    def intervals(self) -> list[tuple[float, float] | None]:
+        """Returns the intervals of bits per byte and of perplexity; None where there are none."""
+        rows = np.stack([self._nats, self._tokens, self._bytes], axis=1)
+        rows = rows[(rows[:, 1] > 0) & (rows[:, 2] > 0)]
+        if len(rows) < 2:
+            return [None, None]
+        intervals = [with_interval(score).interval for score in from_sums(rows.tolist())]
+        return [(interval.low, interval.high) if interval else None for interval in intervals]
+
+
 def _cut(
     documents: Iterable[TokenDocument],
     tallies: dict[str, _Tally],
+    each: _EachDocument,
     start: int | None,
     window: int,
     stride: int,
@@ -337,14 +380,18 @@ def _cut(
             tally.unscored_tokens += 1
             tally.unscored_bytes += left_out
             tally.bytes -= left_out
-        for piece in cut_document(document, start, window, stride):
+        else:
+            left_out = 0
+        for piece in cut_document(document, start, window, stride, each.begin(document.bytes - left_out)):
             if unknown is not None:
                 tally.unknown_tokens += int((piece.targets[piece.skip :] == unknown).sum())
             yield piece
 
 
 @torch.inference_mode()
-def _score(model: CausalNetwork, windows: list[Window], tallies: dict[str, _Tally]) -> tuple[float, int]:
+def _score(
+    model: CausalNetwork, windows: list[Window], tallies: dict[str, _Tally], each: _EachDocument
+) -> tuple[float, int]:
     """Runs one batch, longest window first; returns its summed loss in nats and the number of tokens scored."""
     device = model.device
     longest = len(windows[0].inputs)
@@ -367,5 +414,6 @@ def _score(model: CausalNetwork, windows: list[Window], tallies: dict[str, _Tall
         tally = tallies[window.source]
         tally.nats += nats
         tally.tokens += count
+        each.add(window.document, nats, count)
 
     return sum(sums), sum(counts)

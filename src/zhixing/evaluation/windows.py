@@ -45,9 +45,13 @@ class Window(NamedTuple):
     source: str
     share: float
     """Bytes of text that this window accounts for, for the progress bar."""
+    document: int = 0
+    """Number of its document, among all that are measured."""
 
 
-def cut_document(document: TokenDocument, start: int | None, window: int, stride: int) -> Iterator[Window]:
+def cut_document(
+    document: TokenDocument, start: int | None, window: int, stride: int, number: int = 0
+) -> Iterator[Window]:
     """Cuts a document into windows that all have the same length, unless the document is shorter.
 
     Args:
@@ -55,6 +59,7 @@ def cut_document(document: TokenDocument, start: int | None, window: int, stride
         start: The token before its first; None leaves the first token out.
         window: Longest input.
         stride: Targets that every window after the first scores; the last may score fewer.
+        number: Of the document.
     """
     tokens = document.tokens
     lead = 0 if start is not None else 1  # targets begin at this token
@@ -70,7 +75,7 @@ def cut_document(document: TokenDocument, start: int | None, window: int, stride
         else:
             inputs = np.asarray(tokens[before : end + lead - 1], dtype=np.int64)
         share = document.bytes * (end - done) / count
-        yield Window(inputs, targets, done - begin, document.source, share)
+        yield Window(inputs, targets, done - begin, document.source, share, number)
         done = end
 
 

@@ -21,7 +21,7 @@ KEPT = 256
 ALIKE = 0.85
 """Share of common stretches from which two texts are near duplicates."""
 SHORTEST = 40
-"""Characters, Chinese ones counted double, below which texts are too short to be nearly the same by chance."""
+"""Bytes of UTF-8 below which texts are too short: what is nearly the same is often meant to be different."""
 
 Hashes = npt.NDArray[np.uint32]
 
@@ -80,7 +80,7 @@ class Likeness:
             number: Of the record.
         """
         bare = [normalised(part) for part in parts]
-        if sum(1 + (character > "\u2e7f") for text in bare for character in text) < SHORTEST:
+        if sum(len(text.encode("utf-8", "replace")) for text in bare) < SHORTEST:
             return None
         sketches = [_sketch(text) for text in bare]
         keys = _bands(np.unique(np.concatenate([hashes for hashes, _ in sketches])))
