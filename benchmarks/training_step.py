@@ -27,7 +27,8 @@ from zhixing.data.shards import TokenStore
 from zhixing.models import ops
 from zhixing.models.transformer import Transformer
 from zhixing.training.loop import Trainer
-from zhixing.training.resolve import model_config, resolve
+from zhixing.training.networks import model_config
+from zhixing.training.resolve import resolve
 
 VOCABULARY, LAYERS, HEADS, WIDTH, BLOCK, BATCH = 65, 6, 6, 384, 256, 8
 

@@ -18,7 +18,7 @@ from zhixing.core.errors import BadInput
 from zhixing.core.recipe import ModelRecipe
 from zhixing.families import FAMILIES, family_for_config
 from zhixing.models.transformer import Transformer
-from zhixing.training.resolve import model_config
+from zhixing.training.networks import model_config
 
 
 def read(values):

@@ -9,7 +9,8 @@ from zhixing.data.batches import PackedSampler
 from zhixing.data.shards import TokenStore
 from zhixing.models.transformer import Transformer
 from zhixing.training.loop import Trainer
-from zhixing.training.resolve import model_config, resolve
+from zhixing.training.networks import model_config
+from zhixing.training.resolve import resolve
 
 VOCABULARY = 40
 

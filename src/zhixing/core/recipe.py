@@ -64,6 +64,7 @@ class ModelRecipe(Section):
     kv_heads: int | None = Field(None, ge=1, description="default: heads")
     mlp_width: int | None = Field(None, ge=1, description="default: 4 * width, or 8/3 of it when gated")
     context: int = Field(256, ge=2, description="longest sequence, in tokens")
+    hidden: int | None = Field(None, ge=1, description="rnn, lstm, gru: size of the state; default: width")
     order: int | None = Field(None, ge=1, description="ngram: length of the longest n-grams; default: 5")
     count_memory: int | None = Field(None, ge=1, description="ngram: bytes for sorting while counting; default: 1 GiB")
     tied: bool | None = Field(None, description="share embedding and output matrix; default: as the family does")
@@ -72,6 +73,7 @@ class ModelRecipe(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     init_std: float | None = Field(None, gt=0, description="default: 1/sqrt(fan_in)")
+    embeddings: str | None = Field(None, description="word vectors that the embedding table starts from")
     zero_init_outputs: bool = True
 
 

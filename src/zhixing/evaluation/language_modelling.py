@@ -33,6 +33,9 @@ __all__ = ["LanguageModelScore", "TokenDocument", "evaluate_by_source", "evaluat
 ENCODE_CHARACTERS = 1 << 20
 """Texts are encoded in groups of about this many characters; a longer text is cut after a blank line for encoding."""
 
+UNBOUNDED_WINDOW = 1024
+"""The window for networks without a longest input."""
+
 PADDING = 0
 """Any token will do: what stands behind a window cannot reach what comes before it, and is never scored."""
 
@@ -264,7 +267,7 @@ def _tokenizer_notes(tokenizer: Tokenizer) -> list[str]:
 def _check_window(model: CausalNetwork, window: int | None, stride: int | None) -> tuple[int, int]:
     context = model.config.context
     if window is None:
-        window = BATCH_TOKENS if context == UNBOUNDED else context
+        window = UNBOUNDED_WINDOW if context == UNBOUNDED else context
     if not 1 <= window <= context:
         raise BadInput(
             f"the window is {window} tokens, but must be from 1 to the model's context of {context}",

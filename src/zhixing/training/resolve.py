@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any
+from pathlib import Path
 
 import torch
 
+from zhixing.checkpoints.vectors import open_vectors
 from zhixing.core.device import check_memory, choose_device, choose_precision
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.core.progress import human_count
@@ -18,54 +19,26 @@ from zhixing.core.recipe import MOST_STEPS, ModelRecipe, Recipe
 from zhixing.families import family_named
 from zhixing.models import ops
 from zhixing.models.config import TransformerConfig
+from zhixing.models.recurrent import CELLS, RecurrentConfig
 from zhixing.tokenization.train import DEFAULT_VOCAB_SIZE, LEARNERS
+from zhixing.training.networks import model_config, network_config
 from zhixing.training.objectives import objective_named
 from zhixing.training.resolve_counting import FAMILY as COUNTED
 from zhixing.training.resolve_counting import resolve_counting
 
+__all__ = ["check_resolved", "fill_intervals", "model_config", "resolve"]
+
 COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
-WIDTH_PER_LAYER = 64
 BATCH_TOKENS = 4096
 """Tokens in a default micro-batch."""
 
+RECURRENT_DEPTH = 2
+RECURRENT_RATE = 1e-2
 SMALL_VOCABULARY = 256
 """Stands in for a vocabulary whose size is not known yet, where sizes do not depend on it."""
 
 BASE_WIDTH = 256
 """The width at which the default AdamW rates were tuned; they scale by (BASE_WIDTH / width)^0.5."""
-
-
-def model_config(recipe: ModelRecipe, vocab_size: int) -> TransformerConfig:
-    """Builds the network's configuration from the recipe's model section and the vocabulary's size.
-
-    Raises:
-        BadInput: The fields contradict one another or the family.
-    """
-    family = family_named(recipe.family)
-    fixed: dict[str, Any] = dict(family.fixed)
-    open_fields = dict(family.defaults)
-    width = recipe.width or WIDTH_PER_LAYER * recipe.depth
-    head_dim = recipe.head_dim or (width // recipe.heads if recipe.heads else min(width, 64 if width >= 256 else 32))
-    heads = recipe.heads or max(1, width // head_dim)
-    if recipe.heads and not recipe.head_dim and width % recipe.heads:
-        raise BadInput(
-            f"model.width ({width}) is not a multiple of model.heads ({recipe.heads})",
-            where="model",
-            remedy="choose heads that divide the width, or set model.head_dim",
-        )
-    gated = bool(fixed.get("gated", False))
-    mlp_width = recipe.mlp_width or (-(-8 * width // 3 // 64) * 64 if gated else 4 * width)
-    chosen: dict[str, Any] = {"rope_theta": recipe.rope_theta, "tied": recipe.tied}
-    if "logit_softcap" not in fixed:
-        chosen["logit_softcap"] = recipe.logit_softcap
-    open_fields |= {key: value for key, value in chosen.items() if value is not None}
-    return TransformerConfig(
-        vocab_size=vocab_size, width=width, layers=recipe.depth, heads=heads, kv_heads=recipe.kv_heads or heads,
-        head_dim=head_dim, mlp_width=mlp_width, context=recipe.context,
-        dropout=recipe.dropout, attention_dropout=recipe.attention_dropout,
-        init_std=recipe.init_std, zero_init_outputs=recipe.zero_init_outputs,
-        **fixed, **open_fields,
-    )  # fmt: skip
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -75,22 +48,26 @@ def resolve(recipe: Recipe) -> Recipe:
     """
     if recipe.model.family == COUNTED:
         return resolve_counting(recipe)
-    for key in ("order", "count_memory"):
-        if getattr(recipe.model, key) is not None:
-            raise BadInput(
-                f"model.{key} is of n-gram models, and this one is a {recipe.model.family}",
-                where=f"model.{key}",
-                remedy=f"leave it out, or set model.family: {COUNTED}",
-            )
     done = recipe.model_copy(deep=True)
     if done.tokenizer.vocab_size is None and done.tokenizer.path is None and done.tokenizer.kind in LEARNERS:
         done.tokenizer.vocab_size = DEFAULT_VOCAB_SIZE
     model, train, optimizer = done.model, done.train, done.optimizer
-    config = model_config(model, vocab_size=max(2, done.tokenizer.vocab_size or SMALL_VOCABULARY))
-    family_named(model.family).config_to(config)  # what could not be saved in the end is refused now
-    model.width, model.heads, model.kv_heads = config.width, config.heads, config.kv_heads
-    model.head_dim, model.mlp_width, model.tied = config.head_dim, config.mlp_width, config.tied
-    model.rope_theta, model.logit_softcap = config.rope_theta, config.logit_softcap
+    if model.embeddings is not None:
+        _fit_embeddings(model, model.embeddings)
+    if model.family in CELLS:
+        _resolve_recurrent(done)
+    config = network_config(model, vocab_size=max(2, done.tokenizer.vocab_size or SMALL_VOCABULARY))
+    model.width, model.tied = config.width, config.tied
+    if isinstance(config, RecurrentConfig):
+        model.hidden = config.hidden
+    else:
+        family_named(model.family).config_to(config)  # what could not be saved in the end is refused now
+        model.heads, model.kv_heads, model.head_dim = config.heads, config.kv_heads, config.head_dim
+        model.mlp_width, model.rope_theta, model.logit_softcap = (
+            config.mlp_width,
+            config.rope_theta,
+            config.logit_softcap,
+        )
     train.block = train.block or model.context
     if train.block > model.context:
         raise BadInput(
@@ -144,7 +121,37 @@ def resolve(recipe: Recipe) -> Recipe:
     return done
 
 
-def _check_memory(recipe: Recipe, config: TransformerConfig) -> None:
+def _fit_embeddings(model: ModelRecipe, path: str) -> None:
+    """Takes the width from the word vectors, or refuses another one, before anything is made."""
+    size = open_vectors(Path(path)).size
+    model.width = model.width or size
+    if model.width != size:
+        raise BadInput(
+            f"the word vectors have {size} numbers, and model.width is {model.width}",
+            where="model.embeddings",
+            remedy=f"leave model.width out, or train vectors of size {model.width}",
+        )
+
+
+def _resolve_recurrent(recipe: Recipe) -> None:
+    """Chooses what suits recurrent networks where the recipe says nothing, and refuses what they do not have."""
+    model, train, optimizer = recipe.model, recipe.train, recipe.optimizer
+    if "depth" not in model.model_fields_set:
+        model.depth = RECURRENT_DEPTH
+    if "name" not in optimizer.model_fields_set:
+        optimizer.name = "adamw"
+        optimizer.learning_rate = optimizer.learning_rate or RECURRENT_RATE
+    refused = (
+        ("optimizer.name: muon", optimizer.name == "muon", "Muon is for the matrices of Transformer blocks"),
+        ("train.checkpoint_activations", train.checkpoint_activations, "a recurrent network has no blocks to repeat"),
+        ("train.compile", train.compile, "torch's recurrent cells are compiled already"),
+    )
+    for key, asked, reason in refused:
+        if asked:
+            raise BadInput(f"{key} is not for recurrent networks: {reason}", where=key, remedy="leave it out")
+
+
+def _check_memory(recipe: Recipe, config: TransformerConfig | RecurrentConfig) -> None:
     """Refuses what surely cannot be trained in this machine's memory, before hours go into the data."""
     train = recipe.train
     assert train.batch_size is not None

@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from zhixing.checkpoints.model_tokenizer import open_tokenizer
+from zhixing.checkpoints.vectors import open_vectors
 from zhixing.core.device import processor_name, usable_threads
 from zhixing.core.errors import BadInput, ZhixingError, command
 from zhixing.core.progress import human_bytes, human_count, progress_bar
@@ -30,14 +33,18 @@ from zhixing.data.sources import find_sources
 from zhixing.data.split import document_hash, held_out
 from zhixing.models import ops
 from zhixing.models.network import CausalNetwork
-from zhixing.models.transformer import Transformer
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.tokenization.train import train_tokenizer
+from zhixing.training.embeddings import start_embeddings
 from zhixing.training.loop import Trainer
-from zhixing.training.resolve import fill_intervals, model_config
+from zhixing.training.networks import build_network, network_config
+from zhixing.training.resolve import fill_intervals
 from zhixing.training.run import Run
 from zhixing.training.state import list_checkpoints
 from zhixing.workflows.console import say
+
+COUNTED_TOKENS = 20_000_000
+"""Training tokens that are counted at most to tell how much of the text starts from word vectors."""
 
 CALIBRATION_SECONDS = 4.0
 """Time spent on measuring a step when a run is given in minutes."""
@@ -201,9 +208,11 @@ def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
         torch.set_num_threads(train.threads)
     torch.manual_seed(train.seed)
     ops.set_matmul("onednn" if train.matmul == "onednn" else "torch")
-    config = model_config(recipe.model, tokenizer.vocab_size)
-    model = Transformer(config)
+    config = network_config(recipe.model, tokenizer.vocab_size)
+    model = build_network(config)
     model.initialise(torch.Generator().manual_seed(train.seed))
+    if recipe.model.embeddings is not None and not list_checkpoints(run.checkpoints):
+        _start_embeddings(run, model.embedding, tokenizer, shards)
     model.to(torch.device(train.device))
     if train.steps is None:
         assert train.minutes is not None
@@ -223,6 +232,19 @@ def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
         },
     )  # fmt: skip
     return Trainer(model, sampler_for(recipe, shards.train), recipe)
+
+
+def _start_embeddings(run: Run, embedding: nn.Embedding, tokenizer: Tokenizer, shards: ShardSet) -> None:
+    """Starts the embedding table from the word vectors that the recipe names, and reports how much of it that is."""
+    path = run.recipe.model.embeddings
+    assert path is not None
+    store = shards.train
+    counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
+    for start in range(0, min(len(store), COUNTED_TOKENS), 1 << 20):
+        counts += np.bincount(store.read(start, min(1 << 20, len(store) - start)), minlength=len(counts))
+    coverage = start_embeddings(embedding, tokenizer, open_vectors(Path(path)), counts)
+    run.add_facts(embeddings={"vectors": path, **coverage.facts()})
+    say(f"Embeddings: {coverage.describe()}")
 
 
 def sampler_for(recipe: Recipe, store: TokenStore) -> PackedSampler:

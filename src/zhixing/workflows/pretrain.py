@@ -26,6 +26,7 @@ from zhixing.evaluation.language_modelling import LanguageModelScore, TokenDocum
 from zhixing.evaluation.report import write_report
 from zhixing.evaluation.yardsticks import Yardstick, unigram_yardstick, xz_yardstick
 from zhixing.models import ops
+from zhixing.models.network import UNBOUNDED
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.fit import Fit
 from zhixing.training.prove import Proof, copy_state, prove
@@ -168,7 +169,7 @@ def _phases(run: Run, prove_first: bool) -> Outcome:
     config = trainer.model.config
     say(
         f"Model: {recipe.model.family}, {human_count(config.parameter_count())} parameters ({config.describe()}),"
-        f" context {config.context}"
+        f" context {'unbounded' if config.context == UNBOUNDED else config.context}"
         + (f"; from step {step} of {trainer.steps}" if step else f"; {trainer.steps} steps")
     )
     trained = time.monotonic()
@@ -214,12 +215,14 @@ def _finish(run: Run, model: Any, tokenizer: Tokenizer, shards: ShardSet, proof:
     recipe = run.recipe
     block = recipe.train.block
     assert block is not None
+    # Without a longest input, what lies further back than a block helps, too.
+    window = None if model.config.context == UNBOUNDED else block
     with torch.inference_mode():
         start = shards.facts.separator_id
         documents = held_out_documents(
             shards.validation, tokenizer, start, recipe.train.evaluation_tokens, recipe.data.split
         )
-        score, _ = evaluate_tokens(model, documents, start=start, window=block, fingerprint=tokenizer.fingerprint)
+        score, _ = evaluate_tokens(model, documents, start=start, window=window, fingerprint=tokenizer.fingerprint)
     yardsticks = measure_yardsticks(shards, tokenizer)
     run.add_facts(
         evaluation={

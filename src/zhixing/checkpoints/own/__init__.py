@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from zhixing.checkpoints.own.base import OwnKind
 from zhixing.checkpoints.own.ngram import NGRAM
+from zhixing.checkpoints.own.recurrent import RECURRENT
 from zhixing.models.network import CausalNetwork
 
 __all__ = ["OWN", "OwnKind", "kind_of"]
 
-OWN: dict[str, OwnKind] = {kind.name: kind for kind in (NGRAM,)}
+OWN: dict[str, OwnKind] = {kind.name: kind for kind in (NGRAM, RECURRENT)}
 """Every kind, by its `model_type`."""
 
 
