@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from zhixing.cli.chat_output import Output
+from zhixing.cli.chat_output import Output, show
 
 if TYPE_CHECKING:
     from zhixing.api import LanguageModel
@@ -211,11 +211,8 @@ class Session:
     def _history(self, argument: str) -> None:
         for message in self.conversation.messages:
             typer.secho(f"{message['role']}:", bold=sys.stdout.isatty())
-            print(
-                message["content"]
-                if isinstance(message.get("content"), str)
-                else json.dumps(message, ensure_ascii=False)
-            )
+            content = message.get("content")
+            show(content if isinstance(content, str) else json.dumps(message, ensure_ascii=False), end="\n")
 
     def _forget(self, argument: str) -> None:
         from zhixing.core.errors import BadInput
@@ -325,7 +322,7 @@ class Session:
         return self.conversation.prompt(answer=not answered)
 
     def _template(self, argument: str) -> None:
-        print(self._read_by_the_model().text)
+        show(self._read_by_the_model().text, end="\n")
 
     def _tokens(self, argument: str) -> None:
         tokenizer = self.conversation.format.tokenizer

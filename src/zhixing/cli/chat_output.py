@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from zhixing.generation.reply import Reply, ReplyStream
 
 
+VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
+VISIBLE |= {0x7F: "\u2421", **dict.fromkeys(range(0x80, 0xA0), "\ufffd")}
+"""Control characters as signs: a model, or whoever wrote what it quotes, shall not command the terminal."""
+
+
+def show(text: str, end: str = "") -> None:
+    """Writes text to standard output; to a terminal without control characters."""
+    print(text.translate(VISIBLE) if sys.stdout.isatty() else text, end=end, flush=True)
+
+
 class Output:
     """The two streams of the terminal.
 
@@ -52,7 +62,7 @@ class Output:
 
     def _print(self, piece: str) -> None:
         if not self._as_json:
-            print(piece, end="", flush=True)
+            show(piece)
 
     def _say_facts(self, reply: Reply, context: int) -> None:
         for note in reply.notes:
