@@ -274,4 +274,4 @@ def test_loading_takes_little_more_memory_than_the_model(tmp_path, dtype):
     assert weights > 20_000_000
     words = [sys.executable, "-c", PROBE, str(tmp_path / "small"), str(tmp_path / "large"), dtype]
     taken = int(subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout)
-    assert weights / 2 < taken < weights + 12_000_000  # the largest tensor has 4 MB
+    assert weights / 2 < taken < 1.2 * weights  # a file that stays mapped beside the model would double it
