@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from zhixing.cli import (
     chat,
     data,
+    doctor,
     evaluate,
     generate,
     models,
@@ -73,6 +74,7 @@ app.command("runs")(runs.command)
 app.command("report")(report.command)
 app.command("generate", cls=Grouped)(generate.command)
 app.command("chat", cls=Grouped)(chat.command)
+app.command("doctor")(doctor.command)
 app.command("eval")(evaluate.command)
 app.command("score")(score.command)
 app.add_typer(models.app, name="models")

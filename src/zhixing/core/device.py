@@ -6,6 +6,7 @@ torch is imported inside the functions, because `zhixing --help` must not wait f
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 import sys
@@ -81,10 +82,31 @@ def tune_allocator() -> None:
 
 
 def usable_threads() -> int:
-    """Returns the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Returns the number of processors that this process may use: its affinity, and its container's share of time."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = processor_quota()
+    return there if quota is None else max(1, min(there, math.ceil(quota - 0.01)))
+
+
+def processor_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Returns how many processors' time a container is held to, or None where nothing limits it.
+
+    More threads than that would all be stopped together for the rest of every period.
+
+    Args:
+        root: Where control groups are: of version 2 (cpu.max) or 1 (cpu/cpu.cfs_quota_us).
+    """
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if not quota.isdecimal() or not period.isdecimal() or int(period) == 0:  # "max", or -1: no limit
+        return None
+    return int(quota) / int(period)
 
 
 def memory_bytes() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from ctypes import c_char_p, c_int, c_int64, c_void_p
+from ctypes import c_char_p, c_double, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -67,6 +67,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_memory_new": (c_void_p, [c_int64]),
     "zx_memory_at": (c_void_p, [c_void_p]),
     "zx_memory_free": (None, [c_void_p]),
+    "zx_bandwidth": (c_double, [c_int64, c_int]),
     "zx_round_activations": (c_int, [c_void_p, c_int64, c_int64, c_void_p]),
 }
 

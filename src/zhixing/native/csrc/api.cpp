@@ -2,7 +2,9 @@
 //
 // Every function checks what it is given and returns 0, or -1 and leaves a message for `zx_error`. Pointers must point to
 // as much memory as the sizes beside them say; nothing else is trusted.
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -12,6 +14,7 @@
 #endif
 
 #include "core.h"
+#include "engine.h"
 
 namespace zx {
 namespace {
@@ -185,4 +188,30 @@ ZX_API int zx_round_activations(const float* x, int64_t rows, int64_t cols, floa
         }
     }
     return 0;
+}
+
+// Reads so many bytes with all threads, several times; returns the best rate in bytes per second.
+ZX_API double zx_bandwidth(int64_t bytes, int rounds) {
+    constexpr int64_t BLOCK = 1 << 16;
+    Memory memory{size_t(bytes)};
+    if (bytes < BLOCK || !memory.good()) return fail("not enough memory to measure its bandwidth");
+    std::memset(memory.data(), 1, size_t(bytes));
+    double best = 0;
+    std::atomic<uint64_t> total{0};  // used, so that nothing is left out
+    for (int round = 0; round < rounds; ++round) {
+        const auto start = std::chrono::steady_clock::now();
+        run_blocks(bytes / BLOCK, 1, [&](int64_t first, int64_t last) {
+            const uint64_t* at = reinterpret_cast<const uint64_t*>(memory.data() + first * BLOCK);
+            const uint64_t* const end = at + (last - first) * BLOCK / 8;
+            uint64_t sums[8] = {};
+            for (; at < end; at += 8)
+                for (int i = 0; i < 8; ++i) sums[i] += at[i];
+            uint64_t sum = 0;
+            for (uint64_t one : sums) sum += one;
+            total.fetch_add(sum, std::memory_order_relaxed);
+        });
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        best = std::max(best, double(bytes) / seconds);
+    }
+    return total.load() ? best : -1;
 }
