@@ -1,10 +1,11 @@
-"""Decoding speed: tokens per second of greedy generation, beside `transformers` on the same folder of random weights.
+"""PyTorch's path in float32: greedy decoding and reading of prompts, beside `transformers` on the same folder.
 
-    python benchmarks/generate.py [--peer transformers] [--quick] [--json] [--threads N]
+    python benchmarks/generate.py [--model REF] [--peer transformers] [--quick] [--json] [--threads N]
 
-Both write the same number of tokens from the same prompt, turn by turn, so that whatever else the machine does falls on
-both; the best run of each counts. The texts must be equal. The roof is the memory bandwidth that a copy of 128 MB
-reaches, over the bytes of weights that one token must read.
+Without --model, folders of random weights (6 layers, 384 wide) are made; a GGUF file is expanded first. Both write the
+same number of tokens from the same prompt, turn by turn, so that whatever else the machine does falls on both; the best
+run of each counts. The texts must be equal. Reading is that of 512 tokens, with one token written. The roof is the
+memory bandwidth that reading 128 MB reaches, over the bytes of weights that one token must read.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import torch
 
 from common import Measurement, report
 from zhixing.checkpoints.folder import load_folder, save_folder
+from zhixing.checkpoints.opening import open_model
+from zhixing.checkpoints.references import resolve
+from zhixing.core.device import tune_allocator
 from zhixing.families import family_named
 from zhixing.generation import Generator, SamplingOptions
 from zhixing.models import ops
@@ -28,7 +32,8 @@ from zhixing.models.transformer import Transformer
 
 Write = Callable[[int], list[int]]
 FAMILIES = {"llama": {}, "nanochat": {"logit_softcap": 15.0}, "gpt2": {"tied": True, "activation": "gelu_tanh"}}
-PROMPT = 32
+PROMPT, READ = 32, 512
+"""Tokens before what is decoded, and tokens of a prompt that is read."""
 
 
 def make_folder(family: str, folder: Path) -> None:
@@ -89,40 +94,55 @@ def theirs(folder: Path, prompt: list[int]) -> Write:
     return write
 
 
-def measure(family: str, peer: str | None, count: int, turns: int) -> Measurement:
-    """Measures one family."""
-    prompt = torch.randint(0, 8192, (PROMPT,), generator=torch.Generator().manual_seed(1)).tolist()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / family
-        make_folder(family, folder)
+def measure(name: str, folder: Path, peer: str | None, count: int, turns: int) -> list[Measurement]:
+    """Measures decoding and reading of one model folder."""
+    vocabulary = load_folder(folder).model.config.vocab_size
+    tokens = torch.randint(0, vocabulary, (READ,), generator=torch.Generator().manual_seed(1)).tolist()
+    results = []
+    for what, prompt, new in (("decode", tokens[:PROMPT], count), (f"read {READ}", tokens, 1)):
         write, weights = ours(folder, prompt)
         other = theirs(folder, prompt) if peer else None
-    expected = write(count)  # also warms up
-    if other is not None and other(count) != expected:
-        sys.exit(f"{family}: the peer wrote another text from the same weights")
-    own: list[float] = []
-    peers: list[float] = []
-    for _ in range(turns):
-        own.append(count / _seconds(lambda: write(count)))
-        if other is not None:
-            peers.append(count / _seconds(lambda: other(count)))
-    best, peer_best = max(own), max(peers, default=None)
-    return Measurement(
-        name=f"greedy decode, {family}, 6 layers of 384", value=best, unit="tokens/s", peer=peer, peer_value=peer_best,
-        ratio=best / peer_best if peer_best else None, roof_share=best * weights / bandwidth(), runs=own,
-    )  # fmt: skip
+        expected = write(new)  # also warms up
+        if other is not None and other(new) != expected:
+            sys.exit(f"{name}: the peer wrote another text from the same weights")
+        amount = new if what == "decode" else len(prompt)
+        own: list[float] = []
+        peers: list[float] = []
+        for _ in range(turns):
+            own.append(amount / _seconds(lambda: write(new)))  # noqa: B023
+            if other is not None:
+                peers.append(amount / _seconds(lambda: other(new)))  # type: ignore[misc] # noqa: B023
+        best, peer_best = max(own), max(peers, default=None)
+        roof = best * weights / bandwidth() if what == "decode" else None
+        ratio = best / peer_best if peer_best else None
+        results.append(Measurement(f"{what}, {name}", best, "tokens/s", peer, peer_best, ratio, roof, own))
+    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a model reference instead of random weights")
     parser.add_argument("--peer", choices=["transformers"], help="also measure this library, if it is installed")
     parser.add_argument("--quick", action="store_true", help="fewer tokens and turns")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    count, turns = (48, 3) if arguments.quick else (256, 7)
-    report([measure(family, arguments.peer, count, turns) for family in FAMILIES], arguments.json)
+    tune_allocator()  # as every command does; the peer, in the same process, has the same memory
+    count, turns = (48, 3) if arguments.quick else (128, 5)
+    rows: list[Measurement] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in [arguments.model] if arguments.model else FAMILIES:
+            folder = Path(temporary) / "model"
+            if arguments.model:
+                opened = open_model(resolve(name), compact=False)
+                save_folder(folder, opened.model, opened.tokenizer, opened.family.name)
+                label = Path(name).stem
+            else:
+                make_folder(name, folder)
+                label = f"{name}, 6 layers of 384"
+            rows += measure(label, folder, arguments.peer, count, turns)
+    report(rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def main() -> None:
     options = parser.parse_args()
     tune_allocator()
     runs = 5 if options.quick else 25
-    best = ops.select_matmul()
+    best = ops.select_matmul(training=True)
     kinds = {
         "adamw": our_step("adamw", best),
         "muon": our_step("muon", best),

@@ -116,7 +116,9 @@ class TrainRecipe(Section):
     block: int | None = Field(None, ge=1, description="tokens per sequence; default: model.context")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    matmul: Literal["auto", "torch", "onednn"] = Field("auto", description="library of float32 products on a CPU")
+    matmul: Literal["auto", "torch", "onednn", "mixed"] = Field(
+        "auto", description="library of float32 products on a CPU; mixed: oneDNN for all but weight gradients"
+    )
     threads: int | None = Field(None, ge=1, description="default: as many as torch takes; rounding depends on it")
     compile: bool = False
     checkpoint_activations: bool = False

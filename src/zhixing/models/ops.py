@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Matmul = Literal["torch", "onednn"]
+Matmul = Literal["torch", "onednn", "mixed"]
+"""PyTorch's default library, oneDNN, or oneDNN for all products but the gradients of weights."""
 
 FEW_ROWS = 8
 """Up to so many rows a product is bound by memory, and the default library is as good."""
@@ -57,29 +58,43 @@ def _seconds(*works: Callable[[], object]) -> list[float]:
     return [min(measured) for measured in times]
 
 
-def select_matmul() -> Matmul:
-    """Measures both libraries on one product of training's size, keeps the faster, and returns its name.
+PROBES = ((512, 576, 1536), (1024, 384, 768), (1024, 768, 384))
+"""Rows, inputs and outputs of the products on which the libraries are compared."""
 
-    The default BLAS of PyTorch (MKL) leaves AVX-512 unused on processors that are not Intel's; oneDNN uses it. Takes
-    about 30 ms.
+
+def select_matmul(training: bool = False) -> Matmul:
+    """Measures both libraries on products of a model's size, keeps the faster, and returns its name.
+
+    The default BLAS of PyTorch (MKL) does not reach the peak of processors that are not Intel's, on some by half;
+    oneDNN does, but often not for the gradients of weights, whose sides are both transposed. Takes about 0.1 s.
+
+    Args:
+        training: Also compare those gradients; without them the answer is never "mixed".
     """
-    rows, weight = torch.randn(1024, 384), torch.randn(768, 384)
-    expected = rows @ weight.t()
+    probes = [(torch.randn(rows, inner), torch.randn(outer, inner)) for rows, inner, outer in PROBES]
     try:
-        usable = torch.allclose(_onednn(rows, weight), expected, atol=1e-3)
+        usable = all(torch.allclose(_onednn(rows, weight), rows @ weight.t(), atol=1e-3) for rows, weight in probes)
     except (AttributeError, RuntimeError):  # a build of PyTorch without oneDNN
         usable = False
-    if usable:
-        new, default = _seconds(lambda: _onednn(rows, weight), lambda: F.linear(rows, weight))
-        set_matmul("onednn" if new < 0.9 * default else "torch")
-    else:
-        set_matmul("torch")
+    set_matmul("torch")
+    if not usable:
+        return _matmul
+    new = default = new_gradient = default_gradient = 0.0
+    for rows, weight in probes:
+        times = _seconds(lambda: _onednn(rows, weight), lambda: rows @ weight.t())  # noqa: B023
+        new, default = new + times[0], default + times[1]
+        if training:
+            grad = torch.randn(len(rows), len(weight))
+            times = _seconds(lambda: _onednn_gradient(grad, rows), lambda: grad.t() @ rows)  # noqa: B023
+            new_gradient, default_gradient = new_gradient + times[0], default_gradient + times[1]
+    if new < 0.95 * default:
+        set_matmul("mixed" if default_gradient < 0.95 * new_gradient else "onednn")
     return _matmul
 
 
 def product(rows: Tensor, weight: Tensor) -> Tensor:
     """Computes rows @ weight.T for two-dimensional tensors, without gradient: (n, k), (m, k) -> (n, m)."""
-    if _matmul == "onednn" and rows.dtype == torch.float32 and not rows.is_cuda:
+    if _matmul != "torch" and rows.dtype == torch.float32 and not rows.is_cuda:
         return _onednn(rows, weight)
     return rows @ weight.t()
 
@@ -91,15 +106,21 @@ def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
 
 def weight_gradient(grad: Tensor, rows: Tensor) -> Tensor:
     """Computes grad.T @ rows, the gradient of a weight: (n, out), (n, in) -> (out, in)."""
+    if _matmul == "onednn" and rows.dtype == torch.float32 and not rows.is_cuda:
+        return _onednn_gradient(grad, rows)
+    return grad.t() @ rows
+
+
+def _onednn_gradient(grad: Tensor, rows: Tensor) -> Tensor:
     if grad.shape[1] > rows.shape[1]:
         # oneDNN is faster with the smaller side first; the result is (in, out), seen the other way round.
-        return product(rows.t(), grad.t()).t()
-    return product(grad.t(), rows.t())
+        return _onednn(rows.t(), grad.t()).t()
+    return _onednn(grad.t(), rows.t())
 
 
 def _product_relu(rows: Tensor, weight: Tensor) -> Tensor:
     """Computes max(rows @ weight.T, 0), in one pass where the library can."""
-    if _matmul == "onednn" and rows.dtype == torch.float32 and not rows.is_cuda:
+    if _matmul != "torch" and rows.dtype == torch.float32 and not rows.is_cuda:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "relu", [], "")
         return result
     return (rows @ weight.t()).clamp_min_(0)
@@ -133,7 +154,7 @@ class _Linear(torch.autograd.Function):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Computes x W^T + b: (..., in), (out, in), (out) -> (..., out)."""
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if _matmul == "onednn" and plain and x.numel() > x.shape[-1] * FEW_ROWS:
+    if _matmul != "torch" and plain and x.numel() > x.shape[-1] * FEW_ROWS:
         if not torch.is_grad_enabled():
             return _pointwise(x, weight, bias, "none", "")
         y = apply(_Linear, x, weight)
@@ -151,7 +172,7 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, *, tanh: bool = False) -> Tensor:
     """Computes gelu(x W^T + b) (Hendrycks & Gimpel 2016), with the product and the activation in one where possible."""
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if _matmul == "onednn" and plain and not torch.is_grad_enabled() and x.numel() > x.shape[-1] * FEW_ROWS:
+    if _matmul != "torch" and plain and not torch.is_grad_enabled() and x.numel() > x.shape[-1] * FEW_ROWS:
         return _pointwise(x, weight, bias, "gelu", "tanh" if tanh else "none")
     return F.gelu(linear(x, weight, bias), approximate="tanh" if tanh else "none")
 

@@ -91,7 +91,7 @@ def resolve(recipe: Recipe) -> Recipe:
     train.threads = train.threads or torch.get_num_threads()
     train.precision = choose_precision(train.precision, device)
     if train.matmul == "auto":
-        train.matmul = ops.select_matmul() if device.type == "cpu" else "torch"
+        train.matmul = ops.select_matmul(training=True) if device.type == "cpu" else "torch"
     if train.compile and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise MissingResource(
             "torch.compile needs a C++ compiler, and there is none on the path",

@@ -207,7 +207,7 @@ def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     torch.manual_seed(train.seed)
-    ops.set_matmul("onednn" if train.matmul == "onednn" else "torch")
+    ops.set_matmul("torch" if train.matmul == "auto" else train.matmul)
     config = network_config(recipe.model, tokenizer.vocab_size)
     model = build_network(config)
     model.initialise(torch.Generator().manual_seed(train.seed))
