@@ -137,7 +137,7 @@ def test_a_folder(tmp_path):
 def test_what_is_to_be_kept_stays(tmp_path, kind):
     rows = {
         "duplicate": [*ALPACA, ALPACA[0]],
-        "personal": [*ALPACA, {"instruction": "a@acme.io", "input": "", "output": "x"}],
+        "personal": [*ALPACA, {"instruction": "joe@acme.io", "input": "", "output": "x"}],
         "empty": [*ALPACA, {"instruction": "a", "input": "", "output": ""}],
         "contradiction": [*LABELLED, {"text": "a text about rain", "label": "a"}],
         "special": [*ALPACA, {"instruction": "a", "input": "", "output": "x</s>"}],

@@ -48,7 +48,8 @@ def test_mojibake_is_turned_back(text):
         ("号码110105194912310021是假的", "号码110105194912310021是假的"),  # wrong check digit
         ("4242424242424241", "4242424242424241"),  # wrong sum
         ("ISBN 978-3-16-148410-0, 1000000000000", "ISBN 978-3-16-148410-0, 1000000000000"),
-        ("me@localhost, @handle, a@b", "me@localhost, @handle, a@b"),
+        ("me@localhost, @handle, a@b, a@d.co", "me@localhost, @handle, a@b, a@d.co"),
+        ("1 - 2 = -16666579378, +960397912423686", "1 - 2 = -16666579378, +960397912423686"),
     ],
 )
 def test_personal_data(text, masked):

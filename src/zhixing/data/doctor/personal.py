@@ -26,7 +26,9 @@ _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 
 def _is_mail(found: str) -> bool:
-    return not found.lower().endswith(_EXAMPLES)
+    name, _, domain = found.lower().partition("@")
+    # One letter before and behind the @ stands for any address.
+    return len(name.strip(".")) > 1 and len(domain.partition(".")[0]) > 1 and not domain.endswith(_EXAMPLES)
 
 
 def _is_identity(found: str) -> bool:
@@ -35,7 +37,7 @@ def _is_identity(found: str) -> bool:
     return 1 <= month <= 12 and 1 <= day <= 31 and found[6:8] in ("19", "20") and found[-1].upper() == check
 
 
-_CARD = re.compile(r"4\d{12}(?:\d{3})?|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}|62\d{14,17}|35\d{14}")
+_CARD = re.compile(r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}|62\d{14,17}|35\d{14}")
 _GROUPS = re.compile(r"\d+|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{5}")
 
 
@@ -64,9 +66,9 @@ def _always(found: str) -> bool:
 
 def _is_phone(found: str) -> bool:
     digits = re.sub(r"\D", "", found)
-    return (
-        9 <= len(digits) <= 15 and "555" not in digits[:6] and len(set(digits)) > 3 and digits not in "12345678901234"
-    )
+    most = 13 if found.lstrip("+").isdigit() else 15  # without any gap, more digits are rather a sum
+    plausible = 9 <= len(digits) <= most and len(set(digits)) > 3 and digits not in "12345678901234"
+    return plausible and "555" not in digits[:6]
 
 
 PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
@@ -76,7 +78,7 @@ PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     ("id", re.compile(r"(?<![\dA-Za-z])[1-9]\d{16}[\dXx](?![\dA-Za-z])"), _is_identity),
     ("id", re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"), _always),
     ("card", re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])"), _is_card),
-    ("phone", re.compile(r"(?<![\d.])(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?!\d)"), _is_phone),
+    ("phone", re.compile(r"(?<![\d.=*/+-])(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?!\d)"), _is_phone),
     ("phone", re.compile(r"(?<![\w.])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}(?!\w)"),
      _is_phone),
     ("phone", re.compile(r"(?<![\w.])(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w-])"), _is_phone),
