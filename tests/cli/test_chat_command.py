@@ -40,6 +40,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zhixing.models.ops.select_matmul", lambda: None)  # it takes longer than all the rest
+
+
 def call(*arguments: Any, stdin: str | bytes | None = None) -> Any:
     app = typer.Typer()
     app.command()(chat.command)
