@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from zhixing.cli.main import main
+from zhixing.tokenization.train import train_tokenizer
 
 ROWS = [{"instruction": f"Do {k}", "input": "", "output": f"done {k}"} for k in range(5)]
 BAD = [*ROWS, ROWS[0], {"instruction": "Do it", "input": "", "output": ""}]
@@ -51,6 +52,12 @@ def test_json(call):
     (file,) = values["files"]
     assert (file["read_as"]["shape"], file["records"], file["left_out"]) == ("chat", 6, 1)
     assert values["findings"][0]["line"] == 7
+
+
+def test_lengths_in_tokens(call, tmp_path):
+    train_tokenizer([], "byte").tokenizer.save(tmp_path / "model")
+    _, out, _ = call("x.jsonl", "--model", "model", "--longest", "8")
+    assert "x.jsonl:1: 11 tokens, but 8 are the most" in out  # "Do 0", a line end, "done 0": a byte a token
 
 
 def test_an_explicit_mapping(call):

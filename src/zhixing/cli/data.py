@@ -64,10 +64,9 @@ def doctor(
         mapping[role] = column
     measure = None
     if model is not None:
-        from zhixing.checkpoints.references import resolve
-        from zhixing.tokenization.load import load_tokenizer
+        from zhixing.checkpoints.model_tokenizer import open_tokenizer
 
-        tokenizer = load_tokenizer(resolve(model))
+        tokenizer = open_tokenizer(model)
         measure = lambda text: len(tokenizer.encode(text))  # noqa: E731 - shorter than a function around it
     options = Options(
         shape=shape,

@@ -7,6 +7,7 @@ import pytest
 
 from zhixing.core.errors import BadInput
 from zhixing.data import shapes
+from zhixing.data.doctor import KINDS, examine, write_mended
 from zhixing.data.problems import Problems
 
 FOLDER = Path(os.environ.get("ZHIXING_DATA_SETS", "data-sets"))
@@ -111,3 +112,18 @@ def test_tagged_words_of_brown():
 def test_what_is_no_shape_of_records_is_not_guessed(name):
     with pytest.raises(BadInput, match="columns"):
         shapes.read(FOLDER / name)
+
+
+CHAT = sorted(name for name in SETS if name.startswith("chat/"))
+
+
+@pytest.mark.parametrize("name", CHAT)
+def test_the_doctor_reads_chat_sets_and_mends_them(name, tmp_path):
+    with examine(FOLDER / name) as diagnosis:
+        assert not {"unreadable", "shape"} & set(diagnosis.findings.counts)
+        (target,) = write_mended(diagnosis, tmp_path)
+        good = diagnosis.plans[0].records
+    assert len(list(shapes.read(target))) == good
+    with examine(target) as again:
+        left = {kind for kind in again.findings.counts if KINDS[kind].mend}
+    assert left <= {"special"}, "special tokens in the middle of a text are left to people"
