@@ -15,7 +15,7 @@ from zhixing.models.recurrent import (
     RecurrentNetwork,
     initialise_cells,
     make_cells,
-    run_packed,
+    run_ragged,
 )
 
 
@@ -131,7 +131,8 @@ def test_packing_is_one_sequence_after_the_other(lengths: list[int], cell: Cell,
     start = None
     if begun:
         start = tuple(torch.randn(2 + 2 * both, len(rows), 4, generator=generator) for _ in range(parts))
-    outs, state = run_packed(cells, rows, start)
+    out, state = run_ragged(cells, torch.cat(rows), lengths, start)
+    outs = out.split(lengths)
     for number, row in enumerate(rows):
         own = None if start is None else tuple(part[:, number : number + 1].contiguous() for part in start)
         first = own if own is None or cell == "lstm" else own[0]

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from zhixing.checkpoints.own.recurrent_encoder import NAME as RECURRENT
+from zhixing.checkpoints.own.recurrent_encoder import read_recurrent_encoder, recurrent_encoder_values
 from zhixing.checkpoints.tensor_files import open_weights
 from zhixing.checkpoints.tensors import MODEL_TYPES, stream, write_tensors
 from zhixing.core.errors import BadInput, MissingResource, unknown_name
@@ -23,6 +25,7 @@ from zhixing.families.base import Weights
 from zhixing.families.encoders import EncoderFamily
 from zhixing.families.registry import ENCODERS, encoder_named
 from zhixing.models.heads import EncoderModel, HeadConfig, PoolingMode
+from zhixing.models.recurrent_encoder import RecurrentEncoder
 from zhixing.tokenization.tokenizer import Tokenizer
 
 MODULES = "modules.json"
@@ -54,7 +57,7 @@ class EncoderFolder:
     Attributes:
         model: The network, in evaluation mode.
         tokenizer: Its tokenizer.
-        family: The published layout.
+        family: The published layout; None for a recurrent encoder, which has none.
         path: The folder.
         longest: Tokens that it reads at most, special ones included.
         unused: Weights of the layout that nothing here uses; they are written back with the rest.
@@ -63,7 +66,7 @@ class EncoderFolder:
 
     model: EncoderModel
     tokenizer: Tokenizer | None
-    family: EncoderFamily
+    family: EncoderFamily | None
     path: Path
     longest: int
     unused: Weights = field(default_factory=dict)
@@ -74,7 +77,7 @@ def is_encoder(folder: Path) -> bool:
     """Tells whether a folder's config.json is of a known family of encoders."""
     path = folder / "config.json"
     values = read_json(path) if path.is_file() else {}
-    return isinstance(values, dict) and values.get("model_type") in ENCODERS
+    return isinstance(values, dict) and (values.get("model_type") in ENCODERS or values.get("model_type") == RECURRENT)
 
 
 def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> EncoderFolder:
@@ -94,8 +97,12 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> EncoderFol
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
         raise BadInput("no 'model_type' field: this is not a model's config.json", where=str(folder / "config.json"))
     kind = values["model_type"]
+    if kind == RECURRENT:
+        recurrent = read_recurrent_encoder(values, folder, dtype).eval()
+        tokenizer = _tokenizer(folder, recurrent.config.vocab_size)
+        return EncoderFolder(recurrent, tokenizer, None, folder, recurrent.config.context)
     if kind not in ENCODERS:
-        raise unknown_name("encoder family", kind, ENCODERS, where=str(folder / "config.json"))
+        raise unknown_name("encoder family", kind, [*ENCODERS, RECURRENT], where=str(folder / "config.json"))
     family = encoder_named(kind)
     config, head = family.config_from(values, str(folder / "config.json"))
     head = _with_pooling(folder, head)
@@ -112,15 +119,20 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> EncoderFol
     if notes:
         model.initialise_head(torch.Generator().manual_seed(0))
     _reset_buffers(model)
+    tokenizer = _tokenizer(folder, config.vocab_size)
+    longest = _longest(folder, config.context)
+    return EncoderFolder(model.eval(), tokenizer, family, folder, longest, unused, notes)
+
+
+def _tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
     tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
-    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+    if tokenizer is not None and tokenizer.vocab_size > vocab_size:
         raise BadInput(
-            f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {config.vocab_size}",
+            f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {vocab_size}",
             where=str(folder),
             remedy="the tokenizer belongs to another model: put the right tokenizer.json here",
         )
-    longest = _longest(folder, config.context)
-    return EncoderFolder(model.eval(), tokenizer, family, folder, longest, unused, notes)
+    return tokenizer
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -230,26 +242,29 @@ def save_encoder(
         folder: Where to; replaced if it exists, and there whole or not at all.
         model: The network.
         tokenizer: Its tokenizer, or None.
-        family: The published layout.
+        family: The published layout; without meaning for a recurrent encoder.
         card: Text of README.md.
         longest: Tokens that it reads at most; None means the context.
         unused: Weights of the layout that nothing here uses.
         weights: Weights to write instead of the model's own.
     """
-    layout, head = encoder_named(family), model.head_config
-    values = layout.config_to(model.config, head)
-    state = weights if weights is not None else dict(model.named_parameters())
+    head, state = model.head_config, weights if weights is not None else dict(model.named_parameters())
+    published = {name: tensor.detach() for name, tensor in state.items()}
+    if isinstance(model.encoder, RecurrentEncoder):
+        values = recurrent_encoder_values(model)
+    else:
+        layout = encoder_named(family)
+        values, published = layout.config_to(model.config, head), layout.weights_to(published, head.kind)
     if tokenizer is not None and family != "roberta":
         values["pad_token_id"] = tokenizer.pad_id
     values["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
-    published = layout.weights_to({name: tensor.detach() for name, tensor in state.items()}, head.kind)
     with atomic_folder(folder) as temporary:
         _write_json(temporary / "config.json", values)
         if tokenizer is not None:
             tokenizer.save(temporary)
         if card:
             (temporary / "README.md").write_text(card, encoding="utf-8")
-        if head.kind == "pool":
+        if head.kind == "pool" and not isinstance(model.encoder, RecurrentEncoder):
             _write_modules(temporary, model, longest)
         write_tensors(temporary / "model.safetensors", {**(unused or {}), **published}, {"format": "pt"})
 

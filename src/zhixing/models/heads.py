@@ -6,7 +6,7 @@ Each head maps the encoder's vectors of a ragged batch to scores; what is wanted
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from zhixing.models.crf import LinearChainCRF
 from zhixing.models.encoder import Encoder
 from zhixing.models.layers import Linear, Norm, activate
 from zhixing.models.ragged import Ragged
+
+if TYPE_CHECKING:
+    from zhixing.models.recurrent_encoder import RecurrentEncoder
 
 HeadKind = Literal["none", "masked", "replaced", "classify", "tag", "span", "pool"]
 HeadActivation = Literal["tanh", "relu", "gelu"]
@@ -37,6 +40,7 @@ class HeadConfig:
         problem: Of `classify`: exactly one label, any number of labels, or a number (regression).
         activation: Between the two layers of `classify`.
         crf: Score tags as a chain.
+        summary: What `classify` reads of a sequence: the first token's vector, or all of them pooled.
         pooling: How `pool` makes one vector of many.
         normalise: Scale the pooled vector to length one.
         dropout: In front of the last layer.
@@ -47,6 +51,7 @@ class HeadConfig:
     problem: Literal["single", "multi", "regression"] = "single"
     activation: HeadActivation = "tanh"
     crf: bool = False
+    summary: PoolingMode = "first"
     pooling: PoolingMode = "mean"
     normalise: bool = False
     dropout: float = 0.0
@@ -105,7 +110,7 @@ class ReplacedHead(nn.Module):
 
 
 class ClassificationHead(nn.Module):
-    """Scores labels of a sequence from its first token's vector: out(activation(dense(x)))."""
+    """Scores labels of a sequence from one vector, usually the first token's: out(activation(dense(x)))."""
 
     def __init__(self, config: TransformerConfig, head: HeadConfig) -> None:
         super().__init__()
@@ -174,16 +179,18 @@ class EncoderModel(nn.Module):
     """An encoder with its head.
 
     Args:
-        config: The encoder.
+        config: The encoder, or what a head has to know of another one.
         head: What stands on it.
+        encoder: Another encoder than the Transformer of `config`.
     """
 
+    encoder: Encoder | RecurrentEncoder
     head: MaskedHead | ReplacedHead | ClassificationHead | TokenHead | None
 
-    def __init__(self, config: TransformerConfig, head: HeadConfig) -> None:
+    def __init__(self, config: TransformerConfig, head: HeadConfig, encoder: RecurrentEncoder | None = None) -> None:
         super().__init__()
         self.config, self.head_config = config, head
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config) if encoder is None else encoder
         match head.kind:
             case "masked":
                 self.head = MaskedHead(config, self.encoder.embedding)
@@ -225,7 +232,7 @@ class EncoderModel(nn.Module):
         """
         x = self.encoder(batch)
         if isinstance(self.head, ClassificationHead):
-            return self.head(batch.firsts(x))  # type: ignore[no-any-return]
+            return self.head(pool(x, batch, self.head_config.summary, False))  # type: ignore[no-any-return]
         if self.head is not None:
             return self.head(x)  # type: ignore[no-any-return]
         if self.head_config.kind == "pool":

@@ -13,11 +13,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from zhixing.core.errors import BadInput
 from zhixing.models import ops
-from zhixing.models.layers import Linear
+from zhixing.models.layers import Embedding, Linear
 from zhixing.models.loss import IGNORED, cross_entropy_sum, token_losses
 from zhixing.models.network import UNBOUNDED, Cache, CausalNetwork
 
@@ -100,11 +100,32 @@ def recurrent_parameters(
     return directions * GATES[cell] * hidden * (inputs + layers * (hidden + 2 * bias))
 
 
+class _Unfilled:
+    """Torch's cells, which fill themselves at random: not where they have no memory yet (see `layers.Embedding`)."""
+
+    def reset_parameters(self) -> None:
+        """Fills the weights."""
+        if not next(self.parameters()).is_meta:  # type: ignore[attr-defined]
+            super().reset_parameters()  # type: ignore[misc]
+
+
+class _RNN(_Unfilled, nn.RNN):
+    pass
+
+
+class _LSTM(_Unfilled, nn.LSTM):
+    pass
+
+
+class _GRU(_Unfilled, nn.GRU):
+    pass
+
+
 def make_cells(
     cell: Cell, width: int, hidden: int, layers: int, dropout: float = 0.0, *, bidirectional: bool = False
 ) -> nn.RNNBase:
     """Returns torch's cells, reading (batch, time, width)."""
-    kinds: dict[Cell, type[nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+    kinds: dict[Cell, type[nn.RNNBase]] = {"rnn": _RNN, "lstm": _LSTM, "gru": _GRU}
     between = dropout if layers > 1 else 0.0
     return kinds[cell](  # type: ignore[call-arg]
         input_size=width, hidden_size=hidden, num_layers=layers, dropout=between, batch_first=True,
@@ -131,26 +152,36 @@ def initialise_cells(cells: nn.RNNBase, generator: torch.Generator | None = None
                 parameter[hidden : 2 * hidden] = 1.0
 
 
-def run_packed(cells: nn.RNNBase, rows: Sequence[Tensor], state: State | None = None) -> tuple[list[Tensor], State]:
-    """Runs sequences of unequal length together, each from its first element to its last.
+def run_ragged(
+    cells: nn.RNNBase, values: Tensor, lengths: Sequence[int], state: State | None = None
+) -> tuple[Tensor, State]:
+    """Runs sequences of unequal length together, each from its first element to its last, without padding.
 
     Args:
         cells: Torch's cells.
-        rows: The sequences, (time, width) each, none of them empty.
-        state: Where they begin; zero when not given.
+        values: All sequences end to end, (total, width).
+        lengths: How long each is, at least 1.
+        state: Where they begin, (layers, sequences, hidden); zero when not given.
 
     Returns:
-        The outputs of each sequence, (time, outputs), and the state behind each one's last element.
+        The outputs, (total, outputs), and the state behind each one's last element.
     """
-    lengths = [len(row) for row in rows]
-    padded = pad_sequence(list(rows), batch_first=True)
+    count = len(lengths)
     if min(lengths) == max(lengths):
-        out, after = cells(padded, as_torch_state(cells, state))
-        return list(out), as_state(after)
-    packed = pack_padded_sequence(padded, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+        out, after = cells(values.view(count, lengths[0], -1), as_torch_state(cells, state))
+        return out.reshape(len(values), -1), as_state(after)
+    sizes = torch.tensor(lengths)
+    by_length = sizes.argsort(descending=True, stable=True)
+    rank = by_length.argsort()
+    owners = torch.repeat_interleave(torch.arange(count), sizes)
+    positions = torch.arange(len(values)) - (sizes.cumsum(0) - sizes)[owners]
+    # As torch packs them: the first elements of all, the longest sequence first, then all second elements, and so on.
+    places = (positions * count + rank[owners]).argsort().to(values.device)
+    packed = PackedSequence(
+        values[places], torch.bincount(positions), by_length.to(values.device), rank.to(values.device)
+    )
     out, after = cells(packed, as_torch_state(cells, state))
-    padded, _ = nn.utils.rnn.pad_packed_sequence(out, batch_first=True)
-    return [row[:length] for row, length in zip(padded, lengths, strict=True)], as_state(after)
+    return out.data[places.argsort()], as_state(after)
 
 
 def as_state(state: Tensor | tuple[Tensor, Tensor]) -> State:
@@ -198,7 +229,7 @@ class RecurrentNetwork(CausalNetwork):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         self._config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.embedding = Embedding(config.vocab_size, config.width)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.cells = make_cells(config.cell, config.width, config.hidden, config.layers, config.dropout)
         self.projection = Linear(config.hidden, config.width, bias=False) if config.projected else None
@@ -238,9 +269,11 @@ class RecurrentNetwork(CausalNetwork):
             out, state = self.cells(x, as_torch_state(self.cells, cache.state))
             cache.state, last = as_state(state), out[:, -1]
         else:
-            rows = [row[padding:] for row, padding in zip(x, cache.padding.tolist(), strict=True)]
-            outs, cache.state = run_packed(self.cells, rows)
-            cache.padding, last = None, torch.stack([out[-1] for out in outs])
+            kept = torch.arange(tokens.shape[1], device=x.device) >= cache.padding[:, None]  # (batch, time)
+            lengths = (tokens.shape[1] - cache.padding).tolist()
+            out, cache.state = run_ragged(self.cells, x[kept], lengths)
+            ends = torch.tensor(lengths).cumsum(0) - 1
+            cache.padding, last = None, out[ends.to(out.device)]
         return ops.linear(self._output(last), self.output_matrix)
 
     def hidden_states(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
@@ -254,10 +287,9 @@ class RecurrentNetwork(CausalNetwork):
         x = self._embed(tokens)
         if segments is None:
             return self._output(self.cells(x)[0])
-        documents = _documents(segments)  # (batch, time)
-        counts = torch.bincount(documents.flatten()).tolist()
-        outs, _ = run_packed(self.cells, torch.split(x.flatten(0, 1), counts))
-        return self._output(torch.cat(outs).view(*tokens.shape, -1))
+        lengths = torch.bincount(_documents(segments)).tolist()
+        out, _ = run_ragged(self.cells, x.flatten(0, 1), lengths)
+        return self._output(out.view(*tokens.shape, -1))
 
     def forward(self, tokens: Tensor, segments: Tensor | None = None) -> Tensor:
         """Returns the logits, (batch, time, vocab)."""
@@ -285,7 +317,7 @@ class RecurrentNetwork(CausalNetwork):
 
 
 def _documents(segments: Tensor) -> Tensor:
-    """Numbers the stretches of equal segment through all rows, (batch, time)."""
+    """Numbers the stretches of equal segment through all rows, (batch * time)."""
     changes = torch.ones_like(segments)
     changes[:, 1:] = (segments[:, 1:] != segments[:, :-1]).to(changes.dtype)
-    return changes.flatten().cumsum(0).view(segments.shape) - 1
+    return changes.flatten().cumsum(0) - 1

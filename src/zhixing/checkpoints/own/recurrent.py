@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from zhixing.checkpoints.tensor_files import open_weights
 from zhixing.checkpoints.tensors import check_match, check_types, shape_of, stream, write_tensors
@@ -15,6 +16,29 @@ from zhixing.core.device import check_memory
 from zhixing.families.base import MOST_LAYERS, ConfigReader, Weights
 from zhixing.models.network import CausalNetwork
 from zhixing.models.recurrent import CELLS, RecurrentConfig, RecurrentNetwork
+
+Built = TypeVar("Built", bound=nn.Module)
+
+
+def fill(model: Built, folder: Path, dtype: torch.dtype) -> Built:
+    """Returns a network that was built without memory, with the weights of a folder by its own names.
+
+    Raises:
+        MissingResource: There are no weights, or there is too little memory.
+        BadInput: They are not the weights of this network.
+    """
+    files, _ = open_weights(folder)
+    check_types(files)
+    shapes = {name: shape_of(entry) for file in files for name, entry in file.entries.items()}
+    expected = {name: parameter.shape for name, parameter in model.named_parameters()}
+    check_match(expected, shapes, str(folder))
+    check_memory(sum(shape.numel() for shape in expected.values()) * dtype.itemsize, "this model", where=str(folder))
+    model = model.to_empty(device="cpu")
+    parameters = dict(model.named_parameters())
+    for file in files:
+        for name, tensor in stream(file):
+            parameters[name].data.copy_(tensor)
+    return model
 
 
 class RecurrentKind:
@@ -37,19 +61,9 @@ class RecurrentKind:
             tied=reader.flag("tied", False),
         )
         reader.finish()
-        files, _ = open_weights(folder)
-        check_types(files)
-        shapes = {name: shape_of(entry) for file in files for name, entry in file.entries.items()}
         with torch.device("meta"):
             model = RecurrentNetwork(config).to(dtype)
-        check_match({name: tensor.shape for name, tensor in model.named_parameters()}, shapes, str(folder))
-        check_memory(config.parameter_count() * dtype.itemsize, "this model", where=str(folder))
-        model = model.to_empty(device="cpu")
-        parameters = dict(model.named_parameters())
-        for file in files:
-            for name, tensor in stream(file):
-                parameters[name].data.copy_(tensor)
-        return model
+        return fill(model, folder, dtype)
 
     def values(self, model: CausalNetwork) -> dict[str, Any]:
         """Returns the content of config.json."""
