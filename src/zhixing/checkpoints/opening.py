@@ -9,6 +9,7 @@ import torch
 from zhixing.checkpoints.encoder_folder import is_encoder, load_encoder
 from zhixing.checkpoints.folder import ModelFolder, check_folder, load_folder
 from zhixing.checkpoints.gguf.header import is_gguf
+from zhixing.checkpoints.image_folder import is_image_encoder, load_image_encoder
 
 
 def open_model(path: Path, dtype: torch.dtype = torch.float32, compact: bool | None = None) -> ModelFolder:
@@ -45,4 +46,6 @@ def check_model(path: Path) -> list[str]:
     """
     if is_gguf(path):
         return open_model(path, compact=True).notes
+    if is_image_encoder(path):
+        return load_image_encoder(path).notes
     return load_encoder(path).notes if is_encoder(path) else check_folder(path)
