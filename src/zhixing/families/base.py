@@ -38,6 +38,9 @@ HARMLESS = frozenset(
 """Fields of a published config.json that do not change the logits of a decoder: bookkeeping, and what old versions of
 the library kept there about generation."""
 
+OF_FEW = frozenset({"cross_width", "head_bias", "logit_scale", "position_offset"})
+"""Fields of our configuration that few decoders have; a family names those that it can express."""
+
 ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh",
     "relu": "relu", "relu2": "relu2",
@@ -244,6 +247,7 @@ class Family:
         names: Weight names, ours and theirs.
         fixed: Fields of our configuration that this architecture fixes.
         defaults: Fields that it leaves open, with the values that a new model starts from.
+        optional: Those of `OF_FEW` that it can express.
         split: Turns published tensors into ones that the table names (where theirs are fused or transposed). Works on
             whole rows wherever that is possible, so that tensors whose rows are quantised can go through it as bytes.
         fuse: The inverse of `split`.
@@ -259,6 +263,7 @@ class Family:
     names: Names
     fixed: Mapping[str, Any]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
     split: Callable[[Weights, TransformerConfig], Weights] = _unchanged
     fuse: Callable[[Weights, TransformerConfig], Weights] = _unchanged
     prefix: str = "model."
@@ -306,6 +311,9 @@ class Family:
                     f"the family {self.name!r} needs model.{key} = {value!r}, got {getattr(config, key)!r}",
                     remedy="change the field, or choose another model.family",
                 )
+        for key in OF_FEW - self.optional:
+            if getattr(config, key) not in (None, False, 0):
+                raise BadInput(f"the family {self.name!r} cannot have model.{key} = {getattr(config, key)!r}")
         return {"architectures": [self.architecture], "model_type": self.name, **self.write_config(config)}
 
     def weights_from(self, published: Weights, config: TransformerConfig, where: str) -> Weights:

@@ -18,6 +18,7 @@ from zhixing.models import ops
 from zhixing.models.cache import LayerCache
 from zhixing.models.config import TransformerConfig
 from zhixing.models.layers import Linear, Norm
+from zhixing.models.ragged import Ragged
 
 BLOCK = 64
 """Rows of queries that `_CausalBlocks` handles at a time."""
@@ -211,21 +212,26 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         cache: LayerCache | None = None,
         start: int = 0,
+        layout: Ragged | None = None,
     ) -> Tensor:
         """Mixes positions.
 
         Args:
             x: (batch, time, width).
             rotation: Cosines and sines for these positions, or None where nothing is rotated.
-            mask: (batch, 1, time, keys), True where attention is allowed; None means causal.
+            mask: (batch, 1, time, keys), True where attention is allowed, or (1, heads, time, keys), what is added to
+                the scores; None means causal.
             cache: Where earlier keys and values are, and these are put.
             start: Number of tokens already in the cache.
+            layout: Where given, x is (1, total, width): these sequences end to end, each of which sees itself only.
 
         Returns:
-            (batch, time, width).
+            (batch, time, width), or (1, total, width).
         """
-        batch, time, _ = x.shape
         q, k, v = self._project(x, rotation)
+        if layout is not None:
+            q, k, v = (layout.rows(part[0]) for part in (q, k, v))
+        batch, time = q.shape[:2]
         dropout = self.config.attention_dropout if self.training else 0.0
         windowed = self.window is not None and start + time > self.window
         if windowed or self.softcap is not None:
@@ -247,7 +253,8 @@ class Attention(nn.Module):
                 q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale, dropout_p=dropout,
                 enable_gqa=k.shape[1] != q.shape[1],
             ).transpose(1, 2)  # fmt: skip
-        y: Tensor = self.output(mixed.reshape(batch, time, -1))
+        mixed = mixed.reshape(batch, time, -1)
+        y: Tensor = self.output(mixed if layout is None else layout.flat(mixed)[None])
         return y
 
     def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zhixing.models.cross_attention import Source
+
 COMPARED_ROWS = 256
 """Sequences up to which it is noted how much they have in common."""
 
@@ -52,6 +54,7 @@ class KVCache:
     Attributes:
         tokens: What was read so far, (batch, capacity), kept by models that must read it again when a sequence grows
             beyond a bound (see `Transformer.hidden_states`); None for all others.
+        source: What the sequences read besides themselves, where the network has cross-attention.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class KVCache:
         self.length = 0
         self.padding = padding
         self.tokens: Tensor | None = None
+        self.source: Source | None = None
         self.batch = batch
         self._common: Tensor | None = None  # (batch, batch): up to where two rows hold the same, if that is known
         where = torch.device(device)
@@ -83,7 +87,10 @@ class KVCache:
             self.padding = self.padding.repeat_interleave(times, dim=0)
         if self.tokens is not None:
             self.tokens = self.tokens.repeat_interleave(times, dim=0)
-        self._regroup(torch.arange(self.batch).repeat_interleave(times))
+        copies = torch.arange(self.batch).repeat_interleave(times)
+        if self.source is not None:
+            self.source = self.source.rows(copies.to(self.source.owners.device))
+        self._regroup(copies)
 
     def keep(self, rows: Tensor) -> None:
         """Keeps only the given sequences, in the given order: rows (n) of indices."""
@@ -93,6 +100,8 @@ class KVCache:
             self.padding = self.padding[rows]
         if self.tokens is not None:
             self.tokens = self.tokens[rows]
+        if self.source is not None:
+            self.source = self.source.rows(rows)
         self._regroup(rows.cpu())
 
     def grow(self, capacity: int) -> None:
@@ -112,8 +121,11 @@ class KVCache:
         return grown
 
     def can_reorder(self, rows: Tensor) -> bool:
-        """Tells whether `reorder` can do what `keep` would do: as many rows, each with the padding that it had."""
+        """Tells whether `reorder` can do what `keep` would do: as many rows, each with the padding and the source that
+        it had."""
         padding = self.padding
+        if self.source is not None and not torch.equal(self.source.owners[rows], self.source.owners):
+            return False
         return len(rows) == self.batch and (padding is None or torch.equal(padding[rows], padding))
 
     def reorder(self, rows: Tensor) -> None:

@@ -143,6 +143,10 @@ class TransformerConfig:
         embedding_width: Size of the token embeddings, where it is not `width` (ELECTRA).
         relative_buckets: Buckets of relative distances.
         relative_distance: Distance from which on all share the last bucket.
+        cross_width: Width of the states of another network that every block reads, too, between its attention and its
+            feed-forward part (Vaswani et al. 2017); None: it reads none.
+        head_bias: The head adds a bias to the logits (BART, Marian).
+        logit_scale: Factor on what the head reads, where its weights are shared with the embeddings (T5).
         init_std: Standard deviation of the initial weights; None means `1 / sqrt(fan_in)` per matrix.
         zero_init_outputs: Start the projections that write to the residual stream at zero.
     """
@@ -192,6 +196,9 @@ class TransformerConfig:
     embedding_width: int | None = None
     relative_buckets: int = 32
     relative_distance: int = 128
+    cross_width: int | None = None
+    head_bias: bool = False
+    logit_scale: float | None = None
     init_std: float | None = 0.02
     zero_init_outputs: bool = False
 
@@ -211,13 +218,32 @@ class TransformerConfig:
         self._check_layers()
         if not 0 <= self.norm_eps < 1:
             raise BadInput(f"the norms' epsilon must be at least 0 and below 1, got {self.norm_eps}")
-        for name in ("logit_softcap", "attention_softcap", "attention_scale"):
+        self._check_both_sides()
+        for name in ("logit_softcap", "attention_softcap", "attention_scale", "logit_scale"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise BadInput(f"model.{name} must be above 0, got {value}")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadInput(f"model.{name} must be at least 0 and below 1, got {getattr(self, name)}")
+
+    def _check_both_sides(self) -> None:
+        """Checks what encoders and the decoders behind them have, and other networks do not."""
+        if self.cross_width is not None and self.cross_width < 1:
+            raise BadInput(f"model.cross_width must be at least 1, got {self.cross_width}")
+        if self.parallel_residual and (self.cross_width is not None or self.norm_placement == "residual"):
+            raise BadInput("model.parallel_residual goes neither with cross-attention nor with norms in the stream")
+        if self.position == "sinusoidal" and self.width % 2:
+            raise BadInput(f"sinusoidal positions need an even model.width, got {self.width}")
+        if self.position == "relative":
+            least = 2 if self.causal else 4
+            if self.relative_buckets < least or self.relative_distance <= self.relative_buckets // 2:
+                raise BadInput(
+                    f"relative positions need model.relative_buckets of at least {least} and a model.relative_distance"
+                    f" above half of that, got {self.relative_buckets} and {self.relative_distance}"
+                )
+            if self.window is not None or self.attention_softcap is not None:
+                raise BadInput("relative positions go neither with windows nor with capped scores")
 
     def _check_rotary(self) -> None:
         if self.rotary_dim is None and self.head_dim % 2:
@@ -271,10 +297,20 @@ class TransformerConfig:
         qk = self.head_dim * (self.heads + self.kv_heads if whole else 2) * (2 if self.norm == "layer" else 1)
         qk *= (self.qk_norm != "none") * self.norm_weight
         tables = self.vocab_size * self.width * (1 if self.tied else 2)
-        tables += self.context * self.width * (self.position == "learned")
-        per_block = 4 if self.norm_placement == "sandwich" else 2
-        norms = (per_block * self.layers + 1 + self.embedding_norm) * one_norm
-        return self.layers * (attention + mlp + qk) + norms + tables
+        tables += (self.context + self.position_offset) * self.width * (self.position == "learned")
+        tables += self.relative_buckets * self.heads * (self.position == "relative") + self.vocab_size * self.head_bias
+        parts = 2 if self.cross_width is None else 3
+        per_block = 2 * parts if self.norm_placement == "sandwich" else parts
+        norms = (per_block * self.layers + (self.norm_placement != "residual") + self.embedding_norm) * one_norm
+        return self.layers * (attention + self._cross_parameters() + mlp + qk) + norms + tables
+
+    def _cross_parameters(self) -> int:
+        """Returns the learned values of one layer's cross-attention."""
+        if self.cross_width is None:
+            return 0
+        matrices = self.head_dim * (2 * self.heads * self.width + 2 * self.kv_heads * self.cross_width)
+        biases = self.attention_bias * self.head_dim * (self.heads + 2 * self.kv_heads)
+        return matrices + biases + self.attention_output_bias * self.width
 
     def describe(self) -> str:
         """Returns its sizes in a few words, for people."""
@@ -289,5 +325,7 @@ class TransformerConfig:
         """
         matrices = self.width * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
         matrices += (3 if self.gated else 2) * self.width * self.mlp_width
+        if self.cross_width is not None:  # with as many states as tokens
+            matrices += self.head_dim * (2 * self.heads * self.width + 2 * self.kv_heads * self.cross_width)
         products = self.layers * matrices + self.vocab_size * self.width
         return 6.0 * products + 12.0 * self.layers * self.heads * self.head_dim * context

@@ -37,6 +37,7 @@ KNOWN_FIELDS = frozenset({
     "activation", "gated", "attention_bias", "attention_output_bias", "mlp_bias", "tied", "logit_softcap", "dropout",
     "attention_dropout", "init_std", "zero_init_outputs",
     "causal", "position_offset", "token_types", "embedding_width", "relative_buckets", "relative_distance",  # encoders
+    "cross_width", "head_bias", "logit_scale",  # decoders behind them
 })  # fmt: skip
 """The configuration fields that the fast step computes. With any other field it steps aside, so that a new feature of
 the Transformer is never silently left out here."""
@@ -66,7 +67,11 @@ def decode_step(model: CausalNetwork, cache: Cache, share: bool = False) -> Step
 def is_fast(model: Transformer) -> bool:
     """Tells whether `decode_step` has a fast path for this model: float32 on a CPU, and every field known."""
     weight = model.embedding.weight
-    known = {field.name for field in dataclasses.fields(model.config)} <= KNOWN_FIELDS
+    config = model.config
+    known = {field.name for field in dataclasses.fields(config)} <= KNOWN_FIELDS
+    # The decoders of encoder-decoders go through the modules.
+    known &= config.cross_width is None and config.norm_placement != "residual" and not config.position_offset
+    known &= config.position in ("rotary", "learned", "none") and not config.head_bias and config.logit_scale is None
     return known and not model.training and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
@@ -217,6 +222,7 @@ class _FastStep:
                 _FastBlock(block, model.config, layer, share)  # type: ignore[arg-type]
                 for layer, block in enumerate(model.blocks)
             ]
+            assert model.final_norm is not None
             self._final_norm = _FastNorm([model.final_norm])
             self._embedding_norm = _fast_norm(model.embedding_norm)
             self._head = model.output_matrix.detach()

@@ -1,7 +1,8 @@
 """The Transformer encoder: every position sees the whole sequence (Vaswani et al. 2017; Devlin et al. 2019).
 
 It reads ragged batches (`models.ragged`): nothing is ever computed for padding. Norms stand before the parts or behind
-each addition, positions are learned, sinusoidal or none. Heads are in `models.heads`; decoders in `models.transformer`.
+each addition, positions are learned, sinusoidal, relative or none. Heads are in `models.heads`; decoders in
+`models.transformer`.
 """
 
 from __future__ import annotations
@@ -15,23 +16,9 @@ from torch import Tensor, nn
 from zhixing.core.errors import BadInput
 from zhixing.models import ops
 from zhixing.models.config import TransformerConfig
-from zhixing.models.layers import FeedForward, Linear, Norm
+from zhixing.models.layers import Embedding, FeedForward, Linear, Norm
+from zhixing.models.positions import RelativeBias, sinusoids
 from zhixing.models.ragged import Ragged
-
-
-def sinusoids(positions: Tensor, width: int) -> Tensor:
-    """Returns sines in the even and cosines in the odd columns (Vaswani et al. 2017, section 3.5).
-
-    Args:
-        positions: (n).
-        width: An even number.
-
-    Returns:
-        (n, width), float32.
-    """
-    exponents = torch.arange(0, width, 2, device=positions.device).float() / width
-    angles = positions[:, None].float() * torch.pow(10_000.0, -exponents)  # (n, width / 2)
-    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
 
 
 class EncoderAttention(nn.Module):
@@ -48,8 +35,8 @@ class EncoderAttention(nn.Module):
         self.value = Linear(config.width, narrow, bias=config.attention_bias)
         self.output = Linear(wide, config.width, bias=config.attention_output_bias)
 
-    def forward(self, x: Tensor, batch: Ragged) -> Tensor:
-        """Maps (total, width) to the same shape."""
+    def forward(self, x: Tensor, batch: Ragged, bias: Tensor | None = None) -> Tensor:
+        """Maps (total, width) to the same shape; `bias`, (1, heads, longest, longest), is added to the scores."""
         q, k, v = self._project(x)  # (total, heads or kv_heads, head_dim)
         dropout = self.dropout if self.training else 0.0
         mixed: list[Tensor] = []
@@ -57,8 +44,9 @@ class EncoderAttention(nn.Module):
             parts = (part[start : start + count * length].view(count, length, -1, self.head_dim) for part in (q, k, v))
             query, key, value = (part.transpose(1, 2) for part in parts)  # (count, heads, length, head_dim)
             out = F.scaled_dot_product_attention(
-                query, key, value, scale=self.scale, dropout_p=dropout, enable_gqa=self.heads != self.kv_heads
-            )
+                query, key, value, attn_mask=None if bias is None else bias[:, :, :length, :length], scale=self.scale,
+                dropout_p=dropout, enable_gqa=self.heads != self.kv_heads,
+            )  # fmt: skip
             mixed.append(out.transpose(1, 2).reshape(count * length, -1))
         y: Tensor = self.output(mixed[0] if len(mixed) == 1 else torch.cat(mixed))
         return y
@@ -85,13 +73,13 @@ class EncoderBlock(nn.Module):
         self.mlp_norm = Norm(config)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
-    def forward(self, x: Tensor, batch: Ragged) -> Tensor:
-        """Maps (total, width) to the same shape."""
+    def forward(self, x: Tensor, batch: Ragged, bias: Tensor | None = None) -> Tensor:
+        """Maps (total, width) to the same shape; see `EncoderAttention.forward`."""
         if self.before:
-            x = x + self.dropout(self.attention(self.attention_norm(x), batch))
+            x = x + self.dropout(self.attention(self.attention_norm(x), batch, bias))
             y: Tensor = x + self.dropout(self.mlp(self.mlp_norm(x)))
             return y
-        x = self.attention_norm(x + self.dropout(self.attention(x, batch)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, batch, bias)))
         out: Tensor = self.mlp_norm(x + self.dropout(self.mlp(x)))
         return out
 
@@ -107,6 +95,7 @@ class Encoder(nn.Module):
     """
 
     positions: nn.Embedding | None
+    relative: RelativeBias | None
     types: nn.Embedding | None
     embedding_norm: Norm | None
     projection: Linear | None
@@ -116,14 +105,15 @@ class Encoder(nn.Module):
         super().__init__()
         if config.causal or config.norm_placement not in ("pre", "residual"):
             raise BadInput(f"an encoder sees all positions, with norms pre or residual, not {config.norm_placement!r}")
-        if config.position not in ("learned", "sinusoidal", "none"):
-            raise BadInput(f"an encoder has learned, sinusoidal or no positions, not {config.position!r}")
+        if config.position not in ("learned", "sinusoidal", "relative", "none"):
+            raise BadInput(f"an encoder has learned, sinusoidal, relative or no positions, not {config.position!r}")
         self.config = config
         size = config.embedding_width or config.width
-        self.embedding = nn.Embedding(config.vocab_size, size)
+        self.embedding = Embedding(config.vocab_size, size)
         rows = config.context + config.position_offset
-        self.positions = nn.Embedding(rows, size) if config.position == "learned" else None
-        self.types = nn.Embedding(config.token_types, size) if config.token_types else None
+        self.positions = Embedding(rows, size) if config.position == "learned" else None
+        self.relative = RelativeBias(config) if config.position == "relative" else None
+        self.types = Embedding(config.token_types, size) if config.token_types else None
         self.embedding_norm = Norm(config, size) if config.embedding_norm else None
         self.projection = Linear(size, config.width) if size != config.width else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
@@ -162,8 +152,12 @@ class Encoder(nn.Module):
         x = self.dropout(x)
         if self.projection is not None:
             x = self.projection(x)
+        bias = None
+        if self.relative is not None:
+            index = torch.arange(max(batch.lengths), device=x.device)
+            bias = self.relative(index, index).to(x.dtype)
         for block in self.blocks:
-            x = block(x, batch)
+            x = block(x, batch, bias)
         if self.final_norm is not None:
             x = self.final_norm(x)
         return x

@@ -288,6 +288,47 @@ def squared_relu(x: Tensor) -> Tensor:
     return apply(_SquaredReLU, x)
 
 
+class _Placed(torch.autograd.Function):
+    """y[places] = x, zero elsewhere; dx = dy[places]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(places)
+        return x.new_zeros(count, *x.shape[1:]).index_copy_(0, places, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return grad.index_select(0, places), None, None
+
+
+class _Taken(torch.autograd.Function):
+    """y = x[places]; dx[places] = dy, zero elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.count = len(x)
+        return x.index_select(0, places)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.count, *grad.shape[1:]).index_copy_(0, places, grad), None
+
+
+def placed(x: Tensor, places: Tensor, count: int) -> Tensor:
+    """Puts rows, (n, ...), at different places, (n), among `count` rows of zeros: (count, ...)."""
+    return apply(_Placed, x, places, count)
+
+
+def taken(x: Tensor, places: Tensor) -> Tensor:
+    """Takes the rows at different places: (count, ...), (n) -> (n, ...)."""
+    return apply(_Taken, x, places)
+
+
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates the pairs (x[i], x[i + half]): x (..., heads, dim); cos and sin broadcast to (..., 1, half)."""
     half = x.shape[-1] // 2

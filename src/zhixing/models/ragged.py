@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zhixing.core.errors import BadInput
+from zhixing.models import ops
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,32 @@ class Ragged:
     def split(self, values: Tensor) -> tuple[Tensor, ...]:
         """Cuts per-token values, (total, ...), into those of each sequence."""
         return torch.split(values, list(self.lengths))
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Each token's place when all sequences are rows of the longest one's length, (total)."""
+        return self.owners * max(self.lengths) + self.positions
+
+    @property
+    def even(self) -> bool:
+        """Whether all sequences are of one length."""
+        return min(self.lengths) == max(self.lengths)
+
+    @cached_property
+    def present(self) -> Tensor:
+        """Where there is a token when all sequences are rows of the longest one's length, (sequences, longest)."""
+        lengths = torch.tensor(self.lengths, device=self.tokens.device)
+        return torch.arange(max(self.lengths), device=self.tokens.device)[None] < lengths[:, None]
+
+    def rows(self, values: Tensor) -> Tensor:
+        """Lays per-token values out as rows with zeros behind: (total, ...) -> (sequences, longest, ...)."""
+        shape = (len(self.lengths), max(self.lengths), *values.shape[1:])
+        return values.view(shape) if self.even else ops.placed(values, self.places, shape[0] * shape[1]).view(shape)
+
+    def flat(self, rows: Tensor) -> Tensor:
+        """Undoes `rows`: (sequences, longest, ...) -> (total, ...); what stands behind the ends is left out."""
+        values = rows.flatten(0, 1)
+        return values if self.even else ops.taken(values, self.places)
 
     def padded(self, values: Tensor, fill: float = 0.0) -> tuple[Tensor, Tensor]:
         """Lays per-token values out as rows.

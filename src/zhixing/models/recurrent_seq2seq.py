@@ -4,7 +4,7 @@
     Luong:    s_i = cell([y_{i-1}; o_{i-1}], s_{i-1}),  c_i = attention(s_i),  o_i = tanh(W [s_i; c_i])
 
 The head reads o. Without input feeding Luong's cell reads y alone, and all its steps are computed at once. The
-interface is that of Transformer encoder-decoders: ragged batches in training, `reading` for generation.
+interface is that of all encoder-decoders (`models.encoder_decoder`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from zhixing.core.errors import BadInput
-from zhixing.models import ops
+from zhixing.models.encoder_decoder import EncoderDecoder, check_pairs, check_rows
 from zhixing.models.layers import Embedding, Linear
-from zhixing.models.loss import cross_entropy_sum, token_losses
 from zhixing.models.network import UNBOUNDED, Cache, CausalNetwork
 from zhixing.models.ragged import Ragged
 from zhixing.models.recurrent import (
@@ -86,6 +85,16 @@ class RecurrentSeq2SeqConfig:
     @property
     def context(self) -> int:
         """There is no longest target."""
+        return UNBOUNDED
+
+    @property
+    def source_vocab_size(self) -> int:
+        """Tokens of the sources."""
+        return self.encoder.vocab_size
+
+    @property
+    def source_context(self) -> int:
+        """There is no longest source."""
         return UNBOUNDED
 
     @property
@@ -163,7 +172,7 @@ class Sources:
         return Sources(self.keys[rows], self.vectors[rows], None if self.present is None else self.present[rows])
 
 
-class RecurrentEncoderDecoder(nn.Module):
+class RecurrentEncoderDecoder(EncoderDecoder):
     """Reads a source and predicts each token of its target from those before it.
 
     Args:
@@ -174,7 +183,7 @@ class RecurrentEncoderDecoder(nn.Module):
 
     def __init__(self, config: RecurrentSeq2SeqConfig) -> None:
         super().__init__()
-        self.config = config
+        self._config = config
         self.encoder = RecurrentEncoder(config.encoder)
         width = config.encoder.width
         self.embedding = self.encoder.embedding if config.shared else Embedding(config.vocab_size, config.embedding)
@@ -189,9 +198,9 @@ class RecurrentEncoderDecoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     @property
-    def device(self) -> torch.device:
-        """Where its weights are, and where tokens are expected."""
-        return self.embedding.weight.device
+    def config(self) -> RecurrentSeq2SeqConfig:
+        """What it was built from."""
+        return self._config
 
     @property
     def output_matrix(self) -> Tensor:
@@ -220,14 +229,8 @@ class RecurrentEncoderDecoder(nn.Module):
         return Sources(self.attention.keys(rows), rows, present if ragged else None), self.bridge(state)
 
     def hidden_states(self, sources: Ragged, inputs: Ragged) -> Tensor:
-        """Returns what the head reads, (total of the targets, output).
-
-        Args:
-            sources: The texts to read.
-            inputs: Of each, the start token and its target but for the last token.
-        """
-        if len(sources.lengths) != len(inputs.lengths):
-            raise BadInput(f"{len(sources.lengths)} sources do not go with {len(inputs.lengths)} targets")
+        """Returns what the head reads, (total of the targets, output); see `EncoderDecoder.hidden_states`."""
+        check_pairs(sources, inputs)
         read, state = self.read(sources)
         embedded = self.dropout(self.embedding(inputs.tokens))  # (total, embedding)
         if self.config.attention == "luong" and not self.config.input_feeding:
@@ -273,35 +276,6 @@ class RecurrentEncoderDecoder(nn.Module):
         out, after = self.cells(x[:, None], as_torch_state(self.cells, state))
         return out[:, 0], as_state(after)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Maps what `hidden_states` returns to logits, (..., vocab)."""
-        return ops.linear(hidden, self.output_matrix)
-
-    def forward(self, sources: Ragged, inputs: Ragged) -> Tensor:
-        """Returns the logits behind each token of the inputs, (total, vocab); see `hidden_states`."""
-        return self.logits(self.hidden_states(sources, inputs))
-
-    def loss_sum(self, sources: Ragged, inputs: Ragged, targets: Tensor) -> Tensor:
-        """Returns the summed cross-entropy in nats of the targets that are not `models.loss.IGNORED`; with gradient.
-
-        Args:
-            sources: See `hidden_states`.
-            inputs: Likewise.
-            targets: The token behind each of the inputs, (total).
-        """
-        return cross_entropy_sum(self.hidden_states(sources, inputs), self.output_matrix, targets)
-
-    def losses(self, sources: Ragged, inputs: Ragged, targets: Tensor) -> Tensor:
-        """Returns the cross-entropy in nats of every target, (total), 0 where IGNORED; without gradient."""
-        with torch.no_grad():
-            return token_losses(self.hidden_states(sources, inputs), self.output_matrix, targets)
-
-    def shifted(self, targets: Ragged) -> Ragged:
-        """Returns the inputs that go with whole targets: each behind the start token, without its last token."""
-        tokens = targets.tokens.roll(1)
-        tokens[targets.starts] = self.config.start
-        return Ragged(tokens, targets.lengths)
-
     def reading(self, sources: Ragged) -> ReadingRecurrentDecoder:
         """Returns the decoder behind these sources, one row each, as a causal network: all that generation needs."""
         with torch.no_grad():
@@ -346,12 +320,7 @@ class ReadingRecurrentDecoder(CausalNetwork):
 
     def new_cache(self, batch: int, capacity: int, padding: Tensor | None = None) -> DecoderCache:
         """Makes the cache of the rows' beginnings, one for each source."""
-        if batch != len(self._read.keys) or padding is not None:
-            raise BadInput(
-                f"{len(self._read.keys)} sources are written for from beginnings of one length, got {batch}"
-                + (" of unequal length" if padding is not None else ""),
-                remedy="guidance and sliding contexts are not for encoder-decoders",
-            )
+        check_rows(len(self._read.keys), batch, padding)
         return DecoderCache(self._state, self._state[0].new_zeros(batch, self.config.output), self._read)
 
     def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:

@@ -1,9 +1,10 @@
 """The Transformer, built from the parts that its configuration names.
 
 Features: root-mean-square or layer norms before or behind the parts, parallel residuals, rotary (whole, partial,
-scaled, per layer) or learned positions, grouped-query attention, sliding windows, soft-capped scores and logits,
-normalised queries and keys, plain or gated feed-forward, tied or separate head, key-value cache, attention limited to
-documents, activation checkpointing. Parallelism, compilation and quantisation are applied to it from outside.
+scaled, per layer), learned, sinusoidal or relative positions, grouped-query attention, sliding windows, soft-capped
+scores and logits, normalised queries and keys, cross-attention to another network's states, plain or gated
+feed-forward, tied or separate head, key-value cache, attention limited to documents, batches without padding,
+activation checkpointing. Parallelism, compilation and quantisation are applied to it from outside.
 """
 
 from __future__ import annotations
@@ -20,17 +21,25 @@ from zhixing.models import ops
 from zhixing.models.attention import Attention
 from zhixing.models.cache import KVCache, LayerCache
 from zhixing.models.config import TransformerConfig
+from zhixing.models.cross_attention import CrossAttention, Source, read_source
 from zhixing.models.layers import Embedding, FeedForward, Linear, Norm
 from zhixing.models.loss import IGNORED, cross_entropy_sum, soft_cap, token_losses
 from zhixing.models.network import Cache, CausalNetwork
+from zhixing.models.positions import RelativeBias, sinusoids
+from zhixing.models.ragged import Ragged
 from zhixing.models.rotary import RotaryTable
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines of some positions, (time, 1, rotary_dim / 2) or (batch, time, 1, rotary_dim / 2) each."""
 
+SourceLayer = tuple[Tensor, Tensor, Tensor | None]
+"""Keys, values and mask of what one layer's cross-attention reads; see `cross_attention.Source`."""
+
 
 class Block(nn.Module):
     """One layer: x + attention(norm(x)), then x + feed_forward(norm(x)), norms placed as configured.
+
+    Where the network reads a source, x + cross_attention(norm(x)) stands between the two.
 
     Args:
         config: The network.
@@ -39,16 +48,23 @@ class Block(nn.Module):
 
     attention_norm: Norm | None
     attention_post_norm: Norm | None
+    cross_norm: Norm | None
+    cross_attention: CrossAttention | None
+    cross_post_norm: Norm | None
     mlp_norm: Norm | None
     mlp_post_norm: Norm | None
 
     def __init__(self, config: TransformerConfig, layer: int = 0) -> None:
         super().__init__()
-        before, behind = config.norm_placement != "post", config.norm_placement != "pre"
-        self.parallel = config.parallel_residual
+        before, behind = config.norm_placement != "post", config.norm_placement in ("post", "sandwich")
+        self.parallel, self.in_stream = config.parallel_residual, config.norm_placement == "residual"
+        reads = config.cross_width is not None
         self.attention_norm = Norm(config) if before else None
         self.attention = Attention(config, layer)
         self.attention_post_norm = Norm(config) if behind else None
+        self.cross_norm = Norm(config) if before and reads else None
+        self.cross_attention = CrossAttention(config) if reads else None
+        self.cross_post_norm = Norm(config) if behind and reads else None
         self.mlp_norm = Norm(config) if before else None
         self.mlp = FeedForward(config)
         self.mlp_post_norm = Norm(config) if behind else None
@@ -61,13 +77,22 @@ class Block(nn.Module):
         mask: Tensor | None = None,
         cache: LayerCache | None = None,
         start: int = 0,
+        source: SourceLayer | None = None,
+        layout: Ragged | None = None,
     ) -> Tensor:
         """Maps (batch, time, width) to the same shape; see `Attention.forward` for the rest."""
+        if self.in_stream:
+            return self._norms_in_stream(x, rotation, mask, cache, start, source, layout)
         read = x if self.attention_norm is None else self.attention_norm(x)
-        mixed = self.attention(read, rotation, mask, cache, start)
+        mixed = self.attention(read, rotation, mask, cache, start, layout)
         if self.attention_post_norm is not None:
             mixed = self.attention_post_norm(mixed)
         stream = x + self.dropout(mixed)
+        if self.cross_attention is not None and source is not None:
+            mixed = self.cross_attention(
+                stream if self.cross_norm is None else self.cross_norm(stream), *source, layout
+            )
+            stream = stream + self.dropout(mixed if self.cross_post_norm is None else self.cross_post_norm(mixed))
         read = x if self.parallel else stream
         hidden = self.mlp(read if self.mlp_norm is None else self.mlp_norm(read))
         if self.mlp_post_norm is not None:
@@ -75,9 +100,28 @@ class Block(nn.Module):
         y: Tensor = stream + self.dropout(hidden)
         return y
 
+    def _norms_in_stream(
+        self,
+        x: Tensor,
+        rotation: Rotation | None,
+        mask: Tensor | None,
+        cache: LayerCache | None,
+        start: int,
+        source: SourceLayer | None,
+        layout: Ragged | None,
+    ) -> Tensor:
+        """The layer of Vaswani et al. (2017): norm(x + part(x)) for each of its parts."""
+        assert self.attention_norm is not None
+        assert self.mlp_norm is not None
+        x = self.attention_norm(x + self.dropout(self.attention(x, rotation, mask, cache, start, layout)))
+        if self.cross_attention is not None and self.cross_norm is not None and source is not None:
+            x = self.cross_norm(x + self.dropout(self.cross_attention(x, *source, layout)))
+        y: Tensor = self.mlp_norm(x + self.dropout(self.mlp(x)))
+        return y
+
 
 class Transformer(CausalNetwork):
-    """A decoder-only language model.
+    """A language model; with cross-attention, the decoder of a model that reads a text or an image first.
 
     Args:
         config: What to build.
@@ -86,24 +130,31 @@ class Transformer(CausalNetwork):
     positions: nn.Embedding | None
     rotary: RotaryTable | None
     local_rotary: RotaryTable | None
+    relative: RelativeBias | None
     embedding_norm: Norm | None
+    final_norm: Norm | None
     head: Linear | None
+    head_bias: nn.Parameter | None
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        if not config.causal or config.norm_placement == "residual":
+        if not config.causal:
             raise BadInput("this configuration is of an encoder", remedy="build it with zhixing.models.encoder")
         self._config = config
         self.embedding = Embedding(config.vocab_size, config.width)
-        self.positions = Embedding(config.context, config.width) if config.position == "learned" else None
+        rows = config.context + config.position_offset
+        self.positions = Embedding(rows, config.width) if config.position == "learned" else None
+        self.relative = RelativeBias(config) if config.position == "relative" else None
         self.rotary = RotaryTable(config) if config.position == "rotary" else None
         local = config.position == "rotary" and config.local_rope_theta is not None
         self.local_rotary = RotaryTable(config, local=True) if local else None
         self.embedding_norm = Norm(config) if config.embedding_norm else None
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.final_norm = Norm(config)
+        self.final_norm = None if config.norm_placement == "residual" else Norm(config)
         self.head = None if config.tied else Linear(config.width, config.vocab_size, bias=False)
+        bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_bias else None
+        self.register_parameter("head_bias", bias)
         self.checkpoint_activations = False
         self._rotates = [config.layer_rotates(layer) for layer in range(config.layers)]
         self._local = [config.layer_is_local(layer) for layer in range(config.layers)]
@@ -119,7 +170,8 @@ class Transformer(CausalNetwork):
         """
         config = self.config
         for name, parameter in self.named_parameters():
-            is_output = name.endswith(("attention.output.weight", "mlp.down.weight")) or name == "head.weight"
+            outputs = ("attention.output.weight", "mlp.down.weight")  # with those of cross-attention
+            is_output = name.endswith(outputs) or name == "head.weight"
             if parameter.dim() < 2:
                 neutral = 1.0 - config.norm_offset
                 nn.init.constant_(parameter, neutral if "norm" in name and name.endswith("weight") else 0.0)
@@ -153,7 +205,27 @@ class Transformer(CausalNetwork):
             cache.tokens = torch.zeros(batch, capacity, dtype=torch.long, device=weight.device)
         return cache
 
-    def hidden_states(self, tokens: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def read_source(self, states: Tensor, present: Tensor | None = None) -> Source:
+        """Prepares another network's states for the cross-attention of every layer, once for all tokens.
+
+        Args:
+            states: (sources, longest, cross_width).
+            present: True where there is a state, (sources, longest); None: everywhere.
+
+        Returns:
+            One row for each source: for `hidden_states`, or as the `source` of a cache.
+        """
+        layers = [cast(Block, block).cross_attention for block in self.blocks]
+        return read_source([layer for layer in layers if layer is not None], states, present)
+
+    def hidden_states(
+        self,
+        tokens: Tensor,
+        segments: Tensor | None = None,
+        cache: KVCache | None = None,
+        source: Source | None = None,
+        layout: Ragged | None = None,
+    ) -> Tensor:
         """Runs all blocks and the final norm.
 
         Where the rotary frequencies depend on the length of the sequence, that is its length with these tokens. With
@@ -165,22 +237,34 @@ class Transformer(CausalNetwork):
             tokens: (batch, time).
             segments: (batch, time), the number of the document that each token belongs to; attention stays within it.
             cache: Earlier keys and values; these tokens come after them.
+            source: What each sequence reads besides itself, with cross-attention; None: what the cache has.
+            layout: Sequences of unequal length without padding: `tokens` are (1, total), these sequences end to end.
 
         Returns:
             (batch, time, width).
         """
+        source = cache.source if source is None and cache is not None else source
+        if (self.config.cross_width is None) != (source is None):
+            raise ValueError("a source is what a network with cross-attention needs, and no other")
         if cache is not None and cache.tokens is not None:
             again = self._read_again(tokens, cache)
             if again is not None:
-                return self.hidden_states(again, None, cache)[:, -tokens.shape[1] :]
+                return self.hidden_states(again, None, cache, source)[:, -tokens.shape[1] :]
         start = 0 if cache is None else cache.length
         end = start + tokens.shape[1]
-        positions, mask, lengths = self._place(tokens, segments, cache)
+        if layout is None:
+            positions, mask, lengths = self._place(tokens, segments, cache)
+        else:
+            positions, mask, lengths = layout.positions, None, None
         x = self.embedding(tokens)
         if self.config.scale_embeddings:
             x = x * torch.tensor(self.config.width**0.5, dtype=x.dtype, device=x.device)  # rounded as Gemma's is
         if self.positions is not None:
-            x = x + self.positions(positions)
+            x = x + self.positions(positions + self.config.position_offset)
+        elif self.config.position == "sinusoidal":
+            x = x + sinusoids(positions.flatten(), x.shape[-1]).view(*positions.shape, -1).to(x.dtype)
+        if self.relative is not None:
+            mask = self._with_distances(mask, max(layout.lengths) if layout is not None else end, start, x.dtype)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)
@@ -188,14 +272,16 @@ class Transformer(CausalNetwork):
         local = self.local_rotary(positions, end, lengths) if self.local_rotary is not None else None
         for index, block in enumerate(self.blocks):
             turn = (local if self._local[index] else rotation) if self._rotates[index] else None
+            read = None if source is None else (source.keys[index], source.values[index], source.mask)
             if self.checkpoint_activations and self.training:
-                x = cast(Tensor, checkpoint(block, x, turn, mask, use_reentrant=False))
+                parts = (x, turn, mask, None, 0, read, layout)
+                x = cast(Tensor, checkpoint(block, *parts, use_reentrant=False))
             else:
-                x = block(x, turn, mask, cache.layers[index] if cache is not None else None, start)
+                x = block(x, turn, mask, cache.layers[index] if cache is not None else None, start, read, layout)
         if cache is not None:
             cache.length = end
-        y: Tensor = self.final_norm(x)
-        return y
+        y: Tensor = x if self.final_norm is None else self.final_norm(x)
+        return y if self.config.logit_scale is None else y * self.config.logit_scale
 
     def forward(self, tokens: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Returns the logits, (batch, time, vocab)."""
@@ -203,7 +289,7 @@ class Transformer(CausalNetwork):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Maps hidden states, (..., width), to logits, (..., vocab)."""
-        return soft_cap(ops.linear(hidden, self.output_matrix), self.config.logit_softcap)
+        return soft_cap(ops.linear(hidden, self.output_matrix, self.head_bias), self.config.logit_softcap)
 
     def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Reads tokens, (batch, time), behind those in the cache; returns the logits of the next, (batch, vocab)."""
@@ -213,7 +299,7 @@ class Transformer(CausalNetwork):
     def loss_sum(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
         """Returns the summed cross-entropy of the targets in nats; divide by their number yourself."""
         hidden = self.hidden_states(tokens, segments)
-        return cross_entropy_sum(hidden, self.output_matrix, targets, self.config.logit_softcap)
+        return cross_entropy_sum(hidden, self.output_matrix, targets, self.config.logit_softcap, bias=self.head_bias)
 
     def losses(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
         """Returns the cross-entropy of every position, (batch, time), 0 where IGNORED, without gradient."""
@@ -222,9 +308,28 @@ class Transformer(CausalNetwork):
             kept = targets != IGNORED
             # Only the wanted positions go through the head, which is most of the work for a large vocabulary.
             wanted = token_losses(
-                hidden[kept][None], self.output_matrix, targets[kept][None], self.config.logit_softcap
+                hidden[kept][None], self.output_matrix, targets[kept][None], self.config.logit_softcap, self.head_bias
             )
             return torch.zeros(targets.shape, dtype=wanted.dtype, device=wanted.device).masked_scatter_(kept, wanted)
+
+    def _with_distances(self, mask: Tensor | None, end: int, start: int, dtype: torch.dtype) -> Tensor:
+        """Returns the relative biases of the positions from `start` to `end`, minus infinity where nothing is seen.
+
+        Args:
+            mask: True where attention is allowed besides being causal, (batch or 1, 1, time, end).
+            end: Positions that are seen at most.
+            start: Positions that are in the cache.
+            dtype: Of the scores.
+
+        Returns:
+            (batch or 1, heads, end - start, end).
+        """
+        assert self.relative is not None
+        keys = torch.arange(end, device=self.device)
+        queries = keys[start:]
+        biases: Tensor = self.relative(queries, keys).to(dtype)
+        allowed = (keys[None, :] <= queries[:, None])[None, None]
+        return biases.masked_fill(~(allowed if mask is None else allowed & mask), float("-inf"))
 
     def _read_again(self, tokens: Tensor, cache: KVCache) -> Tensor | None:
         """Remembers the tokens; returns all of them when the cached ones must be read again, having emptied the cache.

@@ -212,6 +212,7 @@ def transformer_plan(model: Transformer, slots: Slots) -> Plan:
     wanted, logits = plan.buffer(width), plan.buffer(config.vocab_size)
     plan.output = logits
     plan.add(Op.GATHER, wanted, x)
+    assert model.final_norm is not None
     plan.norm(model.final_norm, wanted, wanted)
     plan.linear(logits, wanted, [(slots(model.output_matrix), 0, None)])
     if config.logit_softcap is not None:
