@@ -1,4 +1,4 @@
-"""`zhixing data doctor`, as users call it."""
+"""`zhixing data doctor` and `zhixing data pictures`, as users call them."""
 
 import json
 import sys
@@ -87,3 +87,25 @@ def test_mistakes(call, arguments, code, message):
     assert err.startswith("zhixing: ")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_pictures(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("PIL")
+    monkeypatch.chdir(tmp_path)
+
+    def pictures(*arguments):
+        monkeypatch.setattr(sys, "argv", ["zhixing", "--quiet", "data", "pictures", *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            return ended.code or 0, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    code, out, _ = pictures("set", "--count", "6", "--unseen", "2", "--side", "32", "--json")
+    assert code == 0
+    made = json.loads(out)
+    assert (made["train"], len(made["held_out"])) == ("set/train.jsonl", 7)
+    assert len((tmp_path / "set/unseen.jsonl").read_text().splitlines()) == 2
+    code, _, err = pictures("set")
+    assert code == 2
+    assert "set: there is something already" in err

@@ -1,7 +1,8 @@
-"""`zhixing data doctor`: what is wrong with a data set, and a mended copy of it."""
+"""`zhixing data`: what is wrong with a data set, and a mended copy of it; generated pictures with captions."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -89,6 +90,37 @@ def doctor(
         print(f"\nMended copy: {', '.join(map(str, written))} ({left:,} left out, {anew:,} written anew)")
     elif diagnosis.findings.total:
         print("\nA mended copy: add --fix OUT")
+
+
+@app.command("pictures")
+def pictures(
+    out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    count: Annotated[int, typer.Option(help="Pictures to train on.")] = 4000,
+    unseen: Annotated[
+        int, typer.Option(help="Pictures with pairs of colour and shape that training never shows.")
+    ] = 500,
+    seed: Annotated[int, typer.Option(help="Another seed, other pictures and other pairs.")] = 0,
+    side: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
+    language: Annotated[str, typer.Option(help="Of the captions: en or zh.")] = "en",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Generate pictures of coloured shapes with captions, to train and test an image captioner on.
+
+    Example: zhixing data pictures shapes --count 4000 --language en
+    """
+    import json
+
+    from zhixing.core.progress import progress_bar
+    from zhixing.data.pictures import make_pictures
+
+    with progress_bar("Drawing", count + unseen) as bar:
+        made = make_pictures(out, count, unseen=unseen, seed=seed, side=side, language=language, advance=bar.advance)
+    held_out = [f"{colour} {shape}" for colour, shape in made.held_out]
+    if as_json:
+        print(json.dumps({"train": str(made.train), "unseen": str(made.unseen), "held_out": held_out}))
+        return
+    print(f"{made.train}: {count:,} pictures\n{made.unseen}: {unseen:,} pictures, each with one of:")
+    print(f"  {', '.join(held_out)}")
 
 
 def _print(diagnosis: Diagnosis, show: int) -> None:

@@ -26,6 +26,7 @@ from zhixing.data.doctor.turns import is_call, role_of
 from zhixing.data.problems import Problems
 from zhixing.data.readers import fault_reason
 from zhixing.data.shapes import read as read_shape
+from zhixing.data.shapes.captioned import Surroundings
 from zhixing.data.shapes.detect import Detection, detect
 from zhixing.data.shapes.layouts import Layout
 from zhixing.data.shapes.parallel import LINES, Twins, find_twins
@@ -218,8 +219,9 @@ class _Examiner:
         try:
             plan.readable, odd = to_utf8(source, folder)
             self._encodings(plan, odd)
-            found = detect(plan.readable, shape=self.options.shape, columns=self.options.columns)
-            plan.found = replace(found, source=source, context=replace(found.context, folder=_home(source)))
+            around = Surroundings.of(source)
+            found = detect(plan.readable, shape=self.options.shape, columns=self.options.columns, around=around)
+            plan.found = replace(found, source=source)
             if found.shape is None or not found.sure:
                 fault = replace(found, source=source).error()
                 self.findings.add(Finding("shape", source.name, None, fault.cause, fault.remedy or ""))
@@ -455,10 +457,6 @@ class _Examiner:
             self.findings.add(Finding(kind, plan.source.name, line, message, "correct it by hand"))
 
         return report
-
-
-def _home(source: Source) -> Path | None:
-    return source.path.parent if source.member is None else None
 
 
 def _build(layout: Layout, row: Any, found: Detection) -> tuple[list[Record], list[Flaw]]:

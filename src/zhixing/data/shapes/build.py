@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zhixing.data.shapes.captioned import Surroundings, check_begin
 from zhixing.data.shapes.messages import check_chat, looks_like_messages, parse_messages, parse_tools
 from zhixing.data.shapes.records import (
     Answer,
@@ -35,8 +36,6 @@ _BAD = frozenset(("false", "0", "no", "bad", "undesirable", "rejected", "-1", "t
 _TURN = re.compile(r"\n*(Human|Assistant): ?")
 PLACED = re.compile(r"(.|\ufffd+)\d{1,2}")
 """A character with its place in its word, as in Weibo's NER data."""
-_MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\x00", b"MM\x00*")
-"""How the files of pictures begin: PNG, JPEG, GIF, BMP, WebP, TIFF."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,12 @@ class Context:
     """What building may have to know of a row's surroundings.
 
     Attributes:
-        folder: The folder of the file, for paths in it; None inside an archive.
+        around: Where paths in the file lead.
         strip_place: Tokens end in a digit that says which character of a word they are (Weibo's NER data).
         direction: Source and target language, where a row holds its texts by language.
     """
 
-    folder: Path | None = None
+    around: Surroundings = field(default_factory=lambda: Surroundings(Path()))
     strip_place: bool = False
     direction: tuple[str, str] | None = None
 
@@ -307,22 +306,12 @@ def image_text(row: Any, columns: Columns, context: Context) -> Iterator[Built]:
         value = value.get("bytes") or value.get("path")
     image: Path | bytes
     if isinstance(value, bytes):
-        image, begin = value, value[:12]
+        check_begin(value[:12], repr(value[:12]))
+        image = value
     elif isinstance(value, str) and value.strip():
-        if context.folder is None:
-            raise Misfit(f"{columns['image']!r} is the path {brief(value)}", "unpack the archive: paths need a folder")
-        image = context.folder / value
-        try:
-            with image.open("rb") as file:
-                begin = file.read(12)
-        except OSError as error:
-            cause = f"the picture {brief(str(image))} cannot be read: {error.strerror}"
-            raise Misfit(cause, "correct its path") from None
+        image = context.around.picture(value)
     else:
         raise Misfit(f"{columns['image']!r} is {brief(value)}", "the path of a picture is expected, or its bytes")
-    if not begin.startswith(_MAGIC):
-        shown = brief(value) if isinstance(value, str) else repr(begin)
-        raise Misfit(f"{shown} is no picture", "PNG, JPEG, GIF, BMP, WebP and TIFF are read")
     captions = _get(row, columns, "text")
     for caption in captions if isinstance(captions, list) else [captions]:
         yield ImageText(image, _text({columns["text"]: caption}, columns, "text"))

@@ -19,6 +19,7 @@ from zhixing.core.errors import BadInput, nearest, unknown_name
 from zhixing.data.problems import Problems
 from zhixing.data.readers import fault_reason
 from zhixing.data.shapes.build import PLACED, Context
+from zhixing.data.shapes.captioned import Surroundings
 from zhixing.data.shapes.forms import SAMPLE_ROWS, Form, find_form
 from zhixing.data.shapes.layouts import KNOWN, LAYOUTS, Field, Layout
 from zhixing.data.shapes.records import SHAPES, Misfit, Shape, brief
@@ -115,7 +116,11 @@ def _example(shape: Shape | None) -> str:
 
 
 def detect(
-    path: str | Path | Source, *, shape: Shape | None = None, columns: Mapping[str, str] | None = None
+    path: str | Path | Source,
+    *,
+    shape: Shape | None = None,
+    columns: Mapping[str, str] | None = None,
+    around: Surroundings | None = None,
 ) -> Detection:
     """Finds the shape of one file.
 
@@ -123,6 +128,7 @@ def detect(
         path: The file; a zip archive must hold one readable file.
         shape: Consider only this shape.
         columns: Which column holds which role; the shape then follows from the roles.
+        around: Where paths in the file lead, when that is not where it lies.
 
     Raises:
         MissingResource: The file is not there.
@@ -138,7 +144,7 @@ def detect(
     if shape is not None and shape not in SHAPES:
         raise unknown_name("shape", shape, SHAPES)
     form, rows = _sample(source, columns)
-    context = Context(source.path.parent if source.member is None else None)
+    context = Context(around or Surroundings.of(source))
     if columns:
         return _mapped(source, form, rows, columns, shape, context)
     candidates = [found for layout in LAYOUTS if (found := _try(layout, source, form, rows, context)) is not None]

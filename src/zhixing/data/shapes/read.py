@@ -10,6 +10,7 @@ from pathlib import Path
 from zhixing.core.errors import BadInput
 from zhixing.data.problems import Problems
 from zhixing.data.readers import Archives, bad_character, fault_reason, read_documents
+from zhixing.data.shapes.captioned import BESIDE, WHOLE, find_captioned, read_captioned
 from zhixing.data.shapes.detect import Detection, detect
 from zhixing.data.shapes.layouts import LAYOUTS, Layout
 from zhixing.data.shapes.parallel import LINES, Twins, find_twins, read_twins
@@ -38,12 +39,14 @@ class Reading:
         problems: Problems,
         advance: Advance | None = None,
         twins: Mapping[str, Twins] | None = None,
+        captioned: Mapping[str, str] | None = None,
     ) -> None:
         self.shape = shape
         self.detections = tuple(detections)
         self.problems = problems
         self._advance = advance
         self._twins = twins or {}
+        self._captioned = captioned or {}
 
     def __iter__(self) -> Iterator[Placed]:
         faults = read_faults()
@@ -53,6 +56,8 @@ class Reading:
                 try:
                     if name in self._twins:
                         yield from read_twins(self._twins[name], self.problems, self._advance)
+                    elif name in self._captioned:
+                        yield from read_captioned(found.source, self._captioned[name], self.problems)
                     else:
                         yield from _read_file(found, self.problems, archives, self._advance)
                 except faults as error:
@@ -70,7 +75,8 @@ def read(
     """Opens records: finds the shape of every file, and streams the records.
 
     Two text files with the same lines in two languages are pairs: name them in order (source, then target), or name
-    their folder with columns={"source": "en", "target": "de"} for train.en and train.de.
+    their folder with columns={"source": "en", "target": "de"} for train.en and train.de. Text files that each have a
+    picture of the same name beside them are its captions.
 
     Args:
         paths: Files, folders and globs, also compressed.
@@ -93,7 +99,11 @@ def read(
     for pair in twins.values():
         files = {"source": pair.source.name, "target": pair.target.name}
         detections.append(Detection(pair.source, "pair", "parallel files", files, 1.0, LINES.why, LINES))
-    detections += [] if twins else _detect_all(sources, shape, columns, problems)
+    captioned = {} if twins or columns else find_captioned(sources, shape)
+    for source in sources if captioned else ():
+        roles = {"image": captioned[source.name], "text": source.name}
+        detections.append(Detection(source, "image_text", BESIDE, roles, 1.0, WHOLE.why, WHOLE))
+    detections += [] if detections else _detect_all(sources, shape, columns, problems)
     shapes: dict[Shape | None, Detection] = {}
     for found in detections:
         shapes.setdefault(found.shape, found)
@@ -104,7 +114,10 @@ def read(
         problems.report("shape", found.source.name, describe(found))
     kind = detections[0].shape
     assert kind is not None
-    return Reading(kind, detections, problems, advance, twins)
+    if kind == "image_text":  # the files that were passed over are the pictures, which the records lead to
+        problems.counts.pop("binary", None)
+        problems.examples.pop("binary", None)
+    return Reading(kind, detections, problems, advance, twins, captioned)
 
 
 def _detect_all(
