@@ -16,7 +16,11 @@ from zhixing.core.errors import BadInput, MissingResource
 from zhixing.core.sandbox import Limits, SandboxResult, available_isolation, run_python
 from zhixing.core.sandbox.run import ISOLATIONS
 
+PATIENT = Limits(cpu_seconds=1)
+"""For programs that end by themselves."""
+
 SHORT = Limits(cpu_seconds=1, wall_seconds=1.5)
+"""For those that would not."""
 
 
 @functools.cache
@@ -35,7 +39,7 @@ def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _run(source: str, way: str, limits: Limits = SHORT) -> SandboxResult:
+def _run(source: str, way: str, limits: Limits = PATIENT) -> SandboxResult:
     begun = time.monotonic()
     result = run_python(source, limits=limits, isolation=way)
     # Generous, since other work shares the processors; an unbounded program would run for a minute.
@@ -65,7 +69,7 @@ open("new.txt", "w").write("x"); print(open("new.txt").read())
 
 
 def test_fork_bomb(way: str) -> None:
-    result = _run("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", way)
+    result = _run("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", way, SHORT)
     assert result.ending in ("time", "memory") or result.exit_code == 128 + 24
     counting = """
 import os, time
@@ -104,9 +108,9 @@ def _processes_called(word: str) -> list[bytes]:
 
 
 def test_endless_loop_and_sleep(way: str) -> None:
-    result = _run("while True: pass", way)
+    result = _run("while True: pass", way, SHORT)
     assert result.ending == "time" or result.exit_code == 128 + 24  # SIGXCPU
-    assert _run("import time; time.sleep(60)", way).ending == "time"
+    assert _run("import time; time.sleep(60)", way, SHORT).ending == "time"
 
 
 def test_a_program_that_catches_every_signal_ends(way: str) -> None:

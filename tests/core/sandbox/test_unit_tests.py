@@ -60,7 +60,7 @@ class TestAdd(unittest.TestCase):
     ],
 )  # fmt: skip
 def test_nothing_but_right_code_passes(code: str) -> None:
-    verdict = run_tests(code, TESTS, limits=Limits(cpu_seconds=1, wall_seconds=2))
+    verdict = run_tests(code, TESTS, limits=Limits(cpu_seconds=1, wall_seconds=4))
     assert verdict.passed == 0
     assert len(verdict.failures) == 3
 
