@@ -24,6 +24,7 @@ CHANGED = {
     "max_new_tokens": 9, "max_length": 99, "max_time": 3.5, "stop_strings": ["x"], "eos_token_id": [3, 4],
     "num_return_sequences": 2, "num_beams": 4, "length_penalty": 0.5, "early_stopping": "never",
     "num_beam_groups": 2, "diversity_penalty": 0.5, "penalty_alpha": 0.5, "guidance_scale": 1.5,
+    "whole_characters": True,
 }  # fmt: skip
 COMPANIONS = {"num_beam_groups": {"num_beams": 4, "diversity_penalty": 0.5}, "penalty_alpha": {"top_k": 4}}
 

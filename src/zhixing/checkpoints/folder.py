@@ -244,6 +244,8 @@ def save_folder(
     if generation is None:
         ends = tokenizer.end_of_text_id if tokenizer else None
         generation = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "eos_token_id": ends, "pad_token_id": ends}
+        # A model that was trained here may be small: what it writes is to be readable all the same.
+        generation["whole_characters"] = True
         generation = {key: value for key, value in generation.items() if value is not None}
         values |= dict.fromkeys(SPECIAL, ends)
     else:

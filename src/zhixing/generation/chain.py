@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from zhixing.core.errors import BadInput
+from zhixing.generation.characters import whole_characters
 from zhixing.generation.constraints import (
     ForcedFirst,
     ForcedLast,
@@ -85,6 +86,9 @@ def processors_for(
     if options.begin_suppress_tokens:
         # Behind a forced first token, the first free choice is the second.
         chain.append(SuppressAtBegin(options.begin_suppress_tokens, options.forced_bos_token_id is not None))
+    drawn = not options.greedy and not options.contrastive and (options.beam_sampling or not options.beams)
+    if options.whole_characters and drawn and tokenizer is not None and (whole := whole_characters(tokenizer)):
+        chain.append(whole)
     return chain
 
 

@@ -54,6 +54,7 @@ class SamplingOptions:
         forced_bos_token_id: The token behind a prompt of one token, as translation models need it.
         forced_eos_token_id: The token, or one of the tokens, that an answer ends with when its length is reached.
         remove_invalid_values: Predictions that are no numbers count as 0, instead of being refused.
+        whole_characters: Draw no token behind which the text could not become valid UTF-8, as those of small models do.
         renormalize_logits: Beam search sums log-probabilities that are normalised after all processors.
         min_tokens: No end token before so many tokens; stop texts end the answer all the same.
         min_length: No end token before prompt and answer together have so many tokens.
@@ -106,6 +107,7 @@ class SamplingOptions:
     forced_bos_token_id: int | None = None
     forced_eos_token_id: tuple[int, ...] | int | None = None
     remove_invalid_values: bool = False
+    whole_characters: bool = False
     renormalize_logits: bool = False
     min_tokens: int = 0
     min_length: int = 0
@@ -186,6 +188,7 @@ class SamplingOptions:
         if self.forced_bos_token_id is not None:
             checks.whole("forced_bos_token_id", self.forced_bos_token_id, 0, "a token id, 0 or more, or none")
         checks.switch("remove_invalid_values", self.remove_invalid_values)
+        checks.switch("whole_characters", self.whole_characters)
         checks.switch("renormalize_logits", self.renormalize_logits)
 
     def _check_limits(self) -> None:

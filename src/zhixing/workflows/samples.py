@@ -19,7 +19,9 @@ def write_samples(opened: ModelFolder, held_out: TokenStore, seed: int) -> list[
     tokenizer = opened.tokenizer
     assert tokenizer is not None
     prompts = sample_prompts(tokenizer, held_out, opened.model.config.context)
-    options = SamplingOptions(temperature=0.8, top_p=0.95, max_tokens=SAMPLE_TOKENS, seed=seed, sliding=True)
+    options = SamplingOptions(
+        temperature=0.8, top_p=0.95, max_tokens=SAMPLE_TOKENS, seed=seed, sliding=True, whole_characters=True
+    )
     texts = Generator(opened.model, tokenizer).generate(prompts, options)
     return [
         {"prompt": tokenizer.decode(prompt), "text": answer.text} for prompt, answer in zip(prompts, texts, strict=True)
