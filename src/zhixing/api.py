@@ -17,10 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 
 from zhixing.checkpoints.folder import ModelFolder
-from zhixing.checkpoints.opening import open_model
-from zhixing.checkpoints.references import resolve
-from zhixing.core.device import choose_device
-from zhixing.core.errors import BadInput, MissingResource, unknown_name
+from zhixing.core.errors import BadInput, MissingResource
 from zhixing.core.recipe import Recipe, build_recipe, load_recipe
 from zhixing.generation import (
     Filter,
@@ -37,9 +34,9 @@ from zhixing.generation import (
 from zhixing.generation.chat import DEFAULT_MAX_TOKENS as CHAT_MAX_TOKENS
 from zhixing.generation.chat import Conversation
 from zhixing.generation.memory import Memory
+from zhixing.generation.opening import open_for_writing
 from zhixing.generation.prompts import Prompt
 from zhixing.generation.reply import Reply, ReplyStream
-from zhixing.models import ops
 from zhixing.models.network import CausalNetwork, NetworkConfig
 from zhixing.tokenization.chat_format import ChatFormat, PlainFormat
 from zhixing.tokenization.chat_template import Message
@@ -49,8 +46,6 @@ from zhixing.tokenization.tool_schema import Tool
 if TYPE_CHECKING:
     from zhixing.evaluation.language_modelling import LanguageModelScore
     from zhixing.workflows.pretrain import Outcome
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(
@@ -78,36 +73,8 @@ def load(
         MissingResource: There is no such model, or no such device.
         BadInput: The model is damaged or not supported.
     """
-    from zhixing.native.choice import check_engine, choose
-    from zhixing.native.library import absence
-
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise unknown_name("number type", dtype, DTYPES)
-        dtype = DTYPES[dtype]
-    where = choose_device(device)
-    check_engine(engine, quantize)
-    path = resolve(ref)
-
-    def open_for_torch() -> ModelFolder:
-        folder = open_model(path, dtype, compact)
-        folder.model.to(where)
-        if where.type == "cpu" and dtype == torch.float32:
-            ops.select_matmul()
-        return folder
-
-    if engine == "torch" or (engine == "auto" and (where.type != "cpu" or dtype != torch.float32)):
-        return LanguageModel(open_for_torch())
-    if engine == "auto" and quantize is None and (missing := absence()) is not None:
-        return LanguageModel(open_for_torch(), note=f"computed by PyTorch: {missing}")
-    # The core packs a GGUF file's blocks as they are: nothing is expanded.
-    folder = open_model(path, torch.float32, compact=True)
-    if where.type != "cpu":
-        raise BadInput(f"the native engine computes on the CPU, not on {where}", remedy="use --device cpu")
-    choice = choose(folder.model, engine, quantize)
-    if choice.network is not None:
-        return LanguageModel(folder, choice.network, choice.note, open_for_torch)
-    return LanguageModel(open_for_torch(), note=choice.note)
+    opened = open_for_writing(ref, dtype=dtype, device=device, compact=compact, engine=engine, quantize=quantize)
+    return LanguageModel(opened.folder, opened.native, opened.note, opened.again)
 
 
 def train(recipe: Recipe | Mapping[str, Any] | str | Path, run: str | Path | None = None) -> Outcome:

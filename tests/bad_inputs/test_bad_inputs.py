@@ -228,7 +228,7 @@ MODELS = {
     "config is deep": (replace(CONFIG, b"[" * 99_999), 2, ["nested beyond"]),
     "config is missing": (remove(CONFIG), 3, ["no model yet"]),
     "architecture is unknown": (config(model_type="bart"), 2, ["unknown architecture 'bart'", "llama"]),
-    "encoder": (config(model_type="bert"), 2, ["'bert' is an encoder", "writes none", "open_embedder"]),
+    "encoder": (config(model_type="bert"), 2, ["'bert' is an encoder", "writes none", "zhixing embed"]),
     "architecture is missing": (config(model_type=...), 2, ["no 'model_type'"]),
     "field is unknown": (config(secret=3), 2, ["unknown configuration field 'secret' = 3"]),
     "size is missing": (config(hidden_size=...), 2, ["'hidden_size' is missing"]),

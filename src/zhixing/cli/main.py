@@ -12,12 +12,15 @@ from typer.core import TyperGroup
 
 from zhixing.cli import (
     chat,
+    classify,
     data,
     doctor,
+    embed,
     evaluate,
     generate,
     models,
     ngram,
+    prompts,
     quickstart,
     report,
     resume,
@@ -77,6 +80,9 @@ app.command("chat", cls=Grouped)(chat.command)
 app.command("doctor")(doctor.command)
 app.command("eval")(evaluate.command)
 app.command("score")(score.command)
+app.command("classify")(classify.command)
+app.command("embed")(embed.command)
+app.add_typer(prompts.app, name="prompts")
 app.add_typer(models.app, name="models")
 app.add_typer(ngram.app, name="ngram")
 app.add_typer(tokenizer.app, name="tokenizer")

@@ -83,7 +83,7 @@ def family_for_config(values: Mapping[str, Any], where: str) -> Family:
         raise BadInput(
             f"the architecture {kind!r} is an encoder: it reads text and writes none",
             where=where,
-            remedy="for embeddings: zhixing.tasks.embed.open_embedder(...); to write text, choose another model",
+            remedy="for its tasks: zhixing embed, classify, tag, answer, fill; to write text, choose another model",
         )
     if kind == VIT_NAME:
         raise BadInput(

@@ -1,6 +1,7 @@
 """One vector per text, for search, clustering and comparison (Reimers & Gurevych 2019).
 
 Texts are computed in groups of similar length and given back in the order they came; nothing is computed for padding.
+A text that is longer than the encoder reads is read in windows, whose vectors are averaged by their tokens.
 """
 
 from __future__ import annotations
@@ -8,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from zhixing.checkpoints.encoder_folder import EncoderFolder, load_encoder
 from zhixing.checkpoints.references import resolve
-from zhixing.core.errors import BadInput, MissingResource
+from zhixing.core.errors import BadInput
 from zhixing.core.progress import progress_bar
 from zhixing.models import ops
-from zhixing.models.ragged import Ragged, batches_by_length
+from zhixing.models.ragged import Ragged
+from zhixing.tasks.base import TEXT, Row
+from zhixing.tasks.encoders import EncoderRunner
 
-TOKENS_AT_ONCE = 2048
-"""Tokens computed together: their vectors stay in the processor's cache, and products are large enough for its peak."""
+DEFAULT_EMBEDDER = "minilm"
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,12 @@ class Embeddings:
     Attributes:
         vectors: (texts, width), float32.
         tokens: How many tokens were read.
-        cut: The texts that were longer than the encoder reads, whose ends were left out.
+        windows: In how many windows each text was read; the vectors of several were averaged.
     """
 
     vectors: NDArray[np.float32]
     tokens: int
-    cut: tuple[int, ...] = ()
+    windows: tuple[int, ...] = ()
 
 
 class Embedder:
@@ -57,26 +62,14 @@ class Embedder:
                 where=str(folder.path),
                 remedy="use a sentence-transformers model, such as minilm",
             )
-        if folder.tokenizer is None:
-            raise MissingResource("the encoder has no tokenizer", where=str(folder.path))
-        self.model, self.tokenizer, self.longest = folder.model, folder.tokenizer, folder.longest
+        self.runner = EncoderRunner(folder, "pool", "embed")
+        self.normalised = folder.model.head_config.normalise
 
     @property
     def width(self) -> int:
         """Numbers per vector."""
-        return self.model.config.width
+        return self.runner.model.config.width
 
-    def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
-        """Returns the token ids of texts, and which of them had to be cut to the longest that the encoder reads."""
-        plain = self.tokenizer.encode_batch(texts)
-        around = self.tokenizer.encode("", special=True)
-        # What the tokenizer puts around a text: [CLS] before and [SEP] behind it.
-        front, back = around[: len(around) // 2], around[len(around) // 2 :]
-        room = self.longest - len(around)
-        cut = [index for index, tokens in enumerate(plain) if len(tokens) > room]
-        return [[*front, *tokens[:room], *back] for tokens in plain], cut
-
-    @torch.inference_mode()
     def __call__(self, texts: Sequence[str], *, progress: bool = False) -> Embeddings:
         """Embeds texts.
 
@@ -85,24 +78,38 @@ class Embedder:
             progress: Show a bar.
 
         Returns:
-            Their vectors in the same order, and which texts were cut.
+            Their vectors in the same order, and in how many windows each text was read.
         """
         if not texts:
             return Embeddings(np.zeros((0, self.width), np.float32), 0)
-        sequences, cut = self.encode(texts)
-        lengths = [len(tokens) for tokens in sequences]
-        vectors = torch.empty(len(texts), self.width)
-        groups = list(batches_by_length(lengths, TOKENS_AT_ONCE))
-        with progress_bar("Embedding", sum(lengths) if progress else None) as bar:
-            for group in groups:
-                batch = Ragged.of([sequences[index] for index in group])
-                vectors[torch.tensor(group)] = self.model(batch).float()
+        encoded = self.runner.encode(texts)
+        windows = self.runner.windows(encoded)
+        sequences = [self.runner.framed(encoded[one.owner][one.begin : one.end]) for one in windows]
+        parts = torch.empty(len(windows), self.width)
+        total = sum(map(len, sequences))
+        with progress_bar("Embedding", total if progress else None) as bar:
+
+            def take(group: list[int], vectors: Tensor, batch: Ragged) -> None:
+                parts[torch.tensor(group)] = vectors.cpu()
                 if progress:
                     bar.advance(len(batch.tokens))
-        return Embeddings(vectors.numpy(), sum(lengths), tuple(cut))
+
+            self.runner.forward(sequences, take)
+        if len(windows) == len(texts):
+            return Embeddings(parts.numpy(), total, (1,) * len(texts))
+        owners = torch.tensor([one.owner for one in windows])
+        weights = torch.tensor([float(one.end - one.begin or 1) for one in windows])
+        sums = torch.zeros(len(texts), self.width).index_add_(0, owners, parts * weights[:, None])
+        vectors = sums / torch.zeros(len(texts)).index_add_(0, owners, weights)[:, None]
+        counts = torch.bincount(owners, minlength=len(texts))
+        several = counts > 1
+        vectors[~several] = parts[torch.isin(owners, torch.nonzero(~several)[:, 0])]  # a single window stays as it is
+        if self.normalised:
+            vectors[several] = F.normalize(vectors[several], dim=1)
+        return Embeddings(vectors.numpy(), total, tuple(counts.tolist()))
 
 
-def open_embedder(ref: str | Path) -> Embedder:
+def open_embedder(ref: str | Path = DEFAULT_EMBEDDER) -> Embedder:
     """Opens an encoder that pools by its reference (a path, `minilm`, `hf:org/name`).
 
     Raises:
@@ -112,3 +119,41 @@ def open_embedder(ref: str | Path) -> Embedder:
     embedder = Embedder(load_encoder(resolve(ref)))
     ops.select_matmul()
     return embedder
+
+
+@dataclass(frozen=True)
+class Vector:
+    """The vector of one text."""
+
+    values: NDArray[np.float32]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the numbers, to seven digits: what float32 holds."""
+        return {"prediction": [float(f"{value:.7g}") for value in self.values.tolist()]}
+
+    def __str__(self) -> str:
+        return " ".join(f"{value:.7g}" for value in self.values.tolist())
+
+
+class Embed:
+    """The task `embed`.
+
+    Args:
+        ref: An encoder that pools.
+    """
+
+    name = "embed"
+    columns = (TEXT,)
+    outputs = ("prediction",)
+    chunk = 512
+
+    def __init__(self, ref: str | Path = DEFAULT_EMBEDDER) -> None:
+        self.embedder = open_embedder(ref)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Task.identity`."""
+        return {"model": self.embedder.runner.fingerprint()}
+
+    def run(self, rows: Sequence[Row]) -> list[Vector]:
+        """See `Task.run`."""
+        return [Vector(vector) for vector in self.embedder([row["text"] for row in rows]).vectors]

@@ -1,0 +1,60 @@
+"""Each task as one call: opens the model, works on one text or several, and returns typed results.
+
+    import zhixing
+    zhixing.classify("a wonderful film", labels=["positive", "negative"]).label
+
+For many calls keep the task's object (`zhixing.tasks.classify.Classify` and so on), which opens its model once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zhixing.tasks.base import Row, Task, check_text, run_all
+from zhixing.tasks.classify import Classification, Classify
+from zhixing.tasks.embed import DEFAULT_EMBEDDER, open_embedder
+
+Texts = str | Sequence[str]
+
+
+def _called(task: Task, texts: Texts | Row | Sequence[Row]) -> Any:
+    """Runs a task on one text or row, for one result, or on several, for a list."""
+    alone = isinstance(texts, str | dict)
+    several: Any = [texts] if alone else texts
+    rows = [{task.columns[0].name: one} if isinstance(one, str) else one for one in several]
+    results = run_all(task, rows)
+    return results[0] if alone else results
+
+
+def embed(texts: Texts, model: str | Path = DEFAULT_EMBEDDER) -> NDArray[np.float32]:
+    """Returns the vector of a text, (width), or of several, (texts, width); see `tasks.embed`."""
+    several = [texts] if isinstance(texts, str) else list(texts)
+    for text in several:
+        check_text(text)
+    vectors = open_embedder(model)(several).vectors
+    return vectors[0] if isinstance(texts, str) else vectors
+
+
+@overload
+def classify(
+    texts: str, model: str | Path = ..., labels: Sequence[str] | None = ..., **options: Any
+) -> Classification: ...
+
+
+@overload
+def classify(
+    texts: Sequence[str], model: str | Path = ..., labels: Sequence[str] | None = ..., **options: Any
+) -> list[Classification]: ...
+
+
+def classify(
+    texts: Texts, model: str | Path = "minilm", labels: Sequence[str] | None = None, **options: Any
+) -> Classification | list[Classification]:
+    """Says which label texts have; see `tasks.classify.Classify` for the arguments."""
+    found: Classification | list[Classification] = _called(Classify(model, labels, **options), texts)
+    return found
