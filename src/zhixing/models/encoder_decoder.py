@@ -6,16 +6,20 @@ networks; whoever calls only what stands here works with each of them.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Generic, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from zhixing.core.errors import BadInput
 from zhixing.models import ops
 from zhixing.models.loss import cross_entropy_sum, token_losses
 from zhixing.models.network import CausalNetwork, NetworkConfig
 from zhixing.models.ragged import Ragged
+
+SourcesT = TypeVar("SourcesT", default=Ragged)
+"""What is read: texts as a ragged batch of tokens, or images as pixel values."""
 
 
 class EncoderDecoderConfig(NetworkConfig, Protocol):
@@ -34,7 +38,7 @@ class EncoderDecoderConfig(NetworkConfig, Protocol):
         """Longest source in tokens; `network.UNBOUNDED` where there is no limit."""
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(nn.Module, Generic[SourcesT]):
     """A network that reads a source and predicts each token of its target from those before it.
 
     A class that derives from this one implements `config`, `output_matrix`, `hidden_states` and `reading`.
@@ -66,11 +70,11 @@ class EncoderDecoder(nn.Module):
         """Draws fresh weights."""
         raise NotImplementedError
 
-    def hidden_states(self, sources: Ragged, inputs: Ragged) -> Tensor:
+    def hidden_states(self, sources: SourcesT, inputs: Ragged) -> Tensor:
         """Returns what the head reads, (total of the targets, output).
 
         Args:
-            sources: The texts to read.
+            sources: The texts to read; images for some networks.
             inputs: Of each, the start token and its target but for the last token.
 
         Raises:
@@ -78,7 +82,7 @@ class EncoderDecoder(nn.Module):
         """
         raise NotImplementedError
 
-    def reading(self, sources: Ragged) -> CausalNetwork:
+    def reading(self, sources: SourcesT) -> CausalNetwork:
         """Returns the decoder behind these sources, one row each, as a causal network: all that generation needs.
 
         Args:
@@ -90,11 +94,11 @@ class EncoderDecoder(nn.Module):
         """Maps what `hidden_states` returns to logits, (..., vocab)."""
         return ops.linear(hidden, self.output_matrix, self.output_bias)
 
-    def forward(self, sources: Ragged, inputs: Ragged) -> Tensor:
+    def forward(self, sources: SourcesT, inputs: Ragged) -> Tensor:
         """Returns the logits behind each token of the inputs, (total, vocab); see `hidden_states`."""
         return self.logits(self.hidden_states(sources, inputs))
 
-    def loss_sum(self, sources: Ragged, inputs: Ragged, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    def loss_sum(self, sources: SourcesT, inputs: Ragged, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """Returns the summed cross-entropy in nats of the targets that are not `models.loss.IGNORED`; with gradient.
 
         Args:
@@ -106,7 +110,7 @@ class EncoderDecoder(nn.Module):
         hidden = self.hidden_states(sources, inputs)
         return cross_entropy_sum(hidden, self.output_matrix, targets, bias=self.output_bias, smoothing=smoothing)
 
-    def losses(self, sources: Ragged, inputs: Ragged, targets: Tensor) -> Tensor:
+    def losses(self, sources: SourcesT, inputs: Ragged, targets: Tensor) -> Tensor:
         """Returns the cross-entropy in nats of every target, (total), 0 where IGNORED; without gradient."""
         with torch.no_grad():
             hidden = self.hidden_states(sources, inputs)
@@ -119,14 +123,14 @@ class EncoderDecoder(nn.Module):
         return Ragged(tokens, targets.lengths)
 
 
-def check_pairs(sources: Ragged, inputs: Ragged) -> None:
+def check_pairs(sources: int, inputs: Ragged) -> None:
     """Refuses sources and targets that are not pairs.
 
     Raises:
         BadInput: There are more of the one than of the other.
     """
-    if len(sources.lengths) != len(inputs.lengths):
-        raise BadInput(f"{len(sources.lengths)} sources do not go with {len(inputs.lengths)} targets")
+    if sources != len(inputs.lengths):
+        raise BadInput(f"{sources} sources do not go with {len(inputs.lengths)} targets")
 
 
 def check_rows(sources: int, batch: int, padding: Tensor | None) -> None:

@@ -230,7 +230,7 @@ class RecurrentEncoderDecoder(EncoderDecoder):
 
     def hidden_states(self, sources: Ragged, inputs: Ragged) -> Tensor:
         """Returns what the head reads, (total of the targets, output); see `EncoderDecoder.hidden_states`."""
-        check_pairs(sources, inputs)
+        check_pairs(len(sources.lengths), inputs)
         read, state = self.read(sources)
         embedded = self.dropout(self.embedding(inputs.tokens))  # (total, embedding)
         if self.config.attention == "luong" and not self.config.input_feeding:

@@ -8,6 +8,7 @@ ragged batches: no product is ever computed for padding, only attention lays its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,13 @@ from zhixing.core.errors import BadInput
 from zhixing.models.config import TransformerConfig
 from zhixing.models.cross_attention import Source
 from zhixing.models.encoder import Encoder
-from zhixing.models.encoder_decoder import EncoderDecoder, check_pairs, check_rows
+from zhixing.models.encoder_decoder import (
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    SourcesT,
+    check_pairs,
+    check_rows,
+)
 from zhixing.models.network import Cache, CausalNetwork
 from zhixing.models.ragged import Ragged
 from zhixing.models.transformer import Transformer
@@ -91,7 +98,42 @@ class TransformerSeq2SeqConfig:
         return f"{encoder.layers} + {decoder.layers} layers, {decoder.width} wide, {decoder.heads} heads"
 
 
-class TransformerEncoderDecoder(EncoderDecoder):
+class ReadingTransformer(EncoderDecoder[SourcesT]):
+    """What all share whose decoder is the one Transformer; a class that derives from this one implements `read`."""
+
+    decoder: Transformer
+
+    @property
+    def output_matrix(self) -> Tensor:
+        """The matrix that maps to the vocabulary, (vocab, width)."""
+        return self.decoder.output_matrix
+
+    @property
+    def output_bias(self) -> Tensor | None:
+        """What is added to the logits, (vocab), if anything."""
+        return self.decoder.head_bias
+
+    def read(self, sources: SourcesT) -> Source:
+        """Reads sources; returns what the decoder's layers look at, one row for each."""
+        raise NotImplementedError
+
+    def hidden_states(self, sources: SourcesT, inputs: Ragged) -> Tensor:
+        """Returns what the head reads, (total of the targets, width); see `EncoderDecoder.hidden_states`."""
+        if max(inputs.lengths) > self.config.context:
+            raise BadInput(
+                f"a target has {max(inputs.lengths)} tokens; the decoder writes at most {self.config.context}"
+            )
+        source = self.read(sources)
+        check_pairs(len(source.owners), inputs)
+        return self.decoder.hidden_states(inputs.tokens[None], source=source, layout=inputs)[0]
+
+    def reading(self, sources: SourcesT) -> ReadingDecoder[SourcesT]:
+        """Returns the decoder behind these sources, one row each, as a causal network: all that generation needs."""
+        with torch.no_grad():
+            return ReadingDecoder(self, sources)
+
+
+class TransformerEncoderDecoder(ReadingTransformer):
     """Reads a source and predicts each token of its target from those before it.
 
     Args:
@@ -111,16 +153,6 @@ class TransformerEncoderDecoder(EncoderDecoder):
         """What it was built from."""
         return self._config
 
-    @property
-    def output_matrix(self) -> Tensor:
-        """The matrix that maps to the vocabulary, (vocab, width)."""
-        return self.decoder.output_matrix
-
-    @property
-    def output_bias(self) -> Tensor | None:
-        """What is added to the logits, (vocab), if anything."""
-        return self.decoder.head_bias
-
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draws fresh weights: each side its own; tables that are scaled with a deviation of 1 / sqrt(width)."""
         self.decoder.initialise(generator)
@@ -135,30 +167,16 @@ class TransformerEncoderDecoder(EncoderDecoder):
         rows = sources.rows(states)
         return self.decoder.read_source(rows, None if sources.even else sources.present)
 
-    def hidden_states(self, sources: Ragged, inputs: Ragged) -> Tensor:
-        """Returns what the head reads, (total of the targets, width); see `EncoderDecoder.hidden_states`."""
-        check_pairs(sources, inputs)
-        if max(inputs.lengths) > self.config.context:
-            raise BadInput(
-                f"a target has {max(inputs.lengths)} tokens; the decoder writes at most {self.config.context}"
-            )
-        return self.decoder.hidden_states(inputs.tokens[None], source=self.read(sources), layout=inputs)[0]
 
-    def reading(self, sources: Ragged) -> ReadingDecoder:
-        """Returns the decoder behind these sources, one row each, as a causal network: all that generation needs."""
-        with torch.no_grad():
-            return ReadingDecoder(self, sources)
-
-
-class ReadingDecoder(CausalNetwork):
+class ReadingDecoder(CausalNetwork, Generic[SourcesT]):
     """The decoder that has read its sources: predicts each target token from those before it.
 
     Args:
         model: The whole network.
-        sources: The texts that it reads, now.
+        sources: What it reads, now.
     """
 
-    def __init__(self, model: TransformerEncoderDecoder, sources: Ragged) -> None:
+    def __init__(self, model: ReadingTransformer[SourcesT], sources: SourcesT) -> None:
         super().__init__()
         self.model, self.training = model, model.training
         model.eval()
@@ -166,7 +184,7 @@ class ReadingDecoder(CausalNetwork):
         model.train(self.training)
 
     @property
-    def config(self) -> TransformerSeq2SeqConfig:
+    def config(self) -> EncoderDecoderConfig:
         """The whole network's."""
         return self.model.config
 
