@@ -1,4 +1,5 @@
-"""One way to open a model, whatever it is kept in: a folder in the Hugging Face layout, or a GGUF file."""
+"""One way to open a model, whatever it is kept in: a folder in the Hugging Face layout, an adapter on another model, or
+a GGUF file."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from zhixing.checkpoints.adapters import is_adapter, open_adapter
 from zhixing.checkpoints.encoder_folder import is_encoder, load_encoder
 from zhixing.checkpoints.folder import ModelFolder, check_folder, load_folder
 from zhixing.checkpoints.gguf.header import is_gguf
@@ -29,6 +31,8 @@ def open_model(path: Path, dtype: torch.dtype = torch.float32, compact: bool | N
         from zhixing.checkpoints.gguf.read import load_gguf
 
         return load_gguf(path, dtype, compact)
+    if is_adapter(path):
+        return open_adapter(path, dtype)
     return load_folder(path, dtype)
 
 
@@ -48,4 +52,6 @@ def check_model(path: Path) -> list[str]:
         return open_model(path, compact=True).notes
     if is_image_encoder(path):
         return load_image_encoder(path).notes
+    if is_adapter(path):
+        return open_adapter(path).notes
     return load_encoder(path).notes if is_encoder(path) else check_folder(path)

@@ -46,6 +46,20 @@ def resolve(ref: str | Path) -> Path:
     return _local(Path(ref), ref)
 
 
+def resolve_base(ref: str, folder: Path) -> Path:
+    """Returns the model that an adapter in a folder belongs to: a reference, or a name as PEFT writes it.
+
+    Raises:
+        MissingResource: It cannot be found or reached.
+        BadInput: It is no model.
+    """
+    beside = folder / ref
+    if not Path(ref).is_absolute() and ref.startswith(".") and beside.is_dir():
+        return resolve(beside)
+    hub_name = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", ref, re.ASCII) and not Path(ref).exists()
+    return resolve(f"hf:{ref}" if hub_name else ref)
+
+
 def is_remote(ref: str) -> bool:
     """Tells whether a reference names a model of the catalogue or of a hub, and not something on this disk."""
     return ref.startswith(SCHEMES) or _entry(ref) is not None
@@ -83,7 +97,10 @@ def pull(ref: str) -> Record:
 def _entry(ref: str) -> Entry | None:
     """Returns the catalogue's entry of a name, unless a model on this disk has the same name."""
     entry = catalogue().get(ref)
-    if entry and any((Path(ref) / name).is_file() for name in ("config.json", "model/config.json", "recipe.yaml")):
+    if entry and any(
+        (Path(ref) / name).is_file()
+        for name in ("config.json", "adapter_config.json", "model/config.json", "recipe.yaml")
+    ):
         return None
     return entry
 
@@ -107,7 +124,7 @@ def _local(path: Path, ref: str) -> Path:
             remedy=f"try its folder: {path.parent}",
         )
     for folder in (path, path / "model"):
-        if (folder / "config.json").is_file():
+        if any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
             return folder
     if (path / "recipe.yaml").is_file():
         raise MissingResource(
@@ -117,7 +134,11 @@ def _local(path: Path, ref: str) -> Path:
     inside += sorted(child.parents[1].name for child in path.glob("*/model/config.json"))
     inside += sorted(child.name for child in path.glob("*.gguf"))
     remedy = f"models inside: {', '.join(str(path / name) for name in inside[:5])}" if inside else None
-    raise BadInput("this is neither a model folder nor a run folder (no config.json)", where=str(path), remedy=remedy)
+    raise BadInput(
+        "this is neither a model folder nor a run folder (no config.json)",
+        where=str(path),
+        remedy=remedy,
+    )
 
 
 def _suggestion(path: Path) -> str:

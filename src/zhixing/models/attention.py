@@ -17,7 +17,8 @@ from torch.autograd.function import once_differentiable
 from zhixing.models import ops
 from zhixing.models.cache import LayerCache
 from zhixing.models.config import TransformerConfig
-from zhixing.models.layers import Linear, Norm
+from zhixing.models.layers import Linear, Norm, side_by_side
+from zhixing.models.packing import Packing
 from zhixing.models.ragged import Ragged
 
 BLOCK = 64
@@ -209,7 +210,7 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
-        mask: Tensor | None = None,
+        mask: Tensor | Packing | None = None,
         cache: LayerCache | None = None,
         start: int = 0,
         layout: Ragged | None = None,
@@ -219,8 +220,8 @@ class Attention(nn.Module):
         Args:
             x: (batch, time, width).
             rotation: Cosines and sines for these positions, or None where nothing is rotated.
-            mask: (batch, 1, time, keys), True where attention is allowed, or (1, heads, time, keys), what is added to
-                the scores; None means causal.
+            mask: (batch, 1, time, keys), True where attention is allowed; or (1, heads, time, keys), what is added to
+                the scores; or the documents that attention stays within; None means causal.
             cache: Where earlier keys and values are, and these are put.
             start: Number of tokens already in the cache.
             layout: Where given, x is (1, total, width): these sequences end to end, each of which sees itself only.
@@ -231,7 +232,19 @@ class Attention(nn.Module):
         q, k, v = self._project(x, rotation)
         if layout is not None:
             q, k, v = (layout.rows(part[0]) for part in (q, k, v))
-        batch, time = q.shape[:2]
+        if isinstance(mask, Packing):
+            mixed = mask.attend(q, k, v, lambda q, k, v: self._mix(q, k, v, None, None, 0))
+        else:
+            mixed = self._mix(q, k, v, mask, cache, start)
+        mixed = mixed.reshape(*mixed.shape[:2], -1)
+        y: Tensor = self.output(mixed if layout is None else layout.flat(mixed)[None])
+        return y
+
+    def _mix(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cache: LayerCache | None, start: int
+    ) -> Tensor:
+        """Attends by what suits the layer: (batch, time, heads, head_dim) three times -> the first one's shape."""
+        time = q.shape[1]
         dropout = self.config.attention_dropout if self.training else 0.0
         windowed = self.window is not None and start + time > self.window
         if windowed or self.softcap is not None:
@@ -239,32 +252,27 @@ class Attention(nn.Module):
             if cache is not None:
                 k, v = cache.update(k, v, start)
             window = self.window if windowed else None
-            mixed = attend_in_blocks(
+            return attend_in_blocks(
                 q, k, v, self.scale, start=start, mask=mask, window=window, softcap=self.softcap, dropout=dropout
             ).transpose(1, 2)
-        elif cache is None and mask is None:
-            mixed = causal_attention(q, k, v, self.scale, dropout)
-        else:
-            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-            if cache is not None:
-                k, v = cache.update(k, v, start)
-            causal = mask is None and time > 1 and start == 0
-            mixed = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale, dropout_p=dropout,
-                enable_gqa=k.shape[1] != q.shape[1],
-            ).transpose(1, 2)  # fmt: skip
-        mixed = mixed.reshape(batch, time, -1)
-        y: Tensor = self.output(mixed if layout is None else layout.flat(mixed)[None])
-        return y
+        if cache is None and mask is None:
+            return causal_attention(q, k, v, self.scale, dropout)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        if cache is not None:
+            k, v = cache.update(k, v, start)
+        causal = mask is None and time > 1 and start == 0
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale, dropout_p=dropout,
+            enable_gqa=k.shape[1] != q.shape[1],
+        ).transpose(1, 2)  # fmt: skip
 
     def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries, keys and values, (batch, time, heads or kv_heads, head_dim), normalised and rotated."""
         batch, time, _ = x.shape
         heads, kv_heads, head_dim = self.config.heads, self.config.kv_heads, self.config.head_dim
-        if self.training and not self.config.attention_bias:
+        if self.training:
             # One product for all three, and queries and keys placed together: fewer and larger operations.
-            weights = (self.query.weight, self.key.weight, self.value.weight)
-            joined = ops.joined_linear(x, weights).view(batch, time, -1, head_dim)
+            joined = side_by_side(x, (self.query, self.key, self.value)).view(batch, time, -1, head_dim)
             both, v = torch.split(joined, [heads + kv_heads, kv_heads], dim=2)
             if self.query_norm is None or (self.query_norm.weight is None and not self.norm_together):
                 placed = self._place(both, self.query_norm, rotation)

@@ -1,6 +1,6 @@
 """Block formats of ggml: from numbers to stored bytes.
 
-The simple formats give the bytes that ggml's reference code gives. Q4_K searches scales and minima as
+The simple formats give the bytes that ggml's reference code gives. Q4_1 and Q4_K search scales and minima as
 `make_qkx2_quants` and `quantize_row_q4_K_ref` of ggml-quants.c (ggml-org/ggml) do, over many blocks at once. The way
 back is in `blocks`.
 """
@@ -105,6 +105,14 @@ def _best_scales(values: Tensor) -> tuple[Tensor, Tensor]:
     return scale, -minimum
 
 
+def _q4_1(values: Tensor) -> Tensor:
+    # ggml spans a block from its least to its largest value; searching for scale and minimum comes closer.
+    scale, negated = _best_scales(values)
+    step, floor = scale.half(), (-negated).half()
+    whole = ((values - floor.float()) * _inverse(step.float())).round().clamp(0, 15)
+    return torch.cat((step.view(torch.uint8), floor.view(torch.uint8), _nibbles(whole)), dim=1)
+
+
 def _six_bit_pairs(scales: Tensor, minima: Tensor) -> Tensor:
     """Packs eight scales and eight minima from 0 to 63 into twelve bytes; see `blocks`."""
     first = scales[:, :4] | ((scales[:, 4:] >> 4) << 6)
@@ -130,7 +138,8 @@ def _q4_k(values: Tensor) -> Tensor:
 
 
 PACKINGS: dict[Kind, Callable[[Tensor], Tensor]] = {
-    kinds.F32: _f32, kinds.F16: _f16, kinds.BF16: _bf16, kinds.Q8_0: _q8_0, kinds.Q4_0: _q4_0, kinds.Q4_K: _q4_k,
+    kinds.F32: _f32, kinds.F16: _f16, kinds.BF16: _bf16, kinds.Q8_0: _q8_0, kinds.Q4_0: _q4_0, kinds.Q4_1: _q4_1,
+    kinds.Q4_K: _q4_k,
 }  # fmt: skip
 """How each format is made: values (n, values of a block) to bytes (n, bytes of a block)."""
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhixing.models import ops
 from zhixing.models.cache import KVCache
 from zhixing.models.config import TransformerConfig
 from zhixing.models.layers import Linear, Norm, activate
@@ -161,7 +162,7 @@ def _joined(parts: Sequence[Linear], share: bool) -> tuple[Tensor, Tensor | None
     if len(parts) == 1:
         return weights[0], bias
     plain = all(type(weight) is Tensor for weight in weights)  # packed ones join without a copy
-    whole = _adjacent(weights) if plain else None
+    whole = ops.adjacent(weights) if plain else None
     if whole is None:
         whole = torch.cat(weights)
         if share and plain:
@@ -170,18 +171,6 @@ def _joined(parts: Sequence[Linear], share: bool) -> tuple[Tensor, Tensor | None
                 part.weight.data = whole.narrow(0, start, part.out_features)
                 start += part.out_features
     return whole, bias
-
-
-def _adjacent(weights: Sequence[Tensor]) -> Tensor | None:
-    """Returns the matrix that these lie in, one behind the other, as an earlier call has left them; else None."""
-    first, expected = weights[0], weights[0].storage_offset()
-    for weight in weights:
-        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        if not same or weight.storage_offset() != expected or not weight.is_contiguous():
-            return None
-        expected += weight.numel()
-    rows = sum(len(weight) for weight in weights)
-    return first.as_strided((rows, first.shape[1]), (first.shape[1], 1))
 
 
 def _fast_norm(norm: Norm | None) -> _FastNorm | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,18 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., in) to (..., out)."""
         return ops.linear(x, self.weight, self.bias)
+
+    @classmethod
+    def joined(cls, x: Tensor, maps: Sequence[Linear]) -> Tensor:
+        """Maps one input by several maps, whose outputs lie side by side: (..., in) -> (..., sum of outs)."""
+        y = ops.joined_linear(x, [each.weight for each in maps])
+        return y if maps[0].bias is None else y + torch.cat([each.bias for each in maps])
+
+
+def side_by_side(x: Tensor, maps: Sequence[Linear]) -> Tensor:
+    """Maps one input by several maps as one product; the first that is more than a plain map says how."""
+    kind = next((type(each) for each in maps if type(each) is not Linear), Linear)
+    return kind.joined(x, maps)
 
 
 class Embedding(nn.Embedding):
@@ -86,12 +100,19 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (batch, time, width) to the same shape."""
-        if self.activation == "relu2" and self.gate is None and not self.biased:
+        if (
+            self.activation == "relu2"
+            and self.gate is None
+            and not self.biased
+            and type(self.up) is type(self.down) is Linear
+        ):
             return ops.squared_relu_feed_forward(x, self.up.weight, self.down.weight)
         if self.gate is None and self.activation in ("gelu", "gelu_tanh") and type(self.up) is Linear:
             hidden = ops.linear_gelu(x, self.up.weight, self.up.bias, tanh=self.activation == "gelu_tanh")
         elif self.gate is None:
             hidden = activate(self.up(x), self.activation)
+        elif self.training and self.activation in ops.GATES:
+            hidden = ops.gated(side_by_side(x, (self.gate, self.up)), self.activation)
         else:
             hidden = activate(self.gate(x), self.activation) * self.up(x)
         y: Tensor = self.down(hidden)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from zhixing.models import ops
@@ -21,6 +21,16 @@ IGNORED = -100
 
 LOGITS_AT_ONCE = 1 << 22
 """Logits that may be in memory together: 16 MiB in float32."""
+
+
+PACKED_LOGITS_AT_ONCE = 1 << 24
+"""The same for a head whose weights are packed: each product with it expands them."""
+
+
+def rows_at_once(head: Tensor) -> int:
+    """Returns the rows of logits that may be in memory together."""
+    plain = type(head) in (Tensor, nn.Parameter)
+    return max(1, (LOGITS_AT_ONCE if plain else PACKED_LOGITS_AT_ONCE) // head.shape[0])
 
 
 def soft_cap(logits: Tensor, cap: float | None) -> Tensor:
@@ -40,12 +50,14 @@ class _Loss(torch.autograd.Function):
         targets: Tensor,
         cap: float | None,
         smoothing: float,
+        learning: bool,
     ) -> Tensor:
-        rows = max(1, LOGITS_AT_ONCE // head.shape[0])
-        needs = hidden.requires_grad or head.requires_grad
-        grad_hidden = torch.zeros_like(hidden) if needs else None  # (tokens, width)
-        grad_head = torch.zeros_like(head) if needs else None  # (vocab, width)
-        grad_bias = torch.zeros_like(bias) if needs and bias is not None else None  # (vocab)
+        rows = rows_at_once(head)
+        needs_hidden, needs_head, needs_bias = (needed and learning for needed in ctx.needs_input_grad[:3])
+        needs = needs_hidden or needs_head or needs_bias
+        grad_hidden = torch.zeros_like(hidden) if needs_hidden else None  # (tokens, width)
+        grad_head = torch.zeros_like(head) if needs_head else None  # (vocab, width)
+        grad_bias = torch.zeros_like(bias) if needs_bias and bias is not None else None  # (vocab)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), rows):
             part, wanted = hidden[start : start + rows], targets[start : start + rows]
@@ -63,7 +75,7 @@ class _Loss(torch.autograd.Function):
             if smoothing:
                 losses = losses - smoothing * logits.mean(1)
             total += (losses * kept).sum()
-            if grad_hidden is not None and grad_head is not None:
+            if needs:
                 grad = logits.sub_(normaliser[:, None]).exp_()  # softmax
                 if smoothing:
                     grad -= smoothing / grad.shape[1]
@@ -72,8 +84,10 @@ class _Loss(torch.autograd.Function):
                 if cap is not None:
                     grad.addcmul_(grad, squashed.square_(), value=-1)  # d tanh = 1 - tanh^2
                 grad = grad.to(part.dtype)
-                grad_hidden[start : start + rows] = ops.product(grad, head.t())
-                grad_head += ops.product(grad.t(), part.t())
+                if grad_hidden is not None:
+                    grad_hidden[start : start + rows] = ops.product(grad, head.t())
+                if grad_head is not None:
+                    grad_head += ops.product(grad.t(), part.t())
                 if grad_bias is not None:
                     grad_bias += grad.sum(0)
         ctx.save_for_backward(grad_hidden, grad_head, grad_bias)
@@ -82,9 +96,8 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_head, grad_bias = ctx.saved_tensors
-        bias = None if grad_bias is None else grad_bias * grad
-        return grad_hidden * grad, grad_head * grad, bias, None, None, None
+        scaled = [None if saved is None else saved * grad for saved in ctx.saved_tensors]
+        return *scaled, None, None, None, None
 
 
 def cross_entropy_sum(
@@ -96,7 +109,7 @@ def cross_entropy_sum(
     bias: Tensor | None = None,
     smoothing: float = 0.0,
 ) -> Tensor:
-    """Returns the summed cross-entropy, in nats, of the targets that are not IGNORED.
+    """Returns the summed cross-entropy, in nats, of the targets that are not IGNORED. Others cost nothing.
 
     Args:
         hidden: Final hidden states, (batch, time, width).
@@ -106,8 +119,12 @@ def cross_entropy_sum(
         bias: Added to the logits, (vocab).
         smoothing: Share of every target that is spread evenly over the vocabulary (Szegedy et al. 2016, section 7).
     """
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    return ops.apply(_Loss, flat, head, bias, targets.reshape(-1), cap, smoothing)
+    rows, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    if not torch.compiler.is_compiling():  # the number of targets would be a new shape each time
+        kept = (wanted != IGNORED).nonzero()[:, 0]
+        if len(kept) < len(wanted):
+            rows, wanted = rows.index_select(0, kept), wanted.index_select(0, kept)
+    return ops.apply(_Loss, rows, head, bias, wanted, cap, smoothing, torch.is_grad_enabled())
 
 
 def token_losses(
@@ -115,7 +132,7 @@ def token_losses(
 ) -> Tensor:
     """Returns the cross-entropy of each position, (batch, time), zero where IGNORED, without gradient."""
     flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    rows = max(1, LOGITS_AT_ONCE // head.shape[0])
+    rows = rows_at_once(head)
     pieces = []
     with torch.no_grad():
         for start in range(0, len(flat), rows):

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Matmul = Literal["torch", "onednn", "mixed"]
@@ -138,7 +138,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
-        ctx.save_for_backward(rows, weight)
+        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, weight)
         ctx.shape = x.shape
         return product(rows, weight).view(*x.shape[:-1], weight.shape[0])
 
@@ -148,7 +148,7 @@ class _Linear(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         grad_rows = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
         grad_x = product(grad_rows, weight.t()).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        return grad_x, weight_gradient(grad_rows, rows) if ctx.needs_input_grad[1] else None
+        return grad_x, weight_gradient(grad_rows, rows) if rows is not None else None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -177,13 +177,35 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, *, tanh: bool = 
     return F.gelu(linear(x, weight, bias), approximate="tanh" if tanh else "none")
 
 
+def adjacent(weights: Sequence[Tensor]) -> Tensor | None:
+    """Returns the matrix that these lie in, one behind the other in memory; None when they do not."""
+    first, expected = weights[0], weights[0].storage_offset()
+    for weight in weights:
+        same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if not same or weight.storage_offset() != expected or not weight.is_contiguous():
+            return None
+        expected += weight.numel()
+    rows = sum(len(weight) for weight in weights)
+    return first.as_strided((rows, first.shape[1]), (first.shape[1], 1))
+
+
+def joined_rows(weights: Sequence[Tensor]) -> Tensor:
+    """Stacks matrices, without a copy where they lie behind one another (`adjacent`) or are packed."""
+    if len(weights) == 1:
+        return weights[0]
+    plain = all(type(weight) in (Tensor, nn.Parameter) for weight in weights)  # packed ones join without a copy
+    whole = adjacent(weights) if plain else None
+    return torch.cat(list(weights)) if whole is None else whole
+
+
 class _JoinedLinear(torch.autograd.Function):
     """y = x [W1; W2; ...]^T: several maps of one input as one product, in both directions."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
-        rows, weight = x.reshape(-1, x.shape[-1]), torch.cat(weights)  # (tokens, in), (sum of outs, in)
-        ctx.save_for_backward(rows, weight)
+        rows, weight = x.reshape(-1, x.shape[-1]), joined_rows(weights)  # (tokens, in), (sum of outs, in)
+        frozen = not any(ctx.needs_input_grad[1:])
+        ctx.save_for_backward(None if frozen else rows, weight)
         ctx.shape, ctx.sizes = x.shape, [len(part) for part in weights]
         return product(rows, weight).view(*x.shape[:-1], len(weight))
 
@@ -193,16 +215,61 @@ class _JoinedLinear(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         grad_rows = grad.reshape(-1, grad.shape[-1])
         grad_x = product(grad_rows, weight.t()).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        if rows is None:
+            return grad_x, *([None] * len(ctx.sizes))
         return grad_x, *torch.split(weight_gradient(grad_rows, rows), ctx.sizes)
 
 
 def joined_linear(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """Computes the outputs of several maps without bias, side by side: (..., in) -> (..., sum of outs)."""
-    if _hand_written(x) and all(weight.requires_grad for weight in weights):
+    if _hand_written(x):
         return apply(_JoinedLinear, x, *weights)
     if not torch.is_grad_enabled():
-        return linear(x, torch.cat(list(weights)))
+        return linear(x, joined_rows(weights))
     return torch.cat([linear(x, weight) for weight in weights], dim=-1)
+
+
+class _Gated(torch.autograd.Function):
+    """y = act(g) * u of x = [g, u]; keeps x and computes act(g) again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, activation: str) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.activation = activation
+        gate, up = x.chunk(2, dim=-1)
+        return GATES[activation][0](gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        forward, backward = GATES[ctx.activation]
+        gate, up = x.chunk(2, dim=-1)
+        result = torch.empty_like(x)
+        grad_gate, grad_up = result.chunk(2, dim=-1)
+        torch.mul(grad, forward(gate), out=grad_up)
+        grad_gate.copy_(backward(grad * up, gate))
+        return result, None
+
+
+GATES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "silu": (F.silu, torch.ops.aten.silu_backward),
+    "gelu": (F.gelu, torch.ops.aten.gelu_backward),
+    "gelu_tanh": (
+        functools.partial(F.gelu, approximate="tanh"),
+        functools.partial(torch.ops.aten.gelu_backward, approximate="tanh"),
+    ),
+    "relu": (F.relu, lambda grad, gate: grad * (gate > 0)),
+}
+"""Non-linearities of gates, and their gradients from the gradient and the input."""
+
+
+def gated(x: Tensor, activation: str) -> Tensor:
+    """Computes act(g) * u where x = [g, u] (Shazeer 2020): (..., 2 * hidden) -> (..., hidden)."""
+    if _hand_written(x):
+        return apply(_Gated, x, activation)
+    gate, up = x.chunk(2, dim=-1)
+    return GATES[activation][0](gate) * up
 
 
 class _SquaredReLUFeedForward(torch.autograd.Function):

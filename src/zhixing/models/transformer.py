@@ -9,6 +9,7 @@ activation checkpointing. Parallelism, compilation and quantisation are applied 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import cast
 
@@ -25,6 +26,7 @@ from zhixing.models.cross_attention import CrossAttention, Source, read_source
 from zhixing.models.layers import Embedding, FeedForward, Linear, Norm
 from zhixing.models.loss import IGNORED, cross_entropy_sum, soft_cap, token_losses
 from zhixing.models.network import Cache, CausalNetwork
+from zhixing.models.packing import Packing
 from zhixing.models.positions import RelativeBias, sinusoids
 from zhixing.models.ragged import Ragged
 from zhixing.models.rotary import RotaryTable
@@ -74,7 +76,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotation: Rotation | None,
-        mask: Tensor | None = None,
+        mask: Tensor | Packing | None = None,
         cache: LayerCache | None = None,
         start: int = 0,
         source: SourceLayer | None = None,
@@ -104,7 +106,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotation: Rotation | None,
-        mask: Tensor | None,
+        mask: Tensor | Packing | None,
         cache: LayerCache | None,
         start: int,
         source: SourceLayer | None,
@@ -197,6 +199,14 @@ class Transformer(CausalNetwork):
         """The matrix that maps hidden states to logits, (vocab, width)."""
         return self.embedding.weight if self.head is None else self.head.weight
 
+    def match_vocabulary(self) -> None:
+        """Takes the size of the vocabulary from the embedding table, after rows were added to it."""
+        rows = self.embedding.weight.shape[0]
+        self._config = dataclasses.replace(self._config, vocab_size=rows)
+        self.embedding.num_embeddings = rows
+        if self.head is not None:
+            self.head.out_features = self.head.weight.shape[0]
+
     def new_cache(self, batch: int, capacity: int, padding: Tensor | None = None) -> KVCache:
         """Makes an empty cache for `batch` sequences of up to `capacity` tokens."""
         c, weight = self.config, self.embedding.weight
@@ -264,6 +274,7 @@ class Transformer(CausalNetwork):
         elif self.config.position == "sinusoidal":
             x = x + sinusoids(positions.flatten(), x.shape[-1]).view(*positions.shape, -1).to(x.dtype)
         if self.relative is not None:
+            assert not isinstance(mask, Packing)
             mask = self._with_distances(mask, max(layout.lengths) if layout is not None else end, start, x.dtype)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
@@ -352,7 +363,7 @@ class Transformer(CausalNetwork):
 
     def _place(
         self, tokens: Tensor, segments: Tensor | None, cache: KVCache | None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | Packing | None, Tensor | None]:
         """Places tokens in their sequences.
 
         Returns:
@@ -363,10 +374,10 @@ class Transformer(CausalNetwork):
         start = 0 if cache is None else cache.length
         index = torch.arange(start, start + time, device=device)  # (time)
         if segments is not None:
-            same = segments[:, :, None] == segments[:, None, :]  # (batch, time, time)
-            causal = index[:, None] >= index[None, :]
-            first = same.to(torch.int8).argmax(dim=2)  # (batch, time): where the token's document begins
-            return index[None, :] - first, (same & causal)[:, None], same.sum(dim=2)
+            packing = Packing(segments)
+            # Distances are added to a mask of all pairs, and a compiled step must not depend on the lengths.
+            dense = torch.compiler.is_compiling() or self.config.position == "relative"
+            return packing.positions, packing.mask if dense else packing, packing.lengths
         if cache is None:
             return index, None, None
         keys = torch.arange(start + time, device=device)

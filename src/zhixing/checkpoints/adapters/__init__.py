@@ -1,0 +1,16 @@
+"""Adapter folders in PEFT's layout: adapter_config.json and adapter_model.safetensors beside the name of their base.
+
+`layout` maps our linear maps onto the published ones (some of which hold several of ours), `config` reads and writes
+adapter_config.json, `folder` the whole. What an adapter computes is in `models.adapters`.
+"""
+
+from zhixing.checkpoints.adapters.folder import (
+    ADAPTER_CONFIG,
+    base_reference,
+    is_adapter,
+    load_adapter,
+    open_adapter,
+    save_adapter,
+)
+
+__all__ = ["ADAPTER_CONFIG", "base_reference", "is_adapter", "load_adapter", "open_adapter", "save_adapter"]
