@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from zhixing.cli import (
     chat,
     classify,
+    compare,
     data,
     doctor,
     embed,
@@ -72,6 +73,7 @@ app = typer.Typer(
 )
 app.command("quickstart")(quickstart.command)
 app.command("train")(train.command)
+app.command("compare")(compare.command)
 app.command("resume")(resume.command)
 app.command("runs")(runs.command)
 app.command("report")(report.command)

@@ -111,6 +111,7 @@ class TrainRecipe(Section):
     steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="optimizer steps")
     tokens: int | None = Field(None, ge=1, lt=INT64, description="instead of steps: training tokens")
     minutes: float | None = Field(None, gt=0, description="instead of steps: time, from a measured step")
+    flops: float | None = Field(None, gt=0, description="instead of steps: floating-point operations of training")
     batch_size: int | None = Field(None, ge=1, description="sequences in one forward pass")
     accumulate: int = Field(1, ge=1, description="forward passes per optimizer step")
     block: int | None = Field(None, ge=1, description="tokens per sequence; default: model.context")

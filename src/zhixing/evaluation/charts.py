@@ -81,6 +81,7 @@ class Chart:
         points: What the pointer reads: [step, value of each curve ...].
         names: Names of those values.
         note: What a reader has to know about the frame.
+        unit: What the horizontal axis counts, for the pointer.
     """
 
     label: str
@@ -94,6 +95,7 @@ class Chart:
     points: list[list[float | None]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     note: str = ""
+    unit: str = "step"
 
 
 def nice_ticks(low: float, high: float, wanted: int) -> list[float]:

@@ -21,6 +21,7 @@ from zhixing.core.errors import BadInput
 from zhixing.core.progress import human_bytes, progress_bar
 from zhixing.data.cutting import cut_text
 from zhixing.data.documents import Document
+from zhixing.evaluation.metrics.base import FloatArray
 from zhixing.evaluation.metrics.language import from_sums
 from zhixing.evaluation.metrics.resampling import with_interval
 from zhixing.evaluation.windows import BATCH_TOKENS, TokenDocument, Window, batches, cut_document
@@ -188,7 +189,7 @@ def evaluate_tokens(
     Raises:
         BadInput: A setting cannot be, there is nothing to score, or the model's predictions are not numbers.
     """
-    window, stride = _check_window(model, window, stride)
+    window, stride = check_window(model, window, stride)
     tallies: dict[str, _Tally] = {}
     each = _EachDocument()
     was_training = model.training
@@ -264,7 +265,12 @@ def _tokenizer_notes(tokenizer: Tokenizer) -> list[str]:
     return []
 
 
-def _check_window(model: CausalNetwork, window: int | None, stride: int | None) -> tuple[int, int]:
+def check_window(model: CausalNetwork, window: int | None, stride: int | None) -> tuple[int, int]:
+    """Returns window and stride, with the defaults where they are not given.
+
+    Raises:
+        BadInput: One of them cannot be with this model.
+    """
     context = model.config.context
     if window is None:
         window = UNBOUNDED_WINDOW if context == UNBOUNDED else context
@@ -392,10 +398,12 @@ def _cut(
 
 
 @torch.inference_mode()
-def _score(
-    model: CausalNetwork, windows: list[Window], tallies: dict[str, _Tally], each: _EachDocument
-) -> tuple[float, int]:
-    """Runs one batch, longest window first; returns its summed loss in nats and the number of tokens scored."""
+def window_losses(model: CausalNetwork, windows: Sequence[Window]) -> FloatArray:
+    """Runs one batch of windows, longest first; returns the nats of every scored target, (targets), window by window.
+
+    Raises:
+        BadInput: The model's predictions are not numbers.
+    """
     device = model.device
     longest = len(windows[0].inputs)
     inputs = np.full((len(windows), longest), PADDING, dtype=np.int64)
@@ -410,9 +418,18 @@ def _score(
             "the model's predictions are not numbers (NaN or infinity)",
             remedy="its weights are damaged or its training diverged: use an earlier checkpoint",
         )
+    values: FloatArray = losses.double().cpu().numpy()
+    return values
+
+
+def _score(
+    model: CausalNetwork, windows: list[Window], tallies: dict[str, _Tally], each: _EachDocument
+) -> tuple[float, int]:
+    """Runs one batch; returns its summed loss in nats and the number of tokens scored."""
+    losses = window_losses(model, windows)
     counts = [len(window.inputs) - window.skip for window in windows]
     starts = np.cumsum([0, *counts[:-1]])
-    sums = np.add.reduceat(losses.double().cpu().numpy(), starts).tolist()
+    sums = np.add.reduceat(losses, starts).tolist()
     for window, count, nats in zip(windows, counts, sums, strict=True):
         tally = tallies[window.source]
         tally.nats += nats

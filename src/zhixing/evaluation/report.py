@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from zhixing.core.files import atomic_write
 from zhixing.core.progress import human_count, human_time
 from zhixing.evaluation.charts import Chart, Point, loss_chart, percent, short_number, small_chart
+from zhixing.evaluation.pages import render
 from zhixing.evaluation.report_facts import (
     data_bytes,
     fact_groups,
@@ -26,7 +25,6 @@ from zhixing.evaluation.report_facts import (
     yardstick_bars,
 )
 from zhixing.evaluation.run_folder import Run, number, read_run, section
-from zhixing.version import __version__
 
 REPORT = "report.html"
 
@@ -82,18 +80,7 @@ def write_report(run_folder: Path) -> Path:
 
 def render_report(run: Run) -> str:
     """Returns the page of a run as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("zhixing.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(_content(run))
-    # What a run recorded may hold half a character (a lone surrogate), which no UTF-8 file can.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return render("report.html", _content(run))
 
 
 def _content(run: Run) -> dict[str, Any]:
@@ -103,9 +90,7 @@ def _content(run: Run) -> dict[str, Any]:
     bars = yardstick_bars(run, bits)
     reason = str(run.state.get("reason") or "")
     state, state_chinese, banner = STATES[run.status]
-    templates = files("zhixing.evaluation").joinpath("templates")
     return {
-        "version": __version__,
         "name": run.name,
         "folder": str(run.folder),
         "language": "zh" if mostly_chinese(_sample_text(run)) else "en",
@@ -116,7 +101,6 @@ def _content(run: Run) -> dict[str, Any]:
         "can_resume": run.status in ("interrupted", "stopped", "failed"),
         "sentence": _sentence(run, summary),
         "updated": run.updated.strftime("%Y-%m-%d %H:%M") if run.updated else "",
-        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "hero": _hero(summary, bars),
         "cards": _cards(run, summary),
         "progress": _progress(summary) if run.status in ("running", "interrupted", "stopped") else None,
@@ -133,8 +117,6 @@ def _content(run: Run) -> dict[str, Any]:
         "inputs": inputs,
         "more_inputs": more_inputs,
         "inputs_file": "facts.json" if "inputs" in section(run.facts, "data") else "shards/inputs.json",
-        "style": templates.joinpath("report.css").read_text(encoding="utf-8"),
-        "script": templates.joinpath("report.js").read_text(encoding="utf-8"),
     }
 
 

@@ -44,7 +44,7 @@ BASE_WIDTH = 256
 def resolve(recipe: Recipe) -> Recipe:
     """Returns a copy of the recipe with everything filled in that does not depend on the data.
 
-    Steps stay open when the run is given in tokens or minutes of a model that must be measured first.
+    Steps stay open when the run is given in minutes or operations: a step must be measured, or the vocabulary known.
     """
     if recipe.model.family == COUNTED:
         return resolve_counting(recipe)
@@ -98,7 +98,7 @@ def resolve(recipe: Recipe) -> Recipe:
             where="train.compile",
             remedy="install g++ or clang++, or set train.compile: false",
         )
-    given = [name for name in ("steps", "tokens", "minutes") if getattr(train, name) is not None]
+    given = [name for name in ("steps", "tokens", "minutes", "flops") if getattr(train, name) is not None]
     if len(given) > 1:
         raise BadInput(
             f"train.{given[0]} and train.{given[1]} both say how long to train",
@@ -180,7 +180,8 @@ def check_resolved(recipe: Recipe, where: str) -> None:
     """
     gaps = [f"train.{name}" for name in ("block", "batch_size") if getattr(recipe.train, name) is None]
     gaps += ["train.device"] if recipe.train.device == "auto" else []
-    gaps += ["train.steps"] if recipe.train.steps is None and recipe.train.minutes is None else []
+    train = recipe.train
+    gaps += ["train.steps"] if train.steps is None and train.minutes is None and train.flops is None else []
     gaps += ["train.validate_every"] if recipe.train.steps is not None and recipe.train.validate_every is None else []
     if gaps:
         raise BadInput(

@@ -23,7 +23,7 @@ from zhixing.checkpoints.vectors import open_vectors
 from zhixing.core.device import processor_name, usable_threads
 from zhixing.core.errors import BadInput, ZhixingError, command
 from zhixing.core.progress import human_bytes, human_count, progress_bar
-from zhixing.core.recipe import Recipe
+from zhixing.core.recipe import MOST_STEPS, Recipe
 from zhixing.data.batches import PackedSampler
 from zhixing.data.build import ShardOptions, build_shards, is_current
 from zhixing.data.problems import Problems
@@ -214,7 +214,12 @@ def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
     if recipe.model.embeddings is not None and not list_checkpoints(run.checkpoints):
         _start_embeddings(run, model.embedding, tokenizer, shards)
     model.to(torch.device(train.device))
-    if train.steps is None:
+    if train.steps is None and train.flops is not None:
+        train.steps = steps_within(train.flops, config.flops_per_token(train.block or 1), recipe)
+        fill_intervals(recipe)
+        run.save_recipe()
+        say(f"{train.steps} steps take {human_count(train.flops)} floating-point operations")
+    elif train.steps is None:
         assert train.minutes is not None
         seconds = measure_step(model, sampler_for(recipe, shards.train), recipe)
         train.steps = max(1, int(train.minutes * 60 * CALIBRATION_SHARE / seconds))
@@ -232,6 +237,25 @@ def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
         },
     )  # fmt: skip
     return Trainer(model, sampler_for(recipe, shards.train), recipe)
+
+
+def steps_within(flops: float, per_token: float, recipe: Recipe) -> int:
+    """Returns how many steps a number of floating-point operations pays for; at least one.
+
+    Raises:
+        BadInput: They are more than can be counted.
+    """
+    train = recipe.train
+    assert train.block is not None
+    assert train.batch_size is not None
+    steps = max(1, int(flops / per_token / (train.batch_size * train.accumulate * train.block)))
+    if steps > MOST_STEPS:
+        raise BadInput(
+            f"{flops:g} operations are {steps} steps, more than {MOST_STEPS}",
+            where="train.flops",
+            remedy="raise train.batch_size or train.accumulate, or lower train.flops",
+        )
+    return steps
 
 
 def _start_embeddings(run: Run, embedding: nn.Embedding, tokenizer: Tokenizer, shards: ShardSet) -> None:

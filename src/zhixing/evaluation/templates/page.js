@@ -21,7 +21,7 @@
       });
       cursor.hidden = false;
       cursor.style.left = 100 * place(near[0]) + "%";
-      readout.textContent = "step " + near[0].toLocaleString("en") + names.map(function (name, index) {
+      readout.textContent = (plot.dataset.unit + " " + near[0].toLocaleString("en")).trim() + names.map(function (name, index) {
         var value = near[index + 1];
         // Between two validations, the last one holds.
         for (var back = points.indexOf(near); value === null && index > 1 && back >= 0; back--) value = points[back][index + 1];

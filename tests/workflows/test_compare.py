@@ -1,0 +1,205 @@
+"""`zhixing compare`: whole comparisons of tiny models, going on after a stop, and what users get wrong."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from zhixing.core.comparison_recipe import ComparisonRecipe, build_comparison, load_comparison
+from zhixing.core.errors import BadInput, Interrupted, MissingResource
+from zhixing.workflows import compare as workflow
+from zhixing.workflows.compare import Comparison, compare, open_comparison
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = random.Random(0)
+    words = ["the", "cat", "dog", "sees", "runs", "and", "知行", "合一", "a", "red"]
+    lines = [" ".join(generator.choices(words, range(10, 0, -1), k=generator.randint(3, 12))) for _ in range(300)]
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file
+
+
+def values(text: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "base": {
+            "data": {"paths": [str(text)], "split": "tail", "validation_fraction": 0.2, "separator": False},
+            "tokenizer": {"kind": "character", "special_tokens": []},
+            "model": {"context": 16},
+            "train": {"batch_size": 4, "matmul": "torch"},
+        },
+        "variants": {
+            "counted": {"model.family": "ngram", "model.order": 3},
+            "gru": {"model": {"family": "gru", "depth": 1, "width": 8}, "optimizer.learning_rate": 0.02},
+        },
+        "seeds": [0, 1],
+        "budget": {"tokens": 1500},
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def done(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    folder = tmp_path_factory.mktemp("comparison") / "tiny"
+    return compare(build_comparison(values(text), "test"), folder)
+
+
+def test_a_whole_comparison(done: Comparison) -> None:
+    assert done.standings is not None
+    by_name = {one.name: one for one in done.standings.standings}
+    assert len(by_name["counted"].values) == 1
+    assert by_name["counted"].fixed
+    assert len(by_name["gru"].values) == 2
+    assert done.standings.pairs[0].better == "counted"
+    assert done.standings.examples == 21
+    assert any("no seed and no budget" in sentence for sentence in done.sentences)
+    kept = json.loads((done.folder / "comparison.json").read_text(encoding="utf-8"))
+    assert kept["sentences"] == done.sentences
+    page = (done.folder / "report.html").read_text(encoding="utf-8")
+    for part in ("counted", "gru", "Not told apart" if not done.standings.pairs[0].told_apart else "told apart", "知"):
+        assert part in page
+    assert page.count('<path class="curve') == 4  # two seeds, over tokens and over seconds
+    assert "<script src" not in page
+
+
+def test_the_figures_are_the_runs_own(done: Comparison) -> None:
+    assert done.standings is not None
+    for trial in done.trials:
+        facts = json.loads((trial.folder / "facts.json").read_text(encoding="utf-8"))
+        assert trial.value == pytest.approx(facts["evaluation"]["bits_per_byte"], rel=1e-5)
+        if trial.variant == "gru":
+            assert trial.tokens == 1472  # 23 steps of 64 tokens: the most that 1,500 pay for
+            assert trial.flops > 0
+
+
+def test_the_same_command_goes_on(done: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained or measured again, and the result is the same."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("trained or measured again")
+
+    monkeypatch.setattr(workflow, "start_run", refuse)
+    monkeypatch.setattr(workflow, "resume_run", refuse)
+    monkeypatch.setattr("zhixing.workflows.run_scores.stretch_sums", refuse)
+    again = compare(open_comparison(done.folder), done.folder)
+    assert again.standings == done.standings
+
+
+def test_ctrl_c_says_how_to_go_on(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(workflow, "start_run", stop)
+    with pytest.raises(Interrupted, match="zhixing compare"):
+        compare(build_comparison(values(text), "test"), tmp_path / "tiny")
+
+
+def test_a_run_that_diverges_is_left_out_and_said(text: Path, tmp_path: Path) -> None:
+    recipe = values(text, seeds=[0])
+    recipe["variants"]["wild"] = {"model": {"family": "rnn", "depth": 1, "width": 8}, "optimizer.learning_rate": 1e38}
+    result = compare(build_comparison(recipe, "test"), tmp_path / "tiny")
+    assert [trial.variant for trial in result.failed] == ["wild"]
+    assert any("wild-seed0 failed" in sentence for sentence in result.sentences)
+    assert any("no other seed" in sentence for sentence in result.sentences)
+    assert "failed" in (tmp_path / "tiny" / "report.html").read_text(encoding="utf-8")
+    again = compare(open_comparison(tmp_path / "tiny"), tmp_path / "tiny")
+    assert again.standings == result.standings
+
+
+def test_a_budget_of_operations(text: Path) -> None:
+    recipe = build_comparison(values(text, budget={"flops": 3e6}), "test")
+    assert recipe.variant("gru", 0).train.flops == 3e6
+    seconds = build_comparison(values(text, budget={"seconds": 30}), "test")
+    assert seconds.variant("gru", 1).train.minutes == 0.5
+    assert seconds.variant("gru", 1).train.seed == 1
+
+
+def test_operations_pay_for_fewer_steps_of_a_larger_network(text: Path, tmp_path: Path) -> None:
+    recipe = values(text, budget={"flops": 1.5e6}, seeds=[0])
+    recipe["variants"] = {
+        "small": {"model": {"family": "gru", "depth": 1, "width": 4}},
+        "large": {"model": {"family": "gru", "depth": 1, "width": 16}},
+    }
+    result = compare(build_comparison(recipe, "test"), tmp_path / "tiny")
+    small, large = result.trials
+    assert small.tokens is not None
+    assert large.tokens is not None
+    assert small.tokens > 2 * large.tokens
+    for trial in (small, large):
+        assert 0.9e6 < trial.flops <= 1.5e6
+
+
+def write(tmp_path: Path, recipe: Any) -> Path:
+    file = tmp_path / "compare.yaml"
+    file.write_text(recipe if isinstance(recipe, str) else yaml.safe_dump(recipe), encoding="utf-8")
+    return file
+
+
+def test_the_base_may_be_a_file(text: Path, tmp_path: Path) -> None:
+    base = values(text)["base"]
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base), encoding="utf-8")
+    loaded = load_comparison(write(tmp_path, values(text, base="base.yaml")), ["base.train.batch_size=2", "seeds=[5]"])
+    assert loaded.base["train"]["batch_size"] == 2
+    assert loaded.seeds == [5]
+    with pytest.raises(MissingResource):
+        load_comparison(write(tmp_path, values(text, base="other.yaml")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": {"tokens": 1, "seconds": 2}}, "tokens and seconds"),
+        ({"budget": {}}, "names nothing"),
+        ({"budget": {"token": 5}}, "did you mean 'tokens'"),
+        ({"budget": {"tokens": -5}}, "greater than or equal to 1"),
+        ({"varants": {}}, "did you mean 'variants'"),
+        ({"variants": {}}, "nothing to compare"),
+        ({"variants": {"../x": {}}}, "names folders"),
+        ({"variants": {"a": 3}}, "variants.a = 3"),
+        ({"seeds": [1, 1]}, "comes twice"),
+        ({"seeds": []}, "seeds = "),
+        ({"variants": {"a": {"train": {"steps": 5}}}}, "the budget does"),
+        ({"variants": {"a": {"train.minutes": 5}}}, "the budget does"),
+    ],
+)
+def test_recipes_that_cannot_be(text: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        build_comparison(values(text, **change), "test")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("variants: [", "not valid YAML"), ("- 1", "is a mapping"), ("name: x", "'variants' is missing")],
+)
+def test_files_that_are_no_recipe(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        load_comparison(write(tmp_path, content))
+
+
+def test_a_fault_in_the_last_variant_is_said_before_anything_is_made(text: Path, tmp_path: Path) -> None:
+    recipe = values(text)
+    recipe["variants"]["last"] = {"model.famly": "gru"}
+    with pytest.raises(BadInput, match=r"variants\.last.*model\.famly"):
+        compare(build_comparison(recipe, "test"), tmp_path / "tiny")
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_another_comparison_is_not_overwritten(done: Comparison, text: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="another recipe"):
+        compare(build_comparison(values(text, seeds=[7]), "test"), done.folder)
+    (tmp_path / "letter.txt").write_text("dear", encoding="utf-8")
+    with pytest.raises(BadInput, match="not an empty folder"):
+        compare(build_comparison(values(text), "test"), tmp_path)
+    with pytest.raises(MissingResource, match="no comparison here"):
+        open_comparison(tmp_path)
+
+
+def test_the_ready_recipe_is_whole() -> None:
+    recipe = load_comparison(Path(__file__).parents[2] / "recipes" / "compare-shakespeare.yaml")
+    assert isinstance(recipe, ComparisonRecipe)
+    assert len(list(workflow._plan(recipe))) == 10
