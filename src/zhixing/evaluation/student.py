@@ -23,7 +23,10 @@ def tail(t: float, freedom: float) -> float:
         return 0.0
     if math.isinf(freedom) or freedom > 1e7:
         return math.erfc(abs(t) / math.sqrt(2))
-    return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
+    square = t * t
+    if square < freedom:  # the small part of the two is exact in floating point
+        return 1 - incomplete_beta(0.5, freedom / 2, square / (freedom + square))
+    return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + square))
 
 
 def quantile(confidence: float, freedom: float) -> float:
