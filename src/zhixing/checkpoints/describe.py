@@ -90,7 +90,7 @@ def _describe_folder(folder: Path) -> ModelFacts:
     values = read_json(folder / "config.json")
     if not isinstance(values, dict):
         raise BadInput("config.json is not a mapping", where=str(folder / "config.json"))
-    text = values.get("text_config")
+    text = values.get("text_config", values.get("decoder"))
     inner = {**values, **text} if isinstance(text, dict) else values
     files, notes = open_weights(folder)
     types: Counter[str] = Counter()
@@ -103,7 +103,7 @@ def _describe_folder(folder: Path) -> ModelFacts:
     shards = f", {len(files)} files" if len(files) > 1 else ""
     kind = "sentence encoder" if (folder / "modules.json").is_file() else "model folder"
     return ModelFacts(
-        folder, f"{kind}, safetensors{shards}", _text(inner.get("model_type")) or "unknown",
+        folder, f"{kind}, safetensors{shards}", _text(values.get("model_type")) or "unknown",
         _text(values.get("_name_or_path")) or None, parameters, dict(types.most_common()), _sizes(inner),
         _first(inner, CONTEXT), _tokenizer(folder), _template(folder, config),
         _licence(folder, values), _files(folder), notes,

@@ -12,6 +12,7 @@ from zhixing.checkpoints.encoder_folder import is_encoder, load_encoder
 from zhixing.checkpoints.folder import ModelFolder, check_folder, load_folder
 from zhixing.checkpoints.gguf.header import is_gguf
 from zhixing.checkpoints.image_folder import is_image_encoder, load_image_encoder
+from zhixing.checkpoints.vision_folder import describes_images, load_vision
 
 
 def open_model(path: Path, dtype: torch.dtype = torch.float32, compact: bool | None = None) -> ModelFolder:
@@ -54,4 +55,6 @@ def check_model(path: Path) -> list[str]:
         return load_image_encoder(path).notes
     if is_adapter(path):
         return open_adapter(path).notes
+    if describes_images(path):
+        return load_vision(path).notes
     return load_encoder(path).notes if is_encoder(path) else check_folder(path)

@@ -5,8 +5,10 @@ Its published weights are transposed (they come from a one-dimensional convoluti
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from zhixing.core.errors import BadInput
 from zhixing.families.base import (
     MOST_LAYERS,
     ConfigReader,
@@ -26,9 +28,13 @@ FIXED = fixing(
 
 
 def _read(reader: ConfigReader) -> TransformerConfig:
+    reader.expect("add_cross_attention", False)
+    return _read_sizes(reader)
+
+
+def _read_sizes(reader: ConfigReader) -> TransformerConfig:
     reader.expect("scale_attn_weights", True)
     reader.expect("scale_attn_by_inverse_layer_idx", False)
-    reader.expect("add_cross_attention", False)
     reader.take("reorder_and_upcast_attn")  # a matter of precision only
     reader.take("n_ctx")  # an old name of n_positions
     width, heads = reader.size("n_embd", 768), reader.size("n_head", 12)
@@ -57,7 +63,10 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+TRANSPOSED = (
+    "attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight", "crossattention.c_attn.weight",
+    "crossattention.c_proj.weight", "crossattention.q_attn.weight",
+)  # fmt: skip
 PARTS = ("query", "key", "value")
 
 
@@ -77,7 +86,7 @@ def _fuse(named: Weights, config: TransformerConfig) -> Weights:
     return _transposed(join_rows(named, "c_attn", PARTS))
 
 
-def _names() -> Names:
+def _names() -> list[tuple[str, str]]:
     pairs = [
         ("embedding.weight", "transformer.wte.weight"),
         ("positions.weight", "transformer.wpe.weight"),
@@ -93,8 +102,10 @@ def _names() -> Names:
             (f"blocks.{{i}}.{ours}.{kind}", f"transformer.h.{{i}}.{theirs}.{kind}") for ours, theirs in parts.items()
         ]
         pairs.append((f"final_norm.{kind}", f"transformer.ln_f.{kind}"))
-    return Names(pairs)
+    return pairs
 
+
+NAMES = _names()
 
 GPT2 = Family(
     name="gpt2",
@@ -102,7 +113,7 @@ GPT2 = Family(
     examples="GPT-2 124M to 1.5B, DistilGPT-2",
     read_config=_read,
     write_config=_write,
-    names=_names(),
+    names=Names(NAMES),
     fixed=FIXED,
     split=_split,
     defaults={"activation": "gelu_tanh", "norm_eps": 1e-5, "tied": True},
@@ -110,3 +121,57 @@ GPT2 = Family(
     prefix="transformer.",
     ignored=r".*\.h\.\d+\.attn\.(masked_)?bias",
 )
+
+
+CROSS = "crossattention.c_attn"
+CROSS_PARTS = ("crossattention.key", "crossattention.value")
+
+
+def _read_with_source(reader: ConfigReader) -> TransformerConfig:
+    reader.expect("add_cross_attention", True)
+    reader.expect("cross_attention_hidden_size", None)
+    config = _read_sizes(reader)
+    return replace(config, cross_width=config.width)
+
+
+def _write_with_source(config: TransformerConfig) -> dict[str, Any]:
+    if config.cross_width != config.width:
+        raise BadInput(f"GPT-2 reads states of its own width, {config.width}, got {config.cross_width}")
+    return {**_write(config), "add_cross_attention": True, "is_decoder": True}
+
+
+def _split_with_source(published: Weights, config: TransformerConfig) -> Weights:
+    return split_rows(_split(published, config), CROSS, dict.fromkeys(CROSS_PARTS, config.width))
+
+
+def _fuse_with_source(named: Weights, config: TransformerConfig) -> Weights:
+    # First of all, because a key of cross-attention is no part of what self-attention joins.
+    return _fuse(join_rows(named, CROSS, CROSS_PARTS), config)
+
+
+CROSS_NAMES = {
+    "cross_norm": "ln_cross_attn", "cross_attention.query": "crossattention.q_attn",
+    "cross_attention.key": "crossattention.key", "cross_attention.value": "crossattention.value",
+    "cross_attention.output": "crossattention.c_proj",
+}  # fmt: skip
+
+GPT2_READER = replace(
+    GPT2,
+    read_config=_read_with_source,
+    write_config=_write_with_source,
+    names=Names(
+        [
+            *NAMES,
+            *(
+                (f"blocks.{{i}}.{ours}.{kind}", f"transformer.h.{{i}}.{theirs}.{kind}")
+                for ours, theirs in CROSS_NAMES.items()
+                for kind in ("weight", "bias")
+            ),
+        ]
+    ),
+    split=_split_with_source,
+    fuse=_fuse_with_source,
+    optional=frozenset({"cross_width"}),
+    ignored=r".*\.h\.\d+\.(attn|crossattention)\.(masked_)?bias",
+)
+"""GPT-2 as the decoder behind another network: with cross-attention in every layer. By itself it writes nothing."""

@@ -23,6 +23,7 @@ from zhixing.families.phi3 import PHI3
 from zhixing.families.qwen2 import QWEN2
 from zhixing.families.qwen3 import QWEN3
 from zhixing.families.smollm3 import SMOLLM3
+from zhixing.families.vision_encoder_decoder import NAME as DESCRIBER
 from zhixing.families.vit import NAME as VIT_NAME
 
 FAMILIES: dict[str, Family] = {
@@ -90,6 +91,12 @@ def family_for_config(values: Mapping[str, Any], where: str) -> Family:
             f"the architecture {kind!r} is an image encoder: it reads images and writes no text",
             where=where,
             remedy="in Python: zhixing.checkpoints.image_folder.load_image_encoder(...)",
+        )
+    if kind == DESCRIBER:
+        raise BadInput(
+            f"the architecture {kind!r} reads no prompt: it describes images",
+            where=where,
+            remedy="zhixing describe MODEL IMAGE...",
         )
     if any(key in values for key in PARTS_OF_SEVERAL):
         named = values.get("architectures")

@@ -1,0 +1,157 @@
+"""The folder of a network that describes images: both sides' weights, the tokenizer, and how images are prepared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zhixing.checkpoints.image_folder import read_processor, write_processor
+from zhixing.checkpoints.tensor_files import open_weights
+from zhixing.checkpoints.tensors import check_match, check_types, stream, write_weights
+from zhixing.core.device import check_memory
+from zhixing.core.errors import BadInput, MissingResource
+from zhixing.core.files import atomic_folder, read_json
+from zhixing.data.images import ImageProcessor
+from zhixing.families import vision_encoder_decoder as layout
+from zhixing.families.base import Weights
+from zhixing.models.vision_encoder_decoder import VisionEncoderDecoder
+from zhixing.tokenization.tokenizer import Tokenizer
+
+GENERATION = "generation_config.json"
+
+
+@dataclass
+class VisionFolder:
+    """A network that describes images, read from a folder, with everything that belongs to it.
+
+    Attributes:
+        model: The network, in evaluation mode.
+        tokenizer: Of its texts, or None.
+        processor: What makes pixel values of images.
+        path: The folder.
+        generation: How it writes unless told otherwise: the content of generation_config.json.
+        unused: Weights of the layout that nothing here uses; they are written back with the rest.
+        notes: What the user should know, in sentences.
+    """
+
+    model: VisionEncoderDecoder
+    tokenizer: Tokenizer | None
+    processor: ImageProcessor
+    path: Path
+    generation: dict[str, Any] = field(default_factory=dict)
+    unused: Weights = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def describes_images(folder: Path) -> bool:
+    """Tells whether a folder's config.json is of a network that describes images."""
+    path = folder / "config.json"
+    values = read_json(path) if path.is_file() else {}
+    return isinstance(values, dict) and values.get("model_type") == layout.NAME
+
+
+def load_vision(folder: Path, dtype: torch.dtype = torch.float32) -> VisionFolder:
+    """Opens the folder of a network that describes images.
+
+    Args:
+        folder: In the Hugging Face layout.
+        dtype: Number type of the weights in memory.
+
+    Raises:
+        MissingResource: A file is missing.
+        BadInput: A file is damaged, or the parts do not fit together.
+    """
+    where = folder / "config.json"
+    if not where.is_file():
+        raise MissingResource("not a model folder: it has no config.json", where=str(folder))
+    values = read_json(where)
+    if not isinstance(values, Mapping) or values.get("model_type") != layout.NAME:
+        kind = values.get("model_type") if isinstance(values, Mapping) else None
+        raise BadInput(
+            f"this model ({kind or 'of no known kind'}) does not describe images",
+            where=str(where),
+            remedy=f"choose one whose model_type is {layout.NAME!r}",
+        )
+    generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    if not isinstance(generation, dict):
+        raise BadInput("not a mapping", where=str(folder / GENERATION))
+    config = layout.config_from(values, str(where), generation.get("decoder_start_token_id"))
+    processor, notes = read_processor(folder, config.encoder.image_size)
+    files, more = open_weights(folder)
+    notes += [*more, *check_types(files)]
+    with torch.device("meta"):
+        model = VisionEncoderDecoder(config).to(dtype)
+    check_memory(sum(p.numel() for p in model.parameters()) * dtype.itemsize, "this model", where=str(folder))
+    published = {name: tensor for file in files for name, tensor in stream(file)}
+    weights, unused = layout.weights_from(published, config, str(folder))
+    check_match({name: p.shape for name, p in model.named_parameters()}, weights, str(folder))
+    model = model.to_empty(device="cpu")
+    model.load_state_dict(weights)
+    return VisionFolder(
+        model.eval(), _tokenizer(folder, config.vocab_size), processor, folder, generation, unused, notes
+    )
+
+
+def _tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")):
+        return None
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > vocab_size:
+        raise BadInput(
+            f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {vocab_size}",
+            where=str(folder),
+            remedy="the tokenizer belongs to another model: put the right tokenizer.json here",
+        )
+    return tokenizer
+
+
+def save_vision(
+    folder: Path,
+    model: VisionEncoderDecoder,
+    tokenizer: Tokenizer | None,
+    processor: ImageProcessor,
+    *,
+    card: str = "",
+    generation: Mapping[str, Any] | None = None,
+    unused: Weights | None = None,
+    weights: Weights | None = None,
+) -> None:
+    """Writes the folder of a network that describes images, which `transformers` opens unchanged.
+
+    Args:
+        folder: Where to; replaced if it exists, and there whole or not at all.
+        model: The network.
+        tokenizer: Of its texts, or None.
+        processor: What makes pixel values of images.
+        card: Text of README.md.
+        generation: generation_config.json of the model that this one was made from, which is kept; without it, the
+            tokenizer's end of text ends the writing, which is by beams of one.
+        unused: Weights of the layout that nothing here uses.
+        weights: Weights to write instead of the model's own.
+    """
+    state = weights if weights is not None else dict(model.named_parameters())
+    published = layout.weights_to({name: tensor.detach() for name, tensor in state.items()}, model.config)
+    end = tokenizer.end_of_text_id if tokenizer is not None else None
+    if generation is None:
+        # A text begins behind the start token, which counts as one of the context's.
+        generation = {"do_sample": False, "max_length": model.config.context, "eos_token_id": end, "pad_token_id": end}
+        generation = {key: value for key, value in generation.items() if value is not None}
+    special = {key: generation.get(key) for key in ("eos_token_id", "pad_token_id")}
+    values = layout.config_to(model.config) | special
+    values["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
+    writes = {**generation, "decoder_start_token_id": model.config.start}
+    with atomic_folder(folder) as temporary:
+        for name, content in (("config.json", values), (GENERATION, writes)):
+            text = json.dumps(content, indent=2, ensure_ascii=False)
+            (temporary / name).write_text(text + "\n", encoding="utf-8")
+        write_processor(temporary, processor)
+        if tokenizer is not None:
+            tokenizer.save(temporary)
+        if card:
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+        write_weights(temporary, {**(unused or {}), **published})
