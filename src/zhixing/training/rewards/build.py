@@ -1,0 +1,110 @@
+"""From the recipe's list of rewards to their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from zhixing.core.errors import BadInput, unknown_name
+from zhixing.core.recipe_rewards import RewardRecipe
+from zhixing.training.rewards.base import Attempt, Reward
+from zhixing.training.rewards.code import UnitTests
+from zhixing.training.rewards.function import UserFunction
+from zhixing.training.rewards.numeric import ExactNumber
+from zhixing.training.rewards.pattern import Pattern
+from zhixing.training.rewards.schema import JsonSchema
+
+
+def _pattern(recipe: RewardRecipe) -> Reward:
+    return Pattern(_given(recipe, "pattern", recipe.pattern), whole=recipe.whole)
+
+
+def _schema(recipe: RewardRecipe) -> Reward:
+    if recipe.json_schema is None:
+        raise BadInput("a reward of the kind 'schema' needs `json_schema`", where="task.rewards")
+    return JsonSchema(recipe.json_schema)
+
+
+def _function(recipe: RewardRecipe) -> Reward:
+    return UserFunction(_given(recipe, "function", recipe.function))
+
+
+def _given(recipe: RewardRecipe, key: str, value: str | None) -> str:
+    if value is None:
+        raise BadInput(f"a reward of the kind {recipe.kind!r} needs `{key}`", where="task.rewards")
+    return value
+
+
+REWARDS: dict[str, Callable[[RewardRecipe], Reward]] = {
+    "number": lambda recipe: ExactNumber(recipe.field or "answer"),
+    "pattern": _pattern,
+    "schema": _schema,
+    "tests": lambda recipe: UnitTests(recipe.field or "tests", all_or_nothing=recipe.whole, isolation=recipe.isolation),
+    "function": _function,
+}
+"""Every kind of reward, by name."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What some attempts are worth.
+
+    Attributes:
+        total: The weighted sum for each attempt: what training raises.
+        parts: Each reward by name, those that are only watched included.
+    """
+
+    total: list[float]
+    parts: dict[str, list[float]]
+
+
+class WeightedRewards:
+    """Several rewards at once.
+
+    Args:
+        rewards: Each with its weight; a weight of 0 is watched and not trained on.
+    """
+
+    def __init__(self, rewards: Sequence[tuple[Reward, float]]) -> None:
+        if not any(weight for _, weight in rewards):
+            raise BadInput(
+                "no reward has a weight, so there is nothing to learn from",
+                where="task.rewards",
+                remedy="give at least one, such as {kind: number}",
+            )
+        self.rewards = tuple(rewards)
+        names: list[str] = []
+        for reward, _ in rewards:
+            same = sum(name == reward.name or name.startswith(f"{reward.name}-") for name in names)
+            names.append(f"{reward.name}-{same + 1}" if same else reward.name)
+        self.names = tuple(names)
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The names of the rewards that are not trained on."""
+        return tuple(name for name, (_, weight) in zip(self.names, self.rewards, strict=True) if not weight)
+
+    def __call__(self, attempts: Sequence[Attempt]) -> Scores:
+        """Judges attempts."""
+        parts = {name: reward(attempts) for name, (reward, _) in zip(self.names, self.rewards, strict=True)}
+        weights = [weight for _, weight in self.rewards]
+        total = [
+            sum(weight * value for weight, value in zip(weights, values, strict=True))
+            for values in zip(*parts.values(), strict=True)
+        ]
+        return Scores(total, parts)
+
+
+def build_rewards(recipes: Sequence[RewardRecipe]) -> WeightedRewards:
+    """Builds the rewards that a recipe lists.
+
+    Raises:
+        BadInput: A kind is unknown, an option is missing or wrong, or nothing is weighted.
+        MissingResource: The user's module, or a sandbox for code, is not there.
+    """
+    built = []
+    for recipe in recipes:
+        if recipe.kind not in REWARDS:
+            raise unknown_name("reward", recipe.kind, REWARDS, where="task.rewards")
+        built.append((REWARDS[recipe.kind](recipe), recipe.weight))
+    return WeightedRewards(built)

@@ -1,0 +1,58 @@
+"""Unit tests: the share of a record's tests that the code in an answer passes, run in the sandbox."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from zhixing.core.errors import BadInput
+from zhixing.core.sandbox import Limits, available_isolation, run_tests
+from zhixing.training.rewards.base import Attempt, wanted
+
+_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+def find_code(text: str) -> str:
+    """Returns the code of an answer: its fenced blocks in a row, else the whole text."""
+    blocks = _FENCED.findall(text)
+    return "\n".join(blocks) if blocks else text
+
+
+class UnitTests:
+    """The share of the tests that pass, or 1 only where all do.
+
+    Args:
+        field: The record's field with the tests: a list of Python texts, or one of them.
+        all_or_nothing: Whether a part of the tests is worth nothing.
+        limits: What each answer may take.
+        isolation: See `core.sandbox.run_python`; "limits" is no wall.
+        workers: Answers that run at once.
+    """
+
+    name = "tests"
+
+    def __init__(
+        self,
+        field: str = "tests",
+        *,
+        all_or_nothing: bool = False,
+        limits: Limits | None = None,
+        isolation: str = "auto",
+        workers: int = 2,
+    ) -> None:
+        self.isolation = available_isolation() if isolation == "auto" else isolation  # refused before training
+        self.field, self.all_or_nothing, self.limits, self.workers = field, all_or_nothing, limits, workers
+
+    def __call__(self, attempts: Sequence[Attempt]) -> list[float]:
+        """See `Reward`."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(self._one, attempts))
+
+    def _one(self, attempt: Attempt) -> float:
+        tests = wanted(attempt, self.field, self.name)
+        tests = [tests] if isinstance(tests, str) else tests
+        if not isinstance(tests, list) or not all(isinstance(test, str) for test in tests):
+            raise BadInput(f"tests are Python texts, not {str(tests)[:60]!r}", where=f"record field {self.field!r}")
+        verdict = run_tests(find_code(attempt.completion), tests, limits=self.limits, isolation=self.isolation)
+        return float(verdict.share == 1) if self.all_or_nothing else verdict.share
