@@ -46,6 +46,7 @@ from zhixing.tokenization.tool_schema import Tool
 if TYPE_CHECKING:
     from zhixing.evaluation.language_modelling import LanguageModelScore
     from zhixing.workflows.pretrain import Outcome
+    from zhixing.workflows.records_run import RecordOutcome
 
 
 def load(
@@ -77,7 +78,7 @@ def load(
     return LanguageModel(opened.folder, opened.native, opened.note, opened.again)
 
 
-def train(recipe: Recipe | Mapping[str, Any] | str | Path, run: str | Path | None = None) -> Outcome:
+def train(recipe: Recipe | Mapping[str, Any] | str | Path, run: str | Path | None = None) -> Outcome | RecordOutcome:
     """Trains a model by a recipe, as `zhixing train` does.
 
     Args:

@@ -11,9 +11,57 @@ from zhixing.core.progress import human_count
 
 if TYPE_CHECKING:
     from zhixing.workflows.pretrain import Outcome
+    from zhixing.workflows.records_run import RecordOutcome
 
 
-def print_outcome(outcome: Outcome, as_json: bool) -> None:
+def print_outcome(outcome: Outcome | RecordOutcome, as_json: bool) -> None:
+    """Prints what came out of a run, and where everything is."""
+    from zhixing.workflows.records_run import RecordOutcome
+
+    if isinstance(outcome, RecordOutcome):
+        _print_records(outcome, as_json)
+    else:
+        _print_text(outcome, as_json)
+
+
+def _print_records(outcome: RecordOutcome, as_json: bool) -> None:
+    """Prints the measures on the held-out records, some predictions, and the next commands."""
+    import shlex
+
+    from zhixing.workflows.prepare import relative
+
+    folder, score = relative(outcome.folder), outcome.score
+    if as_json:
+        values = {
+            "run": folder,
+            "model": f"{folder}/model",
+            "report": f"{folder}/report.html",
+            "objective": outcome.objective,
+            "evaluation": {
+                **score.figures(),
+                "targets": score.tokens,
+                "records": outcome.records,
+                "all_records": outcome.all_records,
+                "scores": [one.to_json() for one in outcome.scores],
+            },
+            "proof": vars(outcome.proof) if outcome.proof else None,
+        }
+        print(json.dumps(values, ensure_ascii=False))
+        return
+    part = "" if outcome.records == outcome.all_records else f" of {outcome.all_records:,}, taken evenly"
+    print(f"\nHeld-out records ({outcome.records:,}{part}):")
+    intervals = {one.name: one.interval for one in outcome.scores}
+    for name, value in [*score.measures.items(), ("loss", score.loss)]:
+        interval = intervals.get(name)
+        spread = f"   {interval.low:.4f} to {interval.high:.4f} (95 %)" if interval else ""
+        print(f"  {name.replace('_', ' '):<18} {value:9.4f}{spread}")
+    for sample in outcome.samples[:3]:
+        print(f"  predicted {sample['predicted']}   right {sample['right']}")
+    print(f"\nModel:  {folder}/model\nReport: {folder}/report.html")
+    print(f"\nNext:\n  zhixing resume {shlex.quote(folder)} --prove\n  zhixing report {shlex.quote(folder)}")
+
+
+def _print_text(outcome: Outcome, as_json: bool) -> None:
     """Prints the held-out figures beside the yardsticks, some writing, and where everything is."""
     from zhixing.workflows.prepare import relative
 

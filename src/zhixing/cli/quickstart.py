@@ -24,11 +24,11 @@ def command(
     Example: zhixing quickstart my-texts/ --minutes 5
     """
     from zhixing.cli.outcome import print_next_commands, print_outcome
-    from zhixing.workflows.pretrain import start_run
+    from zhixing.workflows.pretrain import Outcome, start_run
     from zhixing.workflows.quickstart import free_folder, quickstart_recipe
 
     recipe = quickstart_recipe(paths or [], minutes, changes or [])
     outcome = start_run(recipe, run or free_folder(Path("runs") / "quickstart"))
     print_outcome(outcome, json_output)
-    if not json_output:
+    if not json_output and isinstance(outcome, Outcome):
         print_next_commands(outcome)

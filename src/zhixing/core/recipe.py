@@ -8,136 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from zhixing.core.errors import BadInput, MissingResource, command, nearest
 from zhixing.core.files import os_fault
+from zhixing.core.recipe_sections import (
+    INT64,
+    MOST_STEPS,
+    DataRecipe,
+    ModelRecipe,
+    OptimizerRecipe,
+    ScheduleRecipe,
+    Section,
+    TaskRecipe,
+    TokenizerRecipe,
+    TrainRecipe,
+)
 
-MOST_STEPS = 999_999_999
-"""The names of checkpoints have nine digits."""
-
-INT64 = 1 << 63
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, and so are values of the wrong type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
-
-
-class DataRecipe(Section):
-    """Where the text comes from and how it is divided."""
-
-    paths: list[str] = Field(default_factory=list, description="files, folders and globs")
-    field: str | None = Field(None, description="column or key that holds the text; null: found by looking")
-    split: Literal["document", "tail"] = Field(
-        "document", description="hold out whole documents, or the last characters"
-    )
-    validation_fraction: float = Field(0.05, gt=0, lt=1)
-    separator: bool = Field(True, description="put the end-of-text token after every document")
-    within_documents: bool = Field(False, description="limit attention to the document that a token belongs to")
-    order: Literal["shuffle", "random"] = Field("shuffle", description="every block once an epoch, or random offsets")
-    seed: int = Field(0, ge=-INT64, lt=INT64)
-
-
-class TokenizerRecipe(Section):
-    """The tokenizer to train, or the one to use."""
-
-    path: str | None = Field(None, description="use this tokenizer (or a model's) instead of training one")
-    kind: Literal["byte-bpe", "unigram", "wordpiece", "character", "byte"] = "byte-bpe"
-    vocab_size: int | None = Field(None, ge=1, description="default: 8192; bytes and characters: as many as there are")
-    special_tokens: list[str] | None = Field(None, description="default: an end-of-text token, and what the kind needs")
-    sample_bytes: int | None = Field(None, ge=1, description="learn from at most this much text, sampled evenly")
-
-
-class ModelRecipe(Section):
-    """The network. Everything that is null follows from `depth`."""
-
-    family: str = Field("nanochat", description="layout of the saved model")
-    depth: int = Field(4, ge=1, le=1000, description="the one dial: number of layers")
-    width: int | None = Field(None, ge=1, description="default: 64 * depth")
-    head_dim: int | None = Field(None, ge=1, description="default: 64, or 32 for narrow models")
-    heads: int | None = Field(None, ge=1, description="default: width / head_dim")
-    kv_heads: int | None = Field(None, ge=1, description="default: heads")
-    mlp_width: int | None = Field(None, ge=1, description="default: 4 * width, or 8/3 of it when gated")
-    context: int = Field(256, ge=2, description="longest sequence, in tokens")
-    hidden: int | None = Field(None, ge=1, description="rnn, lstm, gru: size of the state; default: width")
-    order: int | None = Field(None, ge=1, description="ngram: length of the longest n-grams; default: 5")
-    count_memory: int | None = Field(None, ge=1, description="ngram: bytes for sorting while counting; default: 1 GiB")
-    tied: bool | None = Field(None, description="share embedding and output matrix; default: as the family does")
-    logit_softcap: float | None = Field(None, gt=0)
-    rope_theta: float | None = Field(None, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    attention_dropout: float = Field(0.0, ge=0, lt=1)
-    init_std: float | None = Field(None, gt=0, description="default: 1/sqrt(fan_in)")
-    embeddings: str | None = Field(None, description="word vectors that the embedding table starts from")
-    zero_init_outputs: bool = True
-
-
-class OptimizerRecipe(Section):
-    """AdamW for everything, or Muon for the matrices and AdamW for the rest."""
-
-    name: Literal["muon", "adamw"] = "muon"
-    learning_rate: float | None = Field(None, gt=0, description="AdamW's, for all that Muon does not train")
-    head_learning_rate: float | None = Field(None, gt=0, description="AdamW's, for a separate output head")
-    matrix_learning_rate: float | None = Field(None, gt=0, description="Muon's")
-    weight_decay: float = Field(0.0, ge=0)
-    matrix_weight_decay: float = Field(0.0, ge=0)
-    beta1: float = Field(0.8, ge=0, lt=1)
-    beta2: float = Field(0.95, ge=0, lt=1)
-    eps: float = Field(1e-10, gt=0)
-    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's")
-    attention_scale: float = Field(1.0, gt=0, description="factor on Muon's rate for the attention's matrices")
-    newton_schulz_steps: int = Field(3, ge=1, le=10)
-    newton_schulz_bound: float = Field(0.005, gt=0, lt=1, description="smallest relative singular value brought to one")
-
-
-class ScheduleRecipe(Section):
-    """The learning rate over the run, as a share of its peak."""
-
-    shape: Literal["cosine", "linear", "wsd", "constant"] = "wsd"
-    warmup_steps: int = Field(0, ge=0)
-    decay_fraction: float = Field(0.5, ge=0, le=1, description="wsd: share of the run that decays linearly")
-    final: float = Field(0.0, ge=0, le=1, description="share of the peak at the end")
-
-
-class TrainRecipe(Section):
-    """The loop."""
-
-    objective: str = "causal"
-    steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="optimizer steps")
-    tokens: int | None = Field(None, ge=1, lt=INT64, description="instead of steps: training tokens")
-    minutes: float | None = Field(None, gt=0, description="instead of steps: time, from a measured step")
-    flops: float | None = Field(None, gt=0, description="instead of steps: floating-point operations of training")
-    batch_size: int | None = Field(None, ge=1, description="sequences in one forward pass")
-    accumulate: int = Field(1, ge=1, description="forward passes per optimizer step")
-    block: int | None = Field(None, ge=1, description="tokens per sequence; default: model.context")
-    clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    matmul: Literal["auto", "torch", "onednn", "mixed"] = Field(
-        "auto", description="library of float32 products on a CPU; mixed: oneDNN for all but weight gradients"
-    )
-    threads: int | None = Field(None, ge=1, description="default: as many as torch takes; rounding depends on it")
-    compile: bool = False
-    checkpoint_activations: bool = False
-    average_decay: float | None = Field(None, gt=0, lt=1, description="keep an exponential average of the weights")
-    seed: int = Field(0, ge=-INT64, lt=INT64)
-    device: str = "auto"
-    log_every: int = Field(10, ge=1)
-    validate_every: int | None = Field(None, ge=1, description="steps; default: a tenth of the run")
-    validation_tokens: int | None = Field(
-        None,
-        ge=1,
-        description="held-out tokens measured on the way; default: a hundredth of the run's, 8,192 to 200,000",
-    )
-    evaluation_tokens: int = Field(200_000, ge=1, description="held-out tokens measured at the end")
-    save_every: int | None = Field(None, ge=1, description="steps; default: with each validation")
-    keep: int = Field(2, ge=1, description="newest checkpoints to keep, beside the best")
-    keep_every: int | None = Field(None, ge=1, description="also keep every checkpoint at a multiple of this")
-    spike: float = Field(3.0, gt=1, description="stop when the loss exceeds its running mean by this factor")
+__all__ = [
+    "INT64",
+    "MOST_STEPS",
+    "DataRecipe",
+    "ModelRecipe",
+    "OptimizerRecipe",
+    "Recipe",
+    "ScheduleRecipe",
+    "Section",
+    "TaskRecipe",
+    "TokenizerRecipe",
+    "TrainRecipe",
+    "apply_override",
+    "build_recipe",
+    "load_recipe",
+    "parse_recipe",
+]
 
 
 class Recipe(Section):
@@ -149,6 +56,7 @@ class Recipe(Section):
     model: ModelRecipe = ModelRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
+    task: TaskRecipe = TaskRecipe()
     train: TrainRecipe = TrainRecipe()
 
     def to_yaml(self) -> str:

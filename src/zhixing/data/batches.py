@@ -54,7 +54,8 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-def _key(*parts: int) -> np.uint64:
+def key_of(*parts: int) -> np.uint64:
+    """Returns a number that is fixed by these and looks random."""
     key = np.zeros(1, np.uint64)
     for part in parts:
         key = mix(key ^ np.uint64(part % (1 << 64)))
@@ -74,7 +75,7 @@ def permute(indices: NDArray[np.int64], count: int, key: int) -> NDArray[np.int6
     """
     half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
-    keys = [np.array([_key(key, number)]) for number in range(_ROUNDS)]
+    keys = [np.array([key_of(key, number)]) for number in range(_ROUNDS)]
 
     def encipher(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
         left, right = values >> half, values & mask
@@ -160,20 +161,20 @@ class PackedSampler:
 
     def _phase(self, epoch: int) -> int:
         room = min(self.block, len(self.store) - self.block)
-        return int(_key(self.seed, epoch, 1) % np.uint64(room))
+        return int(key_of(self.seed, epoch, 1) % np.uint64(room))
 
     def _draw(self, count: int) -> NDArray[np.int64]:
         """Returns the starts of the next `count` blocks and moves on."""
         if self.mode == "random":
             numbers = np.arange(self.position, self.position + count, dtype=np.uint64)
             self.position += count
-            return (mix(numbers ^ _key(self.seed, 2)) % np.uint64(len(self.store) - self.block)).astype(np.int64)
+            return (mix(numbers ^ key_of(self.seed, 2)) % np.uint64(len(self.store) - self.block)).astype(np.int64)
         starts = []
         while count:
             blocks = self.blocks_in_epoch(self.epoch)
             taken = min(count, blocks - self.position)
             indices = np.arange(self.position, self.position + taken)
-            order = permute(indices, blocks, int(_key(self.seed, self.epoch, 0)))
+            order = permute(indices, blocks, int(key_of(self.seed, self.epoch, 0)))
             starts.append(self._phase(self.epoch) + order * self.block)
             count -= taken
             self.position += taken

@@ -106,7 +106,10 @@ def _content(run: Run) -> dict[str, Any]:
         "progress": _progress(summary) if run.status in ("running", "interrupted", "stopped") else None,
         "loss_charts": _loss_charts(run),
         "small_charts": _small_charts(run),
-        "validations": [_validation_row(record) for record in run.validation],
+        "validation_columns": [name.replace("_", " ") for name in _columns(run)],
+        "validations": [_validation_row(record, _columns(run)) for record in run.validation],
+        "scores": _score_rows(run),
+        "predictions": _predictions(run),
         "bars": bars,
         "samples": _samples(run),
         "groups": fact_groups(run),
@@ -147,6 +150,8 @@ def _hero(summary: dict[str, Any], bars: Iterable[Any]) -> Card:
                 change = 100 * (1 - bits / bar.value)
                 gains.append(f"{abs(change):.0f} % {'below' if change >= 0 else 'above'} {bar.name}")
         return Card("bits per byte", "每字节比特数", f"{bits:.3f}", "", ", ".join(reversed(gains)))
+    for name, value in summary["measures"].items():
+        return Card(name.replace("_", " "), "", f"{value:.4f}", note="on the held-out records")
     if summary["validation_loss"] is not None:
         return Card("validation loss", "验证损失", f"{summary['validation_loss']:.3f}", note="nats per token")
     if summary["train_loss"] is not None:
@@ -245,13 +250,52 @@ def _small_charts(run: Run) -> list[tuple[str, str, Chart]]:
     return [(title, chinese, chart) for title, chinese, chart in made if chart is not None]
 
 
-def _validation_row(record: dict[str, Any]) -> list[str]:
+def _columns(run: Run) -> list[str]:
+    """Returns the figures that validations recorded, in their order; those of running text where there are none."""
+    first: dict[str, Any] = run.validation[0] if run.validation else {}
+    own = [key for key in first if key not in ("kind", "step", "tokens", "seconds")]
+    return own or ["loss", "bits_per_byte", "perplexity"]
+
+
+def _validation_row(record: dict[str, Any], columns: list[str]) -> list[str]:
     cells = [f"{record['step']:,}"]
-    for key, form in (("loss", ".4f"), ("bits_per_byte", ".4f"), ("perplexity", ".4g")):
+    for key in columns:
         value = number(record.get(key))
-        cells.append("–" if value is None else format(value, form))
+        cells.append("–" if value is None else format(value, ".4g" if key == "perplexity" else ".4f"))
     seconds = number(record.get("seconds"))
     return [*cells, human_time(seconds) if seconds is not None else "–"]
+
+
+def _score_rows(run: Run) -> list[dict[str, str]]:
+    """Returns the measures of a finished run on records, each with its interval and its signature."""
+    evaluation = section(run.facts, "evaluation")
+    recorded = evaluation.get("scores")
+    by_name = {
+        str(one["measure"]): one
+        for one in (recorded if isinstance(recorded, list) else [])
+        if isinstance(one, dict) and "measure" in one
+    }
+    rows = []
+    for name, entry in section(evaluation, "measures").items():
+        value = number(entry)
+        known = by_name.get(name, {})
+        interval = section(known, "interval")
+        low, high = number(interval.get("low")), number(interval.get("high"))
+        rows.append(
+            {
+                "name": str(name).replace("_", " "),
+                "value": "–" if value is None else f"{value:.4f}",
+                "interval": "" if low is None or high is None else f"{low:.4f} to {high:.4f}",
+                "signature": str(known.get("signature", "")),
+            }
+        )
+    return rows
+
+
+def _predictions(run: Run) -> list[dict[str, str]]:
+    recorded = run.facts.get("predictions")
+    rows = [entry for entry in recorded if isinstance(entry, dict)] if isinstance(recorded, list) else []
+    return [{key: str(row.get(key, "")) for key in ("predicted", "right")} for row in rows]
 
 
 def _sample_records(run: Run) -> list[dict[str, Any]]:

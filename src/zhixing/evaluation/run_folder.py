@@ -78,7 +78,8 @@ class Run:
         best = self.best or {}
         loss = number(best.get("loss"))
         perplexity = number(evaluation.get("perplexity")) or number(best.get("perplexity"))
-        if perplexity is None and loss is not None and loss < 700:
+        of_text = "measures" not in evaluation and best.get("measure", "loss") == "loss"
+        if perplexity is None and loss is not None and loss < 700 and of_text:
             perplexity = math.exp(loss)
         steps = [number(self.state.get("step")), number(last.get("step"))]
         return {
@@ -92,6 +93,7 @@ class Run:
             "perplexity": perplexity,
             "validation_loss": loss,
             "best_step": best.get("step"),
+            "measures": _measures(evaluation, best),
             "train_loss": number(last.get("loss")),
             "tokens": first_number(training.get("tokens"), last.get("tokens")),
             "seconds": first_number(last.get("seconds"), training.get("seconds"), self.state.get("seconds")),
@@ -101,6 +103,16 @@ class Run:
             "parameters": number(section(self.facts, "model").get("parameters")),
             "updated": self.updated.isoformat(timespec="seconds") if self.updated else None,
         }
+
+
+MEASURED_OTHERWISE = frozenset({"step", "loss", "bits_per_byte", "perplexity", "measure", "tokens"})
+
+
+def _measures(evaluation: dict[str, Any], best: dict[str, Any]) -> dict[str, float]:
+    """Returns an objective's own measures: of the finished model, else of the best validation; the first decides."""
+    recorded = section(evaluation, "measures")
+    found = recorded or {key: value for key, value in best.items() if key not in MEASURED_OTHERWISE}
+    return {str(key): value for key, entry in found.items() if (value := number(entry)) is not None}
 
 
 def section(values: dict[str, Any], name: str) -> dict[str, Any]:

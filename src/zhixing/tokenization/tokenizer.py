@@ -259,6 +259,24 @@ class Tokenizer:
             raise self._fault([text], error) from error
         return list(encoding.ids), list(encoding.offsets)
 
+    def framed(self, *, pair: bool) -> tuple[list[int], list[int | None], list[int]]:
+        """Encodes some short text, or two, as the tokenizer's own template frames it.
+
+        Returns:
+            The ids; which text each is of (0 or 1, None for what the template adds); and the segment of each.
+        """
+        sample = next((piece for index in range(self.vocab_size) if (piece := self._sample(index))), "a")
+        with self._switch:
+            self._backend.encode_special_tokens = True
+            encoding = self._backend.encode(sample, sample if pair else None, add_special_tokens=True)
+        return list(encoding.ids), list(encoding.sequence_ids), list(encoding.type_ids)
+
+    def _sample(self, index: int) -> str:
+        """Returns a token's text where it is ordinary text that becomes tokens again, else ""."""
+        if index in self._special_ids or not (text := self.decode([index])).isalnum():
+            return ""
+        return text if self.encode(text) else ""
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the token ids of many texts, on all cores; special tokens are neither added nor read. The fast path.
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from zhixing.core.errors import BadInput, Interrupted, ZhixingError, command
 from zhixing.core.progress import Bar, human_count, progress_bar
+from zhixing.models.network import NetworkConfig
 from zhixing.training.loop import StepResult, Trainer
 from zhixing.training.run import Run
 from zhixing.training.state import (
@@ -23,7 +24,7 @@ from zhixing.training.state import (
     without,
 )
 from zhixing.training.tracking import Tracker
-from zhixing.training.validation import Validation, ValidationScore
+from zhixing.training.validation import HeldOut, ValidationScore
 
 
 class TrainingDiverged(ZhixingError):
@@ -73,16 +74,19 @@ class Fit:
         trainer: The model in training.
         validation: What to measure on.
         peak_gflops: The machine's measured rate of matrix products, for the share shown; 0 when unknown.
+        lower: The measures of which less is better.
     """
 
     run: Run
     trainer: Trainer
-    validation: Validation
+    validation: HeldOut
     peak_gflops: float = 0.0
+    lower: frozenset[str] = frozenset({"loss"})
     repeated: int = 0
     _known: dict[int, float] = field(default_factory=dict)
     _seconds_before: float = 0.0
     _best: dict[str, Any] | None = None
+    _stale: int = 0
 
     def resume(self) -> int:
         """Loads the newest checkpoint, if there is one; returns its step (0 when starting afresh)."""
@@ -99,6 +103,7 @@ class Fit:
             raise BadInput(error.cause, where=where, remedy=remedy) from error
         self._seconds_before = float(state.values.get("seconds", 0.0))
         self._best = state.values.get("best")
+        self._stale = int(state.values.get("stale", 0))
         lost = self.run.rewind_metrics(state.step)
         self._known = {row["step"]: row["loss"] for row in lost if row["kind"] == "train"}
         self.run.log("event", step=state.step, event="resumed", message=f"from step {state.step}")
@@ -123,12 +128,15 @@ class Fit:
         try:
             with stop.listening(), progress_bar("Training", trainer.steps) as bar:
                 bar.advance(trainer.done)
-                while trainer.done < trainer.steps:
+                while trainer.done < trainer.steps and not self.gave_up:
                     score = self._one(bar, tracker) or score
-                    if stop.asked and trainer.done < trainer.steps:
+                    if stop.asked and trainer.done < trainer.steps and not self.gave_up:
                         self._interrupt()
         finally:
             tracker.close()
+        if self.gave_up and trainer.done < trainer.steps:
+            message = f"{self._stale} measurements without a better {self.measure}"
+            self.run.log("event", step=trainer.done, event="stopped early", message=message)
         self.run.log("event", step=trainer.done, event="finished", message=f"after {self._seconds():.0f} s of training")
         return score
 
@@ -136,6 +144,17 @@ class Fit:
     def best_step(self) -> int | None:
         """The step with the best validation so far."""
         return int(self._best["step"]) if self._best else None
+
+    @property
+    def measure(self) -> str:
+        """The measure that decides which checkpoint is the best."""
+        return self.run.recipe.train.best or "loss"
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether so many measurements brought nothing better that training stops."""
+        patience = self.run.recipe.train.patience
+        return patience is not None and self._stale >= patience
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
@@ -165,8 +184,8 @@ class Fit:
         score = None
         if result.step % train.validate_every == 0 or last:
             score = self._validate(bar, tracker)
-        # A new best is saved as well: it is the one that is published in the end.
-        if result.step % train.save_every == 0 or last or self.best_step == result.step:
+        # A new best is saved as well: it is the one that is published in the end; and so is a last one, stopped early.
+        if result.step % train.save_every == 0 or last or self.best_step == result.step or self.gave_up:
             self._save()
         return score
 
@@ -174,7 +193,8 @@ class Fit:
         if not self.peak_gflops:
             return 0.0
         block = self.run.recipe.train.block or 0
-        return self.trainer.model.config.flops_per_token(block) * tokens_per_second / 1e9 / self.peak_gflops
+        config = cast(NetworkConfig, self.trainer.model.config)
+        return config.flops_per_token(block) * tokens_per_second / 1e9 / self.peak_gflops
 
     def _compare(self, result: StepResult) -> None:
         """Holds a repeated step against what the interrupted process recorded for it."""
@@ -194,23 +214,32 @@ class Fit:
     def _validate(self, bar: Bar, tracker: Tracker) -> ValidationScore:
         with self.trainer.averaged_weights(), self.trainer.autocast():
             score = self.validation.measure(self.trainer.model, self.trainer.device)
-        step = self.trainer.done
+        step, figures = self.trainer.done, score.figures()
         self.run.log(
-            "validation", step=step, loss=score.loss, bits_per_byte=score.bits_per_byte, perplexity=score.perplexity,
-            tokens=self.trainer.tokens, seconds=round(self._seconds(), 3),
+            "validation", step=step, **figures, tokens=self.trainer.tokens, seconds=round(self._seconds(), 3)
         )  # fmt: skip
         tracker.validation(step, score)
-        if self._best is None or score.loss < self._best["loss"]:
-            self._best = {"step": step, "loss": score.loss, "bits_per_byte": score.bits_per_byte}
-        bar.say(
-            f"  step {step:>6}  validation {score.loss:.4f} nats/token, {score.bits_per_byte:.4f} bits/byte,"
-            f" perplexity {score.perplexity:.2f}"
-        )
+        if self._better(figures):
+            self._best, self._stale = {"step": step, **figures, "measure": self.measure}, 0
+        else:
+            self._stale += 1
+        bar.say(f"  step {step:>6}  validation {_in_words(score)}")
         return score
+
+    def _better(self, figures: Mapping[str, float]) -> bool:
+        """Tells whether these figures are better than the best so far; of equal ones, that with the lower loss."""
+        if self._best is None:
+            return True
+        name, best = self.measure, self._best
+        sign = 1.0 if name in self.lower else -1.0
+        if name not in figures or name not in best:
+            return figures["loss"] < float(best["loss"])
+        ours = (sign * figures[name], figures["loss"])
+        return ours < (sign * float(best[name]), float(best["loss"]))
 
     def _save(self) -> None:
         state = self.trainer.capture()
-        state.values |= {"seconds": self._seconds(), "best": self._best}
+        state.values |= {"seconds": self._seconds(), "best": self._best, "stale": self._stale}
         self.run.sync()
         save_checkpoint(self.run.checkpoints, state)
         train = self.run.recipe.train
@@ -238,3 +267,9 @@ class Fit:
             where=str(checkpoint_folder(self.run.checkpoints, steps[-1])) if steps else str(self.run.folder),
             remedy="lower optimizer.learning_rate and optimizer.matrix_learning_rate, or add schedule.warmup_steps",
         )
+
+
+def _in_words(score: ValidationScore) -> str:
+    if score.bits_per_byte is not None and score.perplexity is not None:
+        return f"{score.loss:.4f} nats/token, {score.bits_per_byte:.4f} bits/byte, perplexity {score.perplexity:.2f}"
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in score.figures().items())

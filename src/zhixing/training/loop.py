@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zhixing.core.recipe import Recipe
-from zhixing.data.batches import PackedSampler
-from zhixing.models.network import CausalNetwork
-from zhixing.training.objectives import TensorBatch, objective_named
+from zhixing.training.objectives import Objective, Sampler
+from zhixing.training.objectives.causal import Causal
 from zhixing.training.optimizers import MuonAdamW, clip_gradients
+from zhixing.training.regularisers import Mixout
 from zhixing.training.schedules import learning_rate_share
 from zhixing.training.state import TrainingState, capture_generators, check_fit, restore_generators
 
@@ -43,7 +43,7 @@ class StepResult:
         step: Steps done, this one included.
         loss: Mean loss over the step's targets, in nats.
         gradient_norm: Joint norm of the gradients before clipping.
-        tokens: Targets of the step.
+        tokens: Tokens of the step.
         share: Share of the peak learning rate.
         problem: Why the step was not applied (not-a-number, a spike), or None.
     """
@@ -63,13 +63,14 @@ class Trainer:
         model: The network, initialised, on its device.
         sampler: Where batches come from.
         recipe: A resolved recipe.
+        objective: What makes batches and losses of them; causal language modelling when not given.
     """
 
-    def __init__(self, model: CausalNetwork, sampler: PackedSampler, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, sampler: Sampler, recipe: Recipe, objective: Objective | None = None) -> None:
         assert recipe.train.steps is not None
         self.model, self.sampler, self.recipe = model, sampler, recipe
         self.device = torch.device(recipe.train.device)
-        self.objective = objective_named(recipe.train.objective)
+        self.objective: Objective = Causal() if objective is None else objective
         self.optimizer = MuonAdamW(model.named_parameters(), recipe.optimizer)
         self.steps: int = recipe.train.steps
         self.done = 0
@@ -83,7 +84,9 @@ class Trainer:
         self._autocast_dtype = None if dtype == torch.float32 else dtype
         # float16 gradients underflow, so the loss is scaled up; None means no scaling.
         self.loss_scale = FIRST_LOSS_SCALE if dtype == torch.float16 else None
-        model.checkpoint_activations = recipe.train.checkpoint_activations
+        if recipe.train.checkpoint_activations:
+            model.checkpoint_activations = True  # type: ignore[assignment]  # a plain flag, not a part of the network
+        self._mixout = Mixout(model, recipe.optimizer.mixout) if recipe.optimizer.mixout else None
         self._loss_sum = self.objective.loss_sum
         if recipe.train.compile:
             self._loss_sum = torch.compile(self.objective.loss_sum, dynamic=False)
@@ -98,15 +101,19 @@ class Trainer:
     def step(self) -> StepResult:
         """Does one optimizer step: forward and backward over all micro-batches, clip, update, average."""
         train = self.recipe.train
-        batches = [TensorBatch.of(self.sampler.next(), self.device) for _ in range(train.accumulate)]
+        batches = [self.objective.to_device(self.sampler.next(), self.device) for _ in range(train.accumulate)]
         # The divisor is the number of targets in the whole step: micro-batches with few targets must not count more.
         count = max(1, sum(batch.target_count for batch in batches))
+        # Where a target is not a token (a label of a text), the batch says how many tokens were read for it.
+        tokens = sum(getattr(batch, "token_count", batch.target_count) for batch in batches)
         loss = 0.0
-        for batch in batches:
-            with self.autocast():
-                part = self._loss_sum(self.model, batch) / count
-            (part if self.loss_scale is None else part * self.loss_scale).backward()  # type: ignore[no-untyped-call]
-            loss += float(part.detach())
+        with nullcontext() if self._mixout is None else self._mixout.mixed():
+            for batch in batches:
+                with self.autocast():
+                    part = self._loss_sum(self.model, batch) / count
+                scaled = part if self.loss_scale is None else part * self.loss_scale
+                scaled.backward()
+                loss += float(part.detach())
         self._unscale()
         norm = clip_gradients(self.model.parameters(), train.clip)
         share = learning_rate_share(self.done, self.steps, self.recipe.schedule)
@@ -117,10 +124,10 @@ class Trainer:
             self._rescale(norm)
             self._update_average()
             self.done += 1
-            self.tokens += count
+            self.tokens += tokens
             self.loss_mean = MEAN_DECAY * self.loss_mean + (1 - MEAN_DECAY) * loss
         self.optimizer.zero_grad()
-        return StepResult(self.done if problem is None else self.done + 1, loss, norm, count, share, problem)
+        return StepResult(self.done if problem is None else self.done + 1, loss, norm, tokens, share, problem)
 
     def _unscale(self) -> None:
         if self.loss_scale is not None:

@@ -17,15 +17,17 @@ from torch import Tensor, nn
 
 from zhixing.core.recipe import OptimizerRecipe
 from zhixing.training.orthogonalise import orthogonalise
+from zhixing.training.regularisers import is_table, layer_of
 
 ATTENTION = (".attention.query.", ".attention.key.", ".attention.value.", ".attention.output.")
 
 
 class PlainKind(Enum):
-    """What AdamW trains: norms and biases, embedding tables and other matrices, the output head."""
+    """What AdamW trains: norms and biases, embedding tables, other matrices, the head."""
 
     VECTOR = "vector"
     TABLE = "table"
+    MATRIX = "matrix"
     HEAD = "head"
 
 
@@ -58,28 +60,45 @@ class MuonAdamW:
         shapes: dict[tuple[int, int], list[str]] = defaultdict(list)
         plain: list[str] = []
         for name, parameter in self.named.items():
-            if recipe.name == "muon" and name.startswith("blocks.") and parameter.dim() == 2:
+            if recipe.name == "muon" and "blocks" in name.split(".") and parameter.dim() == 2:
                 shapes[(parameter.shape[0], parameter.shape[1])].append(name)
             else:
                 plain.append(name)
         self.matrix_groups = list(shapes.values())
         self.momentum = [torch.zeros(len(g), *self.named[g[0]].shape) for g in self.matrix_groups]
         self.momentum = [m.to(self.named[g[0]].device) for m, g in zip(self.momentum, self.matrix_groups, strict=True)]
-        self.plain = {kind: [n for n in plain if self._kind(n) == kind] for kind in PlainKind}
+        layers = 1 + max((layer for name in self.named if (layer := layer_of(name)) is not None), default=-1)
+        # One group for each kind and, where deeper layers learn faster, for each depth.
+        self.plain: dict[tuple[PlainKind, float], list[str]] = defaultdict(list)
+        for name in sorted(plain, key=lambda name: list(PlainKind).index(self._kind(name))):
+            self.plain[self._kind(name), self._layer_share(name, layers)].append(name)
         self.moments = {name: AdamMoments.of(self.named[name]) for name in plain}
 
     def _kind(self, name: str) -> PlainKind:
         """Sorts the parameters that AdamW trains by what their rate and decay depend on."""
         if self.named[name].dim() < 2:
             return PlainKind.VECTOR
-        return PlainKind.HEAD if name == "head.weight" else PlainKind.TABLE
+        if name.startswith("head."):
+            return PlainKind.HEAD
+        return PlainKind.TABLE if is_table(name) else PlainKind.MATRIX
+
+    def _layer_share(self, name: str, layers: int) -> float:
+        """Returns the factor on a parameter's rate: `layer_decay` for each layer between it and the head (Howard &
+        Ruder 2018; as in ELECTRA's fine-tuning)."""
+        if self.recipe.layer_decay == 1 or name.startswith("head."):
+            return 1.0
+        layer = layer_of(name)
+        above = layers - layer if layer is not None else 0 if "final_norm" in name else layers + 1
+        return float(self.recipe.layer_decay**above)
 
     @torch.no_grad()
     def step(self, share: float) -> None:
         """Applies the gradients at `share` of the peak learning rates."""
-        for kind, names in self.plain.items():
-            if names:
-                self._adamw(kind, names, share)
+        for (kind, layer_share), names in self.plain.items():
+            # What no record of the step has touched (the half of a network that another modality reads) has none.
+            touched = [name for name in names if self.named[name].grad is not None]
+            if touched:
+                self._adamw(kind, touched, share * layer_share)
         for names, momentum in zip(self.matrix_groups, self.momentum, strict=True):
             self._muon(names, momentum, share)
 
@@ -104,11 +123,14 @@ class MuonAdamW:
             beta1=recipe.beta1,
             beta2=recipe.beta2,
             # Norm scales and biases are not decayed: shrinking them does not regularise the map (Devlin et al. 2019).
-            weight_decay=0.0 if kind is PlainKind.VECTOR else recipe.weight_decay,
+            weight_decay=recipe.weight_decay if self._decays(kind) else 0.0,
             eps=recipe.eps,
             amsgrad=False,
             maximize=False,
         )
+
+    def _decays(self, kind: PlainKind) -> bool:
+        return kind is not PlainKind.VECTOR and (kind is not PlainKind.TABLE or self.recipe.decay_embeddings)
 
     def _muon(self, names: list[str], momentum: Tensor, share: float) -> None:
         recipe = self.recipe

@@ -5,30 +5,26 @@ The result is what the run folder keeps, so a resumed run derives nothing again.
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
-import torch
-
 from zhixing.checkpoints.vectors import open_vectors
-from zhixing.core.device import check_memory, choose_device, choose_precision
-from zhixing.core.errors import BadInput, MissingResource
+from zhixing.core.device import check_memory, choose_device
+from zhixing.core.errors import BadInput
 from zhixing.core.progress import human_count
 from zhixing.core.recipe import MOST_STEPS, ModelRecipe, Recipe
 from zhixing.families import family_named
-from zhixing.models import ops
 from zhixing.models.config import TransformerConfig
 from zhixing.models.recurrent import CELLS, RecurrentConfig
 from zhixing.tokenization.train import DEFAULT_VOCAB_SIZE, LEARNERS
 from zhixing.training.networks import model_config, network_config
-from zhixing.training.objectives import objective_named
+from zhixing.training.objectives import check_objective, record_objective
 from zhixing.training.resolve_counting import FAMILY as COUNTED
 from zhixing.training.resolve_counting import resolve_counting
+from zhixing.training.resolve_machine import check_length, resolve_machine
+from zhixing.training.resolve_records import RECORD_FIELDS, refuse, resolve_records
 
 __all__ = ["check_resolved", "fill_intervals", "model_config", "resolve"]
 
-COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
 BATCH_TOKENS = 4096
 """Tokens in a default micro-batch."""
 
@@ -46,6 +42,9 @@ def resolve(recipe: Recipe) -> Recipe:
 
     Steps stay open when the run is given in minutes or operations: a step must be measured, or the vocabulary known.
     """
+    if record_objective(recipe.train.objective) is not None:
+        return resolve_records(recipe)
+    refuse(recipe, RECORD_FIELDS, "records")
     if recipe.model.family == COUNTED:
         return resolve_counting(recipe)
     done = recipe.model_copy(deep=True)
@@ -83,28 +82,15 @@ def resolve(recipe: Recipe) -> Recipe:
         optimizer.head_learning_rate = optimizer.head_learning_rate or 0.004 * narrow
     else:
         optimizer.learning_rate = optimizer.learning_rate or 1e-3 * narrow
-    objective_named(train.objective)
-    device = choose_device(train.device)
-    if device.type == "cpu":
-        _check_memory(done, config)
-    train.device = str(device)
-    train.threads = train.threads or torch.get_num_threads()
-    train.precision = choose_precision(train.precision, device)
-    if train.matmul == "auto":
-        train.matmul = ops.select_matmul(training=True) if device.type == "cpu" else "torch"
-    if train.compile and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-        raise MissingResource(
-            "torch.compile needs a C++ compiler, and there is none on the path",
-            where="train.compile",
-            remedy="install g++ or clang++, or set train.compile: false",
-        )
-    given = [name for name in ("steps", "tokens", "minutes", "flops") if getattr(train, name) is not None]
-    if len(given) > 1:
+    check_objective(done)
+    if train.best not in (None, "loss"):
         raise BadInput(
-            f"train.{given[0]} and train.{given[1]} both say how long to train",
-            where="train",
-            remedy="give one of them",
+            f"the measure of running text is its loss, not {train.best!r}", where="train.best", remedy="leave it out"
         )
+    if choose_device(train.device).type == "cpu":
+        _check_memory(done, config)
+    resolve_machine(train)
+    given = check_length(train, "steps", "tokens", "minutes", "flops")
     if not given:
         train.steps = 1000
     if train.tokens is not None:
@@ -178,11 +164,14 @@ def check_resolved(recipe: Recipe, where: str) -> None:
     Raises:
         BadInput: It has gaps, so somebody replaced it.
     """
-    gaps = [f"train.{name}" for name in ("block", "batch_size") if getattr(recipe.train, name) is None]
-    gaps += ["train.device"] if recipe.train.device == "auto" else []
     train = recipe.train
-    gaps += ["train.steps"] if train.steps is None and train.minutes is None and train.flops is None else []
-    gaps += ["train.validate_every"] if recipe.train.steps is not None and recipe.train.validate_every is None else []
+    gaps = [] if train.batch_size or train.batch_tokens else ["train.batch_size"]
+    if record_objective(train.objective) is None:
+        gaps += ["train.block"] if train.block is None else []
+        gaps += ["train.validate_every"] if train.steps is not None and train.validate_every is None else []
+    gaps += ["train.device"] if train.device == "auto" else []
+    lengths = (train.steps, train.minutes, train.epochs, train.flops)
+    gaps += ["train.steps"] if all(length is None for length in lengths) else []
     if gaps:
         raise BadInput(
             f"this is not the complete recipe that the run wrote: {gaps[0]} is open",

@@ -32,8 +32,8 @@ class Tracker:
     def validation(self, step: int, score: ValidationScore) -> None:
         """Records one measurement on the held-out part."""
         if self._writer is not None:
-            self._writer.add_scalar("validation/loss", score.loss, step)
-            self._writer.add_scalar("validation/bits_per_byte", score.bits_per_byte, step)
+            for name, value in score.figures().items():
+                self._writer.add_scalar(f"validation/{name}", value, step)
 
     def close(self) -> None:
         """Flushes what is written."""

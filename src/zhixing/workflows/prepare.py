@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from zhixing.data.shards import ShardSet, TokenStore, open_shards
 from zhixing.data.sources import find_sources
 from zhixing.data.split import document_hash, held_out
 from zhixing.models import ops
-from zhixing.models.network import CausalNetwork
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.tokenization.train import train_tokenizer
 from zhixing.training.embeddings import start_embeddings
@@ -53,20 +52,33 @@ CALIBRATION_SHARE = 0.94
 """Share of the time that is planned for steps; the rest is for validation and saving."""
 
 
-def prepare_tokenizer(run: Run) -> Tokenizer:
-    """Loads the run's tokenizer, or trains it (or copies the one that the recipe names) into the run folder."""
+def prepare_tokenizer(
+    run: Run,
+    texts: Callable[[], Iterator[str]] | None = None,
+    ready: Callable[[Tokenizer], Tokenizer] = lambda tokenizer: tokenizer,
+    ref: str | Path | None = None,
+) -> Tokenizer:
+    """Loads the run's tokenizer, or trains it (or copies the one that the recipe names) into the run folder.
+
+    Args:
+        run: The run.
+        texts: Gives the texts to learn from; those of the recipe's running text when not given.
+        ready: Makes a trained tokenizer ready for the kind of network.
+        ref: A model whose tokenizer it is, whatever the recipe's tokenizer section says.
+    """
     folder, recipe = run.folder / "tokenizer", run.recipe.tokenizer
     if folder.exists():
         return _kept_tokenizer(run, folder)
-    if recipe.path is not None:
-        tokenizer = open_tokenizer(recipe.path)
-        facts: dict[str, Any] = {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "from": recipe.path}
+    ref = recipe.path if ref is None else ref
+    if ref is not None:
+        tokenizer = open_tokenizer(ref)
+        facts: dict[str, Any] = {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "from": str(ref)}
     else:
         trained = train_tokenizer(
-            _training_texts(run.recipe), recipe.kind, recipe.vocab_size,
+            _training_texts(run.recipe) if texts is None else texts(), recipe.kind, recipe.vocab_size,
             special_tokens=recipe.special_tokens, max_bytes=recipe.sample_bytes,
         )  # fmt: skip
-        tokenizer, facts = trained.tokenizer, dataclasses.asdict(trained.facts)
+        tokenizer, facts = ready(trained.tokenizer), dataclasses.asdict(trained.facts)
         used, seen = facts["bytes_used"], facts["bytes_seen"]
         part = "all of it" if used >= seen else f"an even sample of {human_bytes(used)}"
         say(f"Tokenizer: {facts['kind']}, {tokenizer.vocab_size} tokens, from {human_bytes(seen)} of text ({part})")
@@ -184,30 +196,32 @@ def _kept_shards(run: Run, tokenizer: Tokenizer, folder: Path, options: ShardOpt
     return dataclasses.replace(shards, reused=True)
 
 
-def check_unchanged(run: Run, shards: ShardSet) -> None:
+def check_unchanged(run: Run, data_hash: str, what: str = "shards") -> None:
     """Refuses to resume on other data than the run began with.
 
+    Args:
+        run: The run.
+        data_hash: Of the data that are there now.
+        what: The folder that they are in.
+
     Raises:
-        BadInput: The text has changed since.
+        BadInput: They have changed since.
     """
     before = run.state().get("data_hash")
-    if before is not None and before != shards.facts.data_hash:
+    if before is not None and before != data_hash:
         raise BadInput(
             "the text has changed since this run began, and the tokens it began with are gone: it cannot go on",
-            where=str(run.folder / "shards"),
+            where=str(run.folder / what),
             remedy="put the old text back, or start a new run",
         )
-    run.set_state(run.state().get("state", "preparing"), data_hash=shards.facts.data_hash)
+    run.set_state(run.state().get("state", "preparing"), data_hash=data_hash)
 
 
 def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
     """Makes the network with fresh weights, and its trainer."""
     recipe = run.recipe
     train = recipe.train
-    if train.threads is not None:
-        torch.set_num_threads(train.threads)
-    torch.manual_seed(train.seed)
-    ops.set_matmul("torch" if train.matmul == "auto" else train.matmul)
+    settle_machine(recipe)
     config = network_config(recipe.model, tokenizer.vocab_size)
     model = build_network(config)
     model.initialise(torch.Generator().manual_seed(train.seed))
@@ -221,7 +235,9 @@ def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
         say(f"{train.steps} steps take {human_count(train.flops)} floating-point operations")
     elif train.steps is None:
         assert train.minutes is not None
-        seconds = measure_step(model, sampler_for(recipe, shards.train), recipe)
+        seconds = measure_step(
+            lambda trial: Trainer(copy.deepcopy(model), sampler_for(recipe, shards.train), trial), recipe
+        )
         train.steps = max(1, int(train.minutes * 60 * CALIBRATION_SHARE / seconds))
         fill_intervals(recipe)
         run.save_recipe()
@@ -231,10 +247,7 @@ def build_trainer(run: Run, tokenizer: Tokenizer, shards: ShardSet) -> Trainer:
             "family": recipe.model.family, "parameters": config.parameter_count(),
             **dataclasses.asdict(config),
         },
-        machine={
-            "processor": processor_name(), "processors": usable_threads(), "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "device": train.device, "precision": train.precision, "matmul": train.matmul,
-        },
+        machine=machine_facts(recipe),
     )  # fmt: skip
     return Trainer(model, sampler_for(recipe, shards.train), recipe)
 
@@ -256,6 +269,24 @@ def steps_within(flops: float, per_token: float, recipe: Recipe) -> int:
             remedy="raise train.batch_size or train.accumulate, or lower train.flops",
         )
     return steps
+
+
+def settle_machine(recipe: Recipe) -> None:
+    """Sets threads, seed and the library of products as the resolved recipe has them."""
+    train = recipe.train
+    if train.threads is not None:
+        torch.set_num_threads(train.threads)
+    torch.manual_seed(train.seed)
+    ops.set_matmul("torch" if train.matmul == "auto" else train.matmul)
+
+
+def machine_facts(recipe: Recipe) -> dict[str, Any]:
+    """Returns what a run records of its machine."""
+    train = recipe.train
+    return {
+        "processor": processor_name(), "processors": usable_threads(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "device": train.device, "precision": train.precision, "matmul": train.matmul,
+    }  # fmt: skip
 
 
 def _start_embeddings(run: Run, embedding: nn.Embedding, tokenizer: Tokenizer, shards: ShardSet) -> None:
@@ -280,12 +311,17 @@ def sampler_for(recipe: Recipe, store: TokenStore) -> PackedSampler:
     return PackedSampler(store, train.block, train.batch_size, train.seed, recipe.data.order, within_documents=within)
 
 
-def measure_step(model: CausalNetwork, sampler: PackedSampler, recipe: Recipe) -> float:
-    """Returns the seconds of one optimizer step, measured on a copy that is thrown away."""
+def measure_step(make_trainer: Callable[[Recipe], Trainer], recipe: Recipe) -> float:
+    """Returns the seconds of one optimizer step, measured on a copy that is thrown away.
+
+    Args:
+        make_trainer: Makes a trainer of a copy of the network for a recipe with steps.
+        recipe: The run's.
+    """
     trial_recipe = recipe.model_copy(deep=True)
     trial_recipe.train.steps = 1_000_000
     state = torch.get_rng_state()
-    trainer = Trainer(copy.deepcopy(model), sampler, trial_recipe)
+    trainer = make_trainer(trial_recipe)
     times: list[float] = []
     with progress_bar("Measuring a step") as bar:
         begun = time.perf_counter()
@@ -299,7 +335,7 @@ def measure_step(model: CausalNetwork, sampler: PackedSampler, recipe: Recipe) -
     return settled[len(settled) // 4]  # the lower quartile: a busy moment now says little about the minutes to come
 
 
-def load_weights_into(run: Run, model: CausalNetwork, step: int) -> None:
+def load_weights_into(run: Run, model: nn.Module, step: int) -> None:
     """Puts the weights of a checkpoint into the model: the average where one is kept, else the weights themselves."""
     from zhixing.training.state import load_checkpoint
 

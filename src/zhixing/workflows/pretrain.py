@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from zhixing.checkpoints.folder import load_folder, save_folder
 from zhixing.core.device import peak_memory_bytes, tune_allocator
 from zhixing.core.errors import BadInput, Interrupted, MissingResource, ZhixingError, command
-from zhixing.core.progress import human_count, human_time
+from zhixing.core.progress import human_count
 from zhixing.core.recipe import Recipe
 from zhixing.data.problems import Problems
 from zhixing.data.shards import ShardSet, TokenStore
@@ -26,18 +26,19 @@ from zhixing.evaluation.language_modelling import LanguageModelScore, TokenDocum
 from zhixing.evaluation.report import write_report
 from zhixing.evaluation.yardsticks import Yardstick, unigram_yardstick, xz_yardstick
 from zhixing.models import ops
-from zhixing.models.network import UNBOUNDED
+from zhixing.models.network import UNBOUNDED, NetworkConfig
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.fit import Fit
-from zhixing.training.prove import Proof, copy_state, prove
+from zhixing.training.objectives import record_objective
+from zhixing.training.prove import Proof
 from zhixing.training.resolve import resolve
 from zhixing.training.resolve_counting import FAMILY as COUNTED
 from zhixing.training.run import Run
 from zhixing.training.state import list_checkpoints
 from zhixing.training.validation import Validation
 from zhixing.workflows.card import model_card
-from zhixing.workflows.console import say
 from zhixing.workflows.count import clear_counts, count_model
+from zhixing.workflows.fitting import fit_run
 from zhixing.workflows.prepare import (
     build_trainer,
     check_unchanged,
@@ -46,6 +47,7 @@ from zhixing.workflows.prepare import (
     prepare_tokenizer,
     relative,
 )
+from zhixing.workflows.records_run import RecordOutcome, record_phases
 from zhixing.workflows.samples import write_samples
 
 YARDSTICK_TOKENS = 50_000_000
@@ -74,7 +76,7 @@ class Outcome:
     proof: Proof | None = None
 
 
-def start_run(recipe: Recipe, folder: Path) -> Outcome:
+def start_run(recipe: Recipe, folder: Path) -> Outcome | RecordOutcome:
     """Runs a recipe in a new folder.
 
     Raises:
@@ -85,12 +87,14 @@ def start_run(recipe: Recipe, folder: Path) -> Outcome:
     if not recipe.data.paths:
         raise BadInput("no text to train on", where="data.paths", remedy="name files, folders or globs in data.paths")
     tune_allocator()
-    find_sources(recipe.data.paths, Problems())  # what is not there is said before anything is made
+    find_sources(
+        [*recipe.data.paths, *recipe.data.validation_paths], Problems()
+    )  # what is not there is said before anything is made
     run = Run.create(folder, resolve(recipe))
     return _carry_on(run, prove_first=False, new=True)
 
 
-def resume_run(folder: Path, *, prove_first: bool = False) -> Outcome:
+def resume_run(folder: Path, *, prove_first: bool = False) -> Outcome | RecordOutcome:
     """Goes on with a run where it stopped, in whichever phase that was.
 
     Args:
@@ -102,7 +106,7 @@ def resume_run(folder: Path, *, prove_first: bool = False) -> Outcome:
     return _carry_on(run, prove_first=prove_first)
 
 
-def _carry_on(run: Run, *, prove_first: bool, new: bool = False) -> Outcome:
+def _carry_on(run: Run, *, prove_first: bool, new: bool = False) -> Outcome | RecordOutcome:
     resume = command("zhixing", "resume", relative(run.folder))
     try:
         return _phases(run, prove_first)
@@ -142,11 +146,13 @@ def _note_failure(run: Run, error: ZhixingError) -> None:
             run.set_state("failed", reason=error.cause)
 
 
-def _phases(run: Run, prove_first: bool) -> Outcome:
+def _phases(run: Run, prove_first: bool) -> Outcome | RecordOutcome:
     begun = time.monotonic()
+    if record_objective(run.recipe.train.objective) is not None:
+        return record_phases(run, prove_first, begun)
     tokenizer = prepare_tokenizer(run)
     shards = prepare_shards(run, tokenizer)
-    check_unchanged(run, shards)
+    check_unchanged(run, shards.facts.data_hash)
     if run.recipe.model.family == COUNTED:
         return _counted(run, tokenizer, shards, prove_first, begun)
     trainer = build_trainer(run, tokenizer, shards)
@@ -157,29 +163,15 @@ def _phases(run: Run, prove_first: bool) -> Outcome:
     run.add_facts(machine={**run.facts()["machine"], "matmul_gflops": round(peak, 1)})
     assert train.validation_tokens is not None
     validation = Validation(shards.validation, train.block, train.validation_tokens, recipe.data.within_documents)
-    fit = Fit(run, trainer, validation, peak)
-    proof = None
-    if prove_first:
-        proof = prove(run, trainer, copy_state(trainer.capture()))
-        say(
-            f"Proved: steps {proof.start + 1} to {proof.end} repeated;"
-            f" {proof.losses} losses and {proof.tensors} tensors agree bit for bit"
-        )
-    step = fit.resume()
-    config = trainer.model.config
-    say(
-        f"Model: {recipe.model.family}, {human_count(config.parameter_count())} parameters ({config.describe()}),"
-        f" context {'unbounded' if config.context == UNBOUNDED else config.context}"
-        + (f"; from step {step} of {trainer.steps}" if step else f"; {trainer.steps} steps")
+    config = cast(NetworkConfig, trainer.model.config)
+    context = "unbounded" if config.context == UNBOUNDED else config.context
+    described = (
+        f"{recipe.model.family}, {human_count(config.parameter_count())} parameters ({config.describe()}),"
+        f" context {context}"
     )
-    trained = time.monotonic()
-    fit.go()
-    if fit.repeated:
-        say(f"{fit.repeated} steps repeated after the interruption, with bit-identical losses")
-    if trainer.done > step:
-        say(f"Trained in {human_time(time.monotonic() - trained)}")
-    load_weights_into(run, trainer.model, _published_step(run, fit.best_step))
-    outcome = _finish(run, trainer.model, tokenizer, shards, proof)
+    fitted = fit_run(Fit(run, trainer, validation, peak), described, prove_first=prove_first)
+    load_weights_into(run, trainer.model, fitted.published_step)
+    outcome = _finish(run, trainer.model, tokenizer, shards, fitted.proof)
     run.set_state(
         "finished", step=trainer.done, peak_memory=peak_memory_bytes(), total_seconds=time.monotonic() - begun
     )
@@ -199,15 +191,6 @@ def _counted(run: Run, tokenizer: Tokenizer, shards: ShardSet, prove_first: bool
     )
     write_report(run.folder)
     return outcome
-
-
-def _published_step(run: Run, best: int | None) -> int:
-    """Returns the step whose weights become the model: the best one, or the newest where that is gone."""
-    steps = list_checkpoints(run.checkpoints)
-    if best in steps:
-        return best
-    say(f"No checkpoint of the best step ({best or 'unknown'}) is there; the newest, step {steps[-1]}, is published")
-    return steps[-1]
 
 
 def _finish(run: Run, model: Any, tokenizer: Tokenizer, shards: ShardSet, proof: Proof | None) -> Outcome:

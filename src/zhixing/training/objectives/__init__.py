@@ -1,19 +1,43 @@
-"""What a model learns to do: one file each, listed here by name with the record shape that it needs."""
+"""What a model learns to do: one file each, listed here by name. See `base` for what an objective has to say."""
 
 from __future__ import annotations
 
-from zhixing.core.errors import unknown_name
-from zhixing.training.objectives.base import Objective, TensorBatch
+from zhixing.core.errors import BadInput, unknown_name
+from zhixing.core.recipe import Recipe, TaskRecipe
+from zhixing.training.objectives.base import (
+    Counted,
+    Encoded,
+    NetworkKind,
+    Objective,
+    RecordObjective,
+    Sampler,
+    TensorBatch,
+)
 from zhixing.training.objectives.causal import Causal
+from zhixing.training.objectives.classification import Classification
 
-__all__ = ["OBJECTIVES", "Objective", "TensorBatch", "objective_named"]
+__all__ = [
+    "OBJECTIVES",
+    "Counted",
+    "Encoded",
+    "NetworkKind",
+    "Objective",
+    "RecordObjective",
+    "Sampler",
+    "TensorBatch",
+    "check_objective",
+    "objective_named",
+    "record_objective",
+]
 
-OBJECTIVES: dict[str, Objective] = {objective.name: objective for objective in (Causal(),)}
+OBJECTIVES: dict[str, type[Causal] | type[RecordObjective]] = {
+    objective.name: objective for objective in (Causal, Classification)
+}
 """Every objective, by name."""
 
 
-def objective_named(name: str) -> Objective:
-    """Returns an objective by name.
+def objective_named(name: str) -> type[Causal] | type[RecordObjective]:
+    """Returns an objective's class by name.
 
     Raises:
         BadInput: There is none of that name.
@@ -21,3 +45,28 @@ def objective_named(name: str) -> Objective:
     if name not in OBJECTIVES:
         raise unknown_name("objective", name, OBJECTIVES, where="train.objective")
     return OBJECTIVES[name]
+
+
+def record_objective(name: str) -> type[RecordObjective] | None:
+    """Returns an objective on records by name, None where it is one on packed text."""
+    found = objective_named(name)
+    return found if issubclass(found, RecordObjective) else None
+
+
+def check_objective(recipe: Recipe) -> None:
+    """Refuses options of the task that the objective does not know, and those that contradict each other.
+
+    Raises:
+        BadInput: There is no such objective, or an option is not one of its own.
+    """
+    objective = objective_named(recipe.train.objective)
+    for key, field in TaskRecipe.model_fields.items():
+        if key not in objective.options and getattr(recipe.task, key) != field.default:
+            known = ", ".join(sorted(objective.options)) or "none"
+            raise BadInput(
+                f"the objective {objective.name!r} has no option {key!r}",
+                where=f"task.{key}",
+                remedy=f"leave it out; its options: {known}",
+            )
+    if issubclass(objective, RecordObjective):
+        objective.check_recipe(recipe)

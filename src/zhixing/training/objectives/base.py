@@ -1,15 +1,52 @@
-"""What every objective shares: the batch on its device, and the interface that the loop calls."""
+"""What every objective shares: what it says about itself, and the interface that the loop calls.
+
+There are two kinds. A *packed* objective (`Causal`) reads blocks of running text from token shards. A *record*
+objective reads records of a shape: it checks them, turns each into encoded examples, makes batches of those, and says
+how well a network does on held-out ones. Both give the loop a sum of losses; the loop divides by the targets of the
+whole step. How a new one is written is told in docs/objectives.md.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from zhixing.core.recipe import Recipe
 from zhixing.data.batches import Batch
-from zhixing.models.network import CausalNetwork
+from zhixing.data.examples import Example
+from zhixing.data.length_batches import RawBatch
+from zhixing.data.shapes import Shape
+from zhixing.models.heads import HeadConfig
+from zhixing.tokenization.tokenizer import Tokenizer
+
+NetworkKind = Literal["causal", "encoder", "seq2seq", "vision"]
+"""What an objective trains: see `training.kinds`."""
+
+
+class Counted(Protocol):
+    """A batch on its device."""
+
+    @property
+    def target_count(self) -> int:
+        """How many targets carry loss."""
+
+
+class Sampler(Protocol):
+    """Where raw batches come from."""
+
+    def next(self) -> Any:
+        """Returns the next batch; there is always one."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns where the sampler stands, as plain JSON values, `epoch` and `position` among them."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on exactly where `state_dict` was taken."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +74,163 @@ class TensorBatch:
 
 
 class Objective(Protocol):
-    """A way of training: turns a batch into a summed loss. The loop divides by the targets of the whole step."""
+    """What the loop needs: raw batches to the device, and the loss summed over their targets."""
 
-    name: str
-    shape: str
+    name: ClassVar[str]
 
-    def loss_sum(self, model: CausalNetwork, batch: TensorBatch) -> Tensor:
+    def to_device(self, raw: Any, device: torch.device) -> Any:
+        """Makes a batch with `target_count` of what the sampler gave."""
+
+    def loss_sum(self, model: Any, batch: Any) -> Tensor:
         """Returns the loss summed over the batch's targets, in nats."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of one record.
+
+    Attributes:
+        examples: One, several (windows over a long text), or none (a record with nothing to learn from).
+        cut: Tokens that did not fit and were left out; whether that is allowed is `data.too_long`'s to say.
+    """
+
+    examples: tuple[Example, ...]
+    cut: int = 0
+
+
+class RecordObjective(ABC):
+    """A way of training on records.
+
+    A class attribute says each fact about it; `zhixing train --objectives` lists them.
+
+    Attributes:
+        name: What `train.objective` calls it.
+        summary: One line for people.
+        shapes: The record shapes that it reads.
+        network: The kind of network.
+        options: The fields of the recipe's `task` section that it knows.
+        measures: Its measures on held-out records, the one that decides first; `loss` is always there too. Those are
+            names of `zhixing score` (`evaluation.metrics.registry`), except for
+        own: the measures that it computes itself (`own_measures`).
+        lower: The measures of which less is better.
+        sample: A record as it may stand in a JSONL file.
+        fields: Number type of each field of its examples.
+        most_characters: A record with a longer text is wrong; None: texts of any length are cut into windows.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    shapes: ClassVar[tuple[Shape, ...]]
+    network: ClassVar[NetworkKind]
+    options: ClassVar[frozenset[str]] = frozenset()
+    measures: ClassVar[tuple[str, ...]] = ()
+    own: ClassVar[frozenset[str]] = frozenset()
+    lower: ClassVar[frozenset[str]] = frozenset()
+    sample: ClassVar[Mapping[str, Any]]
+    fields: ClassVar[Mapping[str, str]]
+    most_characters: ClassVar[int | None] = 100_000
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe, self.task = recipe, recipe.task
+        self.longest = recipe.model.context
+
+    def attach(self, tokenizer: Tokenizer, longest: int) -> None:
+        """Is given what encoding needs, after the records were observed.
+
+        Args:
+            tokenizer: Of the network.
+            longest: Tokens that the network reads at most, special ones included.
+
+        Raises:
+            BadInput: They do not do for this objective.
+        """
+        self.tokenizer, self.longest = tokenizer, longest
+
+    @classmethod  # noqa: B027 - most objectives have nothing to refuse
+    def check_recipe(cls, recipe: Recipe) -> None:
+        """Refuses options that contradict each other, before anything is read.
+
+        Raises:
+            BadInput: They do.
+        """
+
+    # Records: checked and counted in a first pass, before there is a tokenizer; encoded in a second one.
+
+    def observe(self, record: Any, held_out: bool) -> None:  # noqa: B027 - nor anything to learn beforehand
+        """Checks a record and learns what has to be known of all of them (the labels).
+
+        Raises:
+            Misfit: The record cannot be used, with the value and how to mend it.
+        """
+
+    def settle(self) -> None:  # noqa: B027
+        """Is called when all training records were observed, before the held-out ones.
+
+        Raises:
+            BadInput: Nothing can be learned from them (a single label, say).
+        """
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what was learned from the records, as plain JSON values; kept with the examples."""
+        return {}
+
+    def load_facts(self, facts: Mapping[str, Any]) -> None:  # noqa: B027
+        """Takes what `facts` returned instead of observing the records again."""
+
+    @abstractmethod
+    def encode(self, record: Any) -> Encoded:
+        """Turns a record into examples: an array for each of `fields`.
+
+        Raises:
+            Misfit: The record cannot be used.
+        """
+
+    def length(self, example: Example) -> int:
+        """Returns what an example counts in a budget of tokens."""
+        return len(example["tokens"])
+
+    def head(self) -> HeadConfig:
+        """Returns the head that an encoder gets; other kinds of network do not ask."""
+        return HeadConfig()
+
+    # Batches and losses.
+
+    @abstractmethod
+    def to_device(self, raw: RawBatch, device: torch.device) -> Any:
+        """Makes a batch with `target_count` of examples; what is random in it follows from `raw.key`."""
+
+    @abstractmethod
+    def loss_sum(self, model: Any, batch: Any) -> Tensor:
+        """Returns the loss summed over the batch's targets, in nats."""
+
+    # Held-out records.
+
+    def predict(self, model: Any, batch: Any) -> Sequence[Any]:
+        """Returns one prediction for each example of a batch; called without gradient, the model in evaluation mode."""
+        return ()
+
+    def references(self, examples: Sequence[Example]) -> Sequence[Any]:
+        """Returns the right answer of each example, in the form of `predict`'s."""
+        return ()
+
+    def own_measures(self, loss: float, predictions: Sequence[Any], references: Sequence[Any]) -> Mapping[str, float]:
+        """Returns the measures that no function of `evaluation` computes.
+
+        Args:
+            loss: The mean loss over the held-out targets, in nats.
+            predictions: What `gather` returned.
+            references: Likewise.
+        """
+        return {}
+
+    def gather(
+        self, predictions: Sequence[Any], references: Sequence[Any], records: Sequence[int]
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Joins what belongs to one record, where a record became several examples.
+
+        Args:
+            predictions: One for each example, in order.
+            references: Likewise.
+            records: The number of each example's record; those of a record stand together.
+        """
+        return predictions, references

@@ -1,0 +1,12 @@
+"""The kinds of network that objectives on records train: how each is built, begun from another model, and saved."""
+
+from __future__ import annotations
+
+from zhixing.training.kinds.base import Begun, NetworkMaker
+from zhixing.training.kinds.encoder import EncoderMaker
+from zhixing.training.objectives.base import NetworkKind
+
+__all__ = ["MAKERS", "Begun", "NetworkMaker"]
+
+MAKERS: dict[NetworkKind, NetworkMaker] = {maker.name: maker for maker in (EncoderMaker(),)}
+"""By the `network` of an objective."""

@@ -1,0 +1,82 @@
+"""What a kind of network has to know how to do for a run on records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from torch import nn
+
+from zhixing.core.recipe import Recipe
+from zhixing.families.base import Weights
+from zhixing.tokenization.tokenizer import Tokenizer
+from zhixing.training.objectives.base import NetworkKind, RecordObjective
+
+
+@dataclass
+class Begun:
+    """A network ready to be trained, and what its model folder needs beside the weights.
+
+    Attributes:
+        model: The network, initialised.
+        family: The layout that it is saved in.
+        longest: Tokens that it reads at most.
+        facts: Its sizes, for the report.
+        describe: Its sizes in a few words, for people.
+        unused: Weights of the model that it began with which nothing here uses; they are saved again.
+        notes: What the user should know, in sentences.
+    """
+
+    model: nn.Module
+    family: str
+    longest: int
+    facts: dict[str, Any]
+    describe: str
+    unused: Weights = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> int:
+        """The number of learned values."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+class NetworkMaker(Protocol):
+    """A kind of network."""
+
+    name: ClassVar[NetworkKind]
+
+    def resolve(self, recipe: Recipe) -> None:
+        """Fills in what the recipe's model section leaves open, without opening anything large.
+
+        Args:
+            recipe: Its sections may be changed; with `model.start`, the sizes are that model's and stay open.
+
+        Raises:
+            BadInput: A field means nothing here, or fields contradict each other.
+        """
+
+    def longest(self, recipe: Recipe, start: Path | None) -> int:
+        """Returns how many tokens the network will read at most.
+
+        Args:
+            recipe: The resolved recipe.
+            start: The folder of the model to begin with, or None.
+        """
+
+    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
+        """Gives a tokenizer that the run trained what this kind of network expects of it (a frame around texts)."""
+
+    def special_tokens(self, kind: str) -> list[str] | None:
+        """Returns the special tokens of a tokenizer that the run trains; None: the usual ones."""
+
+    def begin(self, recipe: Recipe, tokenizer: Tokenizer, objective: RecordObjective, start: Path | None) -> Begun:
+        """Builds the network, from its seed or from the folder of another model; the same every time.
+
+        Raises:
+            BadInput: The model to begin with is of another kind, or does not fit the recipe.
+        """
+
+    def save(self, folder: Path, begun: Begun, tokenizer: Tokenizer, card: str) -> None:
+        """Writes the model folder."""
