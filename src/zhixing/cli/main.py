@@ -15,6 +15,7 @@ from zhixing.cli import (
     classify,
     compare,
     data,
+    describe,
     doctor,
     embed,
     evaluate,
@@ -84,6 +85,7 @@ app.command("eval")(evaluate.command)
 app.command("score")(score.command)
 app.command("classify")(classify.command)
 app.command("embed")(embed.command)
+app.command("describe")(describe.command)
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(models.app, name="models")
 app.add_typer(ngram.app, name="ngram")

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zhixing.tasks.base import Row, Task, check_text, run_all
 from zhixing.tasks.classify import Classification, Classify
+from zhixing.tasks.describe import Description, open_describer
 from zhixing.tasks.embed import DEFAULT_EMBEDDER, open_embedder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Picture = str | Path | bytes | Image
 
 Texts = str | Sequence[str]
 
@@ -58,3 +64,29 @@ def classify(
     """Says which label texts have; see `tasks.classify.Classify` for the arguments."""
     found: Classification | list[Classification] = _called(Classify(model, labels, **options), texts)
     return found
+
+
+@overload
+def describe(  # type: ignore[overload-overlap] # a path is a sequence of texts, too
+    images: Picture, model: str | Path, beams: int | None = ..., max_tokens: int | None = ...
+) -> Description: ...
+
+
+@overload
+def describe(
+    images: Sequence[Picture], model: str | Path, beams: int | None = ..., max_tokens: int | None = ...
+) -> list[Description]: ...
+
+
+def describe(
+    images: Picture | Sequence[Picture],
+    model: str | Path,
+    beams: int | None = None,
+    max_tokens: int | None = None,
+) -> Description | list[Description]:
+    """Describes an image (a path, its content, or Pillow's image), or several; see `tasks.describe.Describer`."""
+    describer = open_describer(model, beams, max_tokens)
+    alone = isinstance(images, str | bytes | Path) or not isinstance(images, Sequence)
+    several: Any = [images] if alone else images
+    found = describer([Path(image) if isinstance(image, str) else image for image in several])
+    return found[0] if alone else found

@@ -8,7 +8,8 @@ from pathlib import Path
 from zhixing.core.files import hash_file
 
 PARTS = ("*.safetensors", "config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model",
-         "tokenizer_config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json")  # fmt: skip
+         "tokenizer_config.json", "preprocessor_config.json", "modules.json",
+         "1_Pooling/config.json", "sentence_bert_config.json")  # fmt: skip
 
 
 def model_fingerprint(path: Path) -> str:
