@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 
 from zhixing.checkpoints.folder import ModelFolder
+from zhixing.checkpoints.references import resolve
+from zhixing.checkpoints.seq2seq_folder import Seq2SeqFolder, is_seq2seq
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.core.recipe import Recipe, build_recipe, load_recipe
 from zhixing.generation import (
@@ -34,7 +36,7 @@ from zhixing.generation import (
 from zhixing.generation.chat import DEFAULT_MAX_TOKENS as CHAT_MAX_TOKENS
 from zhixing.generation.chat import Conversation
 from zhixing.generation.memory import Memory
-from zhixing.generation.opening import open_for_writing
+from zhixing.generation.opening import open_for_writing, open_seq2seq
 from zhixing.generation.prompts import Prompt
 from zhixing.generation.reply import Reply, ReplyStream
 from zhixing.models.network import CausalNetwork, NetworkConfig
@@ -74,7 +76,10 @@ def load(
         MissingResource: There is no such model, or no such device.
         BadInput: The model is damaged or not supported.
     """
-    opened = open_for_writing(ref, dtype=dtype, device=device, compact=compact, engine=engine, quantize=quantize)
+    path = resolve(ref)
+    if path.is_dir() and is_seq2seq(path):
+        return EncoderDecoderModel(open_seq2seq(path, dtype=dtype, device=device, engine=engine, quantize=quantize))
+    opened = open_for_writing(path, dtype=dtype, device=device, compact=compact, engine=engine, quantize=quantize)
     return LanguageModel(opened.folder, opened.native, opened.note, opened.again)
 
 
@@ -107,7 +112,6 @@ class LanguageModel:
         again: Opens the folder once more for PyTorch, when its modules are asked for after all.
 
     Attributes:
-        network: What writes: the modules, or the C++ core.
         tokenizer: Its tokenizer, or None where the folder has none.
         config: The network's configuration.
         path: The folder, or the GGUF file.
@@ -127,16 +131,24 @@ class LanguageModel:
     ) -> None:
         self._model: CausalNetwork | None = folder.model if native is None else None
         self._again = again
-        self.network: CausalNetwork = native or folder.model
+        self._network_in_use: CausalNetwork = native or folder.model
         self.tokenizer: Tokenizer | None = folder.tokenizer
         self.config: NetworkConfig = folder.model.config
+        self.details = [*(folder.details if native is None else ()), *([note] if note else ())]
+        self._read_options(folder)
+
+    def _read_options(self, folder: ModelFolder | Seq2SeqFolder) -> None:
         self.path: Path = folder.path
         self.options: SamplingOptions
-        self.details = [*(folder.details if native is None else ()), *([note] if note else ())]
         settings = folder.path / "generation_config.json" if folder.path.is_dir() else folder.path
         self.options, unused = options_from_config(folder.generation, str(settings))
         self.notes = [*folder.notes, *unused]
         self.named = options_named(folder.generation)
+
+    @property
+    def network(self) -> CausalNetwork:
+        """What writes: the modules, or the C++ core."""
+        return self._network_in_use
 
     @property
     def model(self) -> CausalNetwork:
@@ -345,6 +357,58 @@ class LanguageModel:
             filters=filters,
             rules=rules,
             scorer=scorer,
+        )
+
+
+class EncoderDecoderModel(LanguageModel):
+    """A model that reads a source and writes a target: what it is given to write from is the source, whole.
+
+    Args:
+        folder: What was read from the model folder.
+
+    Attributes:
+        seq2seq: The network.
+        tokenizer: The tokenizer of the targets, or None where the folder has none.
+        tokenizers: Those of both sides.
+    """
+
+    def __init__(self, folder: Seq2SeqFolder) -> None:
+        self.seq2seq, self.tokenizers = folder.model, folder.tokenizers
+        self.tokenizer = None if folder.tokenizers is None else folder.tokenizers.target
+        self.config = folder.model.config
+        self.details = [*folder.details, "an encoder-decoder, computed by PyTorch"]
+        self._read_options(folder)
+
+    @property
+    def network(self) -> CausalNetwork:
+        """Raises the error that this model does not go on from a text."""
+        raise BadInput(
+            f"this model reads a source and writes a target ({self.config.describe()}): it does not go on from a text",
+            where=str(self.path),
+            remedy="use generate; to chat, or to measure bits per byte, choose a model that is a decoder only",
+        )
+
+    @property
+    def model(self) -> CausalNetwork:
+        """See `network`."""
+        return self.network
+
+    def _generator(
+        self,
+        options: SamplingOptions,
+        processors: Sequence[LogitsProcessor],
+        filters: Sequence[Filter],
+        rules: Sequence[StoppingRule],
+        scorer: Scorer | None = None,
+    ) -> Generator:
+        return Generator(
+            self.seq2seq,
+            self.tokenizer,
+            processors=processors,
+            filters=filters,
+            rules=rules,
+            scorer=scorer,
+            encode=None if self.tokenizers is None else self.tokenizers.encode_source,
         )
 
 

@@ -164,17 +164,17 @@ def test_it_learns_to_copy():
     model = build("paper", init_std=None).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, betas=(0.9, 0.98))
     generator = torch.Generator().manual_seed(0)
-    for _ in range(250):
-        lengths = torch.randint(1, 4, (32,), generator=generator).tolist()
+    for _ in range(100):
+        lengths = torch.randint(1, 3, (32,), generator=generator).tolist()
         texts = [torch.randint(2, 23, (length,), generator=generator).tolist() for length in lengths]
         targets = Ragged.of([[*text, 1] for text in texts])
         loss = model.loss_sum(Ragged.of(texts), model.shifted(targets), targets.tokens) / len(targets.tokens)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < 0.5
+    assert loss < 1.0  # guessing gives 3.1 for all but the end
     assert model.losses(Ragged.of(texts), model.shifted(targets), targets.tokens).mean() == pytest.approx(
-        float(loss), abs=0.3
+        loss.item(), abs=0.3
     )
 
 

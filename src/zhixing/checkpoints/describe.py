@@ -21,15 +21,29 @@ from zhixing.core.errors import BadInput, ZhixingError
 from zhixing.core.files import os_fault, read_json
 
 SIZES: dict[str, tuple[str, ...]] = {
-    "layers": ("num_hidden_layers", "n_layer", "n_layers", "block_count"),
-    "width": ("hidden_size", "n_embd", "dim", "embedding_length"),
-    "heads": ("num_attention_heads", "n_head", "n_heads", "attention.head_count"),
+    "layers": ("num_hidden_layers", "n_layer", "n_layers", "block_count", "encoder_layers", "num_layers"),
+    "decoder_layers": ("decoder_layers", "num_decoder_layers"),
+    "width": ("hidden_size", "n_embd", "dim", "embedding_length", "d_model"),
+    "heads": (
+        "num_attention_heads",
+        "n_head",
+        "n_heads",
+        "attention.head_count",
+        "encoder_attention_heads",
+        "num_heads",
+    ),
     "kv_heads": ("num_key_value_heads", "attention.head_count_kv"),
-    "head_dim": ("head_dim", "attention.key_length"),
-    "mlp_width": ("intermediate_size", "n_inner", "hidden_dim", "feed_forward_length"),
+    "head_dim": ("head_dim", "attention.key_length", "d_kv"),
+    "mlp_width": ("intermediate_size", "n_inner", "hidden_dim", "feed_forward_length", "encoder_ffn_dim", "d_ff"),
     "vocab_size": ("vocab_size",),
 }
 """Our names of a model's sizes, and what published files call them."""
+
+KNOWN_TOKENIZERS = (
+    ("tokenizer.model", "SentencePiece"), ("spiece.model", "SentencePiece"), ("source.spm", "SentencePiece"),
+    ("vocab.json", "BPE"), ("vocab.txt", "WordPiece"),
+)  # fmt: skip
+"""Files that hold a tokenizer where there is no tokenizer.json, and of which kind it is."""
 
 CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "context_length")
 WHOLE_TOKENIZER = 4 << 20
@@ -155,7 +169,7 @@ def _tokenizer(folder: Path) -> str | None:
     if path.is_file():
         kind, count = _tokenizer_json(path)
         return f"{kind}, {count:,} tokens" if count else kind
-    for name, kind in (("tokenizer.model", "SentencePiece"), ("vocab.json", "BPE"), ("vocab.txt", "WordPiece")):
+    for name, kind in KNOWN_TOKENIZERS:
         if (folder / name).is_file():
             return f"{kind} ({name})"
     return None

@@ -12,6 +12,7 @@ from zhixing.checkpoints.encoder_folder import is_encoder, load_encoder
 from zhixing.checkpoints.folder import ModelFolder, check_folder, load_folder
 from zhixing.checkpoints.gguf.header import is_gguf
 from zhixing.checkpoints.image_folder import is_image_encoder, load_image_encoder
+from zhixing.checkpoints.seq2seq_folder import is_seq2seq, load_seq2seq
 from zhixing.checkpoints.vision_folder import describes_images, load_vision
 
 
@@ -40,7 +41,7 @@ def open_model(path: Path, dtype: torch.dtype = torch.float32, compact: bool | N
 def check_model(path: Path) -> list[str]:
     """Checks whether a model can be used here: configuration, names and shapes of the weights, tokenizer.
 
-    The weights themselves are not read, except an encoder's and those of networks of our own.
+    The weights themselves are not read, except an encoder's, an encoder-decoder's and those of networks of our own.
 
     Returns:
         What the user should know, in sentences.
@@ -57,4 +58,6 @@ def check_model(path: Path) -> list[str]:
         return open_adapter(path).notes
     if describes_images(path):
         return load_vision(path).notes
+    if is_seq2seq(path):
+        return load_seq2seq(path).notes
     return load_encoder(path).notes if is_encoder(path) else check_folder(path)

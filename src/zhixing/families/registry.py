@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zhixing.core.errors import BadInput, unknown_name
+from zhixing.families.bart import BART, MARIAN
 from zhixing.families.base import Family
 from zhixing.families.bert import BERT, ROBERTA
 from zhixing.families.distilbert import DISTILBERT
@@ -22,7 +23,9 @@ from zhixing.families.olmo2 import OLMO2
 from zhixing.families.phi3 import PHI3
 from zhixing.families.qwen2 import QWEN2
 from zhixing.families.qwen3 import QWEN3
+from zhixing.families.seq2seq import Seq2SeqFamily
 from zhixing.families.smollm3 import SMOLLM3
+from zhixing.families.t5 import T5
 from zhixing.families.vision_encoder_decoder import NAME as DESCRIBER
 from zhixing.families.vit import NAME as VIT_NAME
 
@@ -36,6 +39,21 @@ FAMILIES: dict[str, Family] = {
 
 ENCODERS: dict[str, EncoderFamily] = {family.name: family for family in (BERT, ROBERTA, DISTILBERT, ELECTRA)}
 """Every family of encoders, by its `model_type`."""
+
+
+SEQ2SEQ: dict[str, Seq2SeqFamily] = {family.name: family for family in (T5, BART, MARIAN)}
+"""Every family of encoder-decoders, by its `model_type`."""
+
+
+def seq2seq_named(name: str) -> Seq2SeqFamily:
+    """Returns a family of encoder-decoders by name.
+
+    Raises:
+        BadInput: There is none of that name.
+    """
+    if name not in SEQ2SEQ:
+        raise unknown_name("encoder-decoder family", name, SEQ2SEQ, where="model.family")
+    return SEQ2SEQ[name]
 
 
 def encoder_named(name: str) -> EncoderFamily:
@@ -97,6 +115,12 @@ def family_for_config(values: Mapping[str, Any], where: str) -> Family:
             f"the architecture {kind!r} reads no prompt: it describes images",
             where=where,
             remedy="zhixing describe MODEL IMAGE...",
+        )
+    if kind in SEQ2SEQ:
+        raise BadInput(
+            f"the architecture {kind!r} is an encoder-decoder: it writes a target behind a source",
+            where=where,
+            remedy="zhixing.load and `zhixing generate` open it; here a model that goes on from a text is needed",
         )
     if any(key in values for key in PARTS_OF_SEVERAL):
         named = values.get("architectures")

@@ -23,14 +23,16 @@ from zhixing.generation.filters import filters_for
 from zhixing.generation.guidance import ClassifierFreeGuidance
 from zhixing.generation.loop import TokenLoop
 from zhixing.generation.options import SamplingOptions
-from zhixing.generation.prompts import Prompt, encode_prompt
+from zhixing.generation.prompts import EncodedPrompt, Prompt, encode_prompt
 from zhixing.generation.result import Generation
-from zhixing.generation.rows import NetworkRows, Rows
+from zhixing.generation.rows import NetworkRows, Reader, Rows
 from zhixing.generation.sampling import Filter, LogitsProcessor
 from zhixing.generation.sequence import Limits, decoder_behind
 from zhixing.generation.sequence import Sequence as Answer
+from zhixing.generation.sources import SourceEncoder, SourceReader, check_options, encoded
 from zhixing.generation.stopping import StoppingRule
 from zhixing.generation.writing import Pieces, Strategy, Writing
+from zhixing.models.encoder_decoder import EncoderDecoder
 from zhixing.models.network import CausalNetwork
 from zhixing.tokenization.tokenizer import Tokenizer
 
@@ -46,11 +48,13 @@ class Generator:
         filters: Filters of the user's own, likewise.
         rules: Stopping rules of the user's own.
         scorer: Judges the answers of `best_of`; None: their mean log-probability.
+        encode: For an encoder-decoder, which has prompts as its sources: turns one into tokens; `tokenizer` is that of
+            the targets.
     """
 
     def __init__(
         self,
-        model: CausalNetwork,
+        model: CausalNetwork | EncoderDecoder,
         tokenizer: Tokenizer | None,
         *,
         owned: bool = False,
@@ -58,8 +62,9 @@ class Generator:
         filters: Sequence[Filter] = (),
         rules: Sequence[StoppingRule] = (),
         scorer: Scorer | None = None,
+        encode: SourceEncoder | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.owned = model, tokenizer, owned
+        self.model, self.tokenizer, self.owned, self.encode = model, tokenizer, owned, encode
         self.processors, self.filters, self.rules, self.scorer = processors, filters, rules, scorer
 
     def generate(self, prompts: Sequence[Prompt], options: SamplingOptions | None = None) -> list[Generation]:
@@ -84,6 +89,7 @@ class Generator:
 
     def read(self, prompts: Sequence[Sequence[int]], room: int) -> Rows:
         """Returns rows that have read these token ids, with room for so many more; see `Rows`."""
+        assert isinstance(self.model, CausalNetwork)
         return NetworkRows(self.model, prompts, room, self.owned)
 
     def stream(self, prompt: Prompt, options: SamplingOptions | None = None) -> Stream:
@@ -149,16 +155,21 @@ class _Run:
         if ends is None:
             ends = () if tokenizer is None or tokenizer.end_of_text_id is None else (tokenizer.end_of_text_id,)
         context = None if options.sliding else model.config.context
+        if isinstance(model, EncoderDecoder):
+            check_options(options)
         negative = self._negative(options)
         limits = Limits(options, frozenset(ends), context, owner.rules, len(negative or ()))
         answers: list[Answer] = []
         for index, prompt in enumerate(prompts):
             where = f"prompt {index + 1} of {len(prompts)}" if len(prompts) > 1 else None
-            encoded = encode_prompt(prompt, tokenizer, model.config, where)
+            encoded = self._encoded(prompt, where)
             # Every prompt draws a seed of its own, lest equal prompts in a batch get equal answers unasked.
             seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
             for sample in range(1 if options.beams else options.drawn):
-                decoder = decoder_behind(tokenizer, encoded.tokens) if tokenizer is not None else None
+                decoder = None
+                if tokenizer is not None:
+                    behind = encoded.tokens if not encoded.source else []
+                    decoder = decoder_behind(tokenizer, behind)
                 answers.append(Answer(encoded, index, sample, seed, limits, decoder))
             if answers[-1].longest_answer < 1:
                 raise BadInput(
@@ -173,7 +184,7 @@ class _Run:
         self.writing = Writing(
             options=options,
             answers=answers,
-            read=owner.read,
+            read=self._reader(answers),
             context=model.config.context,
             device=model.device,
             processors=[*processors, *owner.processors],
@@ -184,6 +195,19 @@ class _Run:
             guidance = ClassifierFreeGuidance(owner.read, options.guidance_scale, negative)
             self.writing = replace(self.writing, read=guidance.read, processors=[guidance, *self.writing.processors])
         self.strategy = strategy_for(self.writing, model, owner.scorer)
+
+    def _encoded(self, prompt: Prompt, where: str | None) -> EncodedPrompt:
+        """Turns a prompt into what the model begins from."""
+        model, owner = self.owner.model, self.owner
+        if isinstance(model, EncoderDecoder):
+            return encoded(prompt, owner.encode, model, where)
+        return encode_prompt(prompt, owner.tokenizer, model.config, where)
+
+    def _reader(self, answers: Sequence[Answer]) -> Reader:
+        model = self.owner.model
+        if not isinstance(model, EncoderDecoder):
+            return self.owner.read
+        return SourceReader(model, [answer.prompt.source for answer in answers if answer.sample == 0])
 
     def _negative(self, options: SamplingOptions) -> list[int] | None:
         """Returns the tokens of the negative prompt, if there is one."""
@@ -216,7 +240,7 @@ class _Run:
             model.train(training)
 
 
-def strategy_for(writing: Writing, model: CausalNetwork, scorer: Scorer | None = None) -> Strategy:
+def strategy_for(writing: Writing, model: CausalNetwork | EncoderDecoder, scorer: Scorer | None = None) -> Strategy:
     """Returns the strategy that the options ask for.
 
     Args:
@@ -230,6 +254,7 @@ def strategy_for(writing: Writing, model: CausalNetwork, scorer: Scorer | None =
     if options.beams:
         return BeamSearch(writing)
     if options.contrastive:
+        assert isinstance(model, CausalNetwork)
         search = ContrastiveSearch(model, writing.processors, options.penalty_alpha, options.top_k or 1)
         return TokenLoop(replace(writing, read=search.read), search)
     if options.best_of is not None:

@@ -11,6 +11,7 @@ import torch
 from zhixing.checkpoints.folder import ModelFolder
 from zhixing.checkpoints.opening import open_model
 from zhixing.checkpoints.references import resolve
+from zhixing.checkpoints.seq2seq_folder import Seq2SeqFolder, load_seq2seq
 from zhixing.core.device import choose_device
 from zhixing.core.errors import BadInput, unknown_name
 from zhixing.models import ops
@@ -59,22 +60,19 @@ def open_for_writing(
     from zhixing.native.choice import check_engine, choose
     from zhixing.native.library import absence
 
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise unknown_name("number type", dtype, DTYPES)
-        dtype = DTYPES[dtype]
+    number_type = _number_type(dtype)
     where = choose_device(device)
     check_engine(engine, quantize)
     path = resolve(ref)
 
     def open_for_torch() -> ModelFolder:
-        folder = open_model(path, dtype, compact)
+        folder = open_model(path, number_type, compact)
         folder.model.to(where)
-        if where.type == "cpu" and dtype == torch.float32:
+        if where.type == "cpu" and number_type == torch.float32:
             ops.select_matmul()
         return folder
 
-    if engine == "torch" or (engine == "auto" and (where.type != "cpu" or dtype != torch.float32)):
+    if engine == "torch" or (engine == "auto" and (where.type != "cpu" or number_type != torch.float32)):
         return Opened(open_for_torch())
     if engine == "auto" and quantize is None and (missing := absence()) is not None:
         return Opened(open_for_torch(), note=f"computed by PyTorch: {missing}")
@@ -86,3 +84,38 @@ def open_for_writing(
     if choice.network is not None:
         return Opened(folder, choice.network, choice.note, open_for_torch)
     return Opened(open_for_torch(), note=choice.note)
+
+
+def open_seq2seq(
+    path: Path,
+    *,
+    dtype: str | torch.dtype = "float32",
+    device: str = "auto",
+    engine: str = "auto",
+    quantize: str | None = None,
+) -> Seq2SeqFolder:
+    """Opens an encoder-decoder; see `zhixing.load` for the arguments.
+
+    Raises:
+        MissingResource: A file of the folder is missing, or there is no such device.
+        BadInput: The model is damaged or not supported.
+    """
+    from zhixing.native.choice import check_engine
+
+    number_type, where = _number_type(dtype), choose_device(device)
+    check_engine(engine, quantize)
+    if engine == "native" or quantize is not None:
+        raise BadInput("the native engine does not know encoder-decoders", where=str(path), remedy="use --engine torch")
+    folder = load_seq2seq(path, number_type)
+    folder.model.to(where)
+    if where.type == "cpu" and number_type == torch.float32:
+        ops.select_matmul()
+    return folder
+
+
+def _number_type(name: str | torch.dtype) -> torch.dtype:
+    if not isinstance(name, str):
+        return name
+    if name not in DTYPES:
+        raise unknown_name("number type", name, DTYPES)
+    return DTYPES[name]

@@ -15,10 +15,17 @@ Prompt = str | Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt as the model reads it, with what the user should know about it."""
+    """A prompt as the model reads it.
+
+    Attributes:
+        tokens: What the text goes on from.
+        notes: What the user should know about it.
+        source: What an encoder reads first; none where there is no encoder.
+    """
 
     tokens: list[int]
     notes: tuple[str, ...] = ()
+    source: tuple[int, ...] = ()
 
 
 def encode_prompt(

@@ -161,7 +161,7 @@ class Sequence:
             tokens=progress.tokens,
             finish_reason=self.reason or "",
             detail=self.detail,
-            prompt_tokens=len(self.prompt.tokens),
+            prompt_tokens=len(self.prompt.source or self.prompt.tokens),
             prompt=self.index,
             sample=self.sample,
             seed=self.seed,
