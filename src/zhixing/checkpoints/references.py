@@ -65,6 +65,18 @@ def is_remote(ref: str) -> bool:
     return ref.startswith(SCHEMES) or _entry(ref) is not None
 
 
+def names_model(ref: str) -> bool:
+    """Tells whether a text names a model as far as can be told without fetching: a hub's, the catalogue's, or a folder.
+
+    Nothing is opened; a run without a model yet counts, so that it is not taken for something else.
+    """
+    if is_remote(ref):
+        return True
+    path = Path(ref)
+    marks = ("config.json", "adapter_config.json", "model/config.json", "recipe.yaml")
+    return (path.suffix == ".gguf" and path.is_file()) or any((path / name).is_file() for name in marks)
+
+
 def find_known(ref: str) -> Record | None:
     """Returns the model of a hub's reference or of a catalogue name that is in the cache; uses no network.
 

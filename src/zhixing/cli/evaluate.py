@@ -1,8 +1,9 @@
-"""`zhixing eval`: bits per byte and perplexity of a model on text."""
+"""`zhixing eval`: a model on data: bits per byte on text, or a task's measures on records; two models compared."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,25 +11,155 @@ from zhixing.cli.models import MODEL
 
 if TYPE_CHECKING:
     from zhixing.evaluation.language_modelling import LanguageModelScore
+    from zhixing.evaluation.metrics.significance import Comparison
+    from zhixing.evaluation.task_report import Evaluation
 
 
 def command(
     ref: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     data: Annotated[
-        list[str], typer.Argument(help="Text: files, folders, globs (.txt .jsonl .csv .parquet, also .gz .zst .zip).")
+        list[str],
+        typer.Argument(help="A second model to compare with, if any; then files, folders, globs (also .gz .zst .zip)."),
     ],
+    task: Annotated[
+        str | None,
+        typer.Option(help="classify, tag, answer, translate, summarize, rewrite, search; none: bits per byte."),
+    ] = None,
     window: Annotated[int | None, typer.Option(help="Longest input in tokens; default: the model's context.")] = None,
     stride: Annotated[
         int | None, typer.Option(help="Tokens by which the window moves on; default: half the window.")
     ] = None,
     field: Annotated[str | None, typer.Option(help="The column or key of records that holds the text.")] = None,
     by_file: Annotated[bool, typer.Option("--by-file", help="Also show every file's own figures.")] = False,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Labels to choose from; 0=negative names the data's 0.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--column", metavar="ROLE=NAME", help="Which column is what: label=stars.")
+    ] = None,
+    measures: Annotated[str | None, typer.Option(help="Measures instead of the usual ones: bleu,chrf.")] = None,
+    index: Annotated[
+        list[str] | None, typer.Option(help="For search: the file to search in; default: the other records.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure the first so many records only.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, result.json, predictions; default: evaluations/...")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a model on text: bits per byte and perplexity, with sliding windows.
+    """Measure a model: bits per byte on text, or with --task how good it is at a task; compare two models.
+
+    With --task, records are found by looking (zhixing data doctor FILE tells how a file is read), and a report with
+    intervals, pictures and the worst cases is written.
 
     Example: zhixing eval runs/quickstart held-out/ --stride 128
+    Example: zhixing eval runs/sentiment dev.tsv --task classify
+    Example: zhixing eval runs/first runs/second dev.tsv --task classify
     """
+    from zhixing.checkpoints.references import names_model
+    from zhixing.core.errors import BadInput
+
+    models = [ref]
+    if len(data) > 1 and names_model(data[0]):
+        models.append(data.pop(0))
+    given: dict[str, Any] = {
+        "--labels": labels,
+        "--column": column,
+        "--measures": measures,
+        "--index": index,
+        "--limit": limit,
+    }
+    given["--output"] = output
+    if task is not None:
+        others = {"--window": window, "--stride": stride, "--field": field, "--by-file": by_file}
+        for name, value in others.items():
+            if value:
+                raise BadInput(f"{name} is for bits per byte, not for --task {task}", remedy="leave it out")
+        _task(task, models, data, given, as_json)
+        return
+    for name, value in given.items():
+        if value is not None:
+            raise BadInput(f"{name} is for a task", remedy="add --task, or leave it out")
+    if len(models) == 2:
+        _two(models, data, window, stride, field, as_json)
+    else:
+        _bits(ref, data, window, stride, field, by_file, as_json)
+
+
+def _task(task: str, models: list[str], data: list[str], given: dict[str, Any], as_json: bool) -> None:
+    import json
+
+    from zhixing.core.errors import BadInput
+    from zhixing.evaluation.task_report import write_evaluation
+    from zhixing.workflows.evaluate import Options, default_folder, evaluate_task
+
+    columns = {}
+    for text in given["--column"] or ():
+        role, equals, name = text.partition("=")
+        if not equals or not role or not name:
+            raise BadInput(f"{text!r} is not ROLE=NAME", where="--column", remedy="--column label=stars")
+        columns[role] = name
+    options = Options(
+        labels=given["--labels"].split(",") if given["--labels"] else None,
+        names=tuple(given["--measures"].split(",")) if given["--measures"] else (),
+        limit=given["--limit"],
+        columns=columns or None,
+        index=tuple(given["--index"] or ()),
+    )
+    evaluation = evaluate_task(task, models, data, options)
+    folder = given["--output"] or default_folder(evaluation)
+    report = write_evaluation(folder, evaluation)
+    if as_json:
+        print(json.dumps({**evaluation.to_json(), "report": str(report)}, ensure_ascii=False))
+        return
+    _print_evaluation(evaluation)
+    print(f"\nReport: {report}")
+
+
+def _print_evaluation(evaluation: Evaluation) -> None:
+    for system in evaluation.systems:
+        print(f"\n{system.name}: {evaluation.task}, {len(system.measured.examples):,} examples, {system.seconds:.1f} s")
+        for score in system.measured.scores:
+            form = ".2f" if score.top == 100 else ".4f"
+            ends = (score.interval.low, score.interval.high) if score.interval else None
+            print(f"  {score.name:<13} {score.value:{form}}{_interval(ends, form)}  {score.signature}")
+    for pair in evaluation.comparisons:
+        _print_pair(pair, evaluation.systems[0].name, evaluation.systems[1].name)
+    for note in evaluation.notes:
+        print(f"note: {note}")
+
+
+def _print_pair(pair: Comparison, first: str, second: str) -> None:
+    between = f" [{pair.interval.low:+.4g}, {pair.interval.high:+.4g}]" if pair.interval else ""
+    verdict = pair.verdict.replace("the second", second).replace("the first", first)
+    print(f"{pair.name}: {pair.first:.4f} -> {pair.second:.4f}, difference {pair.difference:+.4g}{between}: {verdict}")
+
+
+def _two(
+    models: list[str], data: list[str], window: int | None, stride: int | None, field: str | None, as_json: bool
+) -> None:
+    import json
+
+    from zhixing.workflows.compare_texts import compare_language_models
+
+    pair = compare_language_models(models, data, window=window, stride=stride, field=field)
+    if as_json:
+        print(json.dumps({"models": models, **pair.to_json()}, ensure_ascii=False))
+        return
+    _print_pair(pair, models[0], models[1])
+    print(f"{pair.n:,} stretches of text; p = {pair.p_bootstrap:.3g} (paired bootstrap), {pair.p_randomisation:.3g} "
+          f"(approximate randomisation)")  # fmt: skip
+
+
+def _bits(
+    ref: str,
+    data: list[str],
+    window: int | None,
+    stride: int | None,
+    field: str | None,
+    by_file: bool,
+    as_json: bool,
+) -> None:
     import json
 
     from zhixing.checkpoints.opening import open_model

@@ -107,7 +107,7 @@ def confusion_svg(matrix: Counts, labels: Sequence[Any], *, most: int = MOST_CLA
     n = len(names)
     if not n:
         raise BadInput("there is no class to draw")
-    cell = 56 if n <= 4 else 44 if n <= 10 else 32
+    cell = 80 if n <= 4 else 44 if n <= 10 else 32
     left = 28 + max(40, min(150, 8 * max(map(_width, names))))
     top = 26 + max(24, min(110, 6 * max(map(_width, names))))
     width, height = left + n * cell + top - 20, top + n * cell + 10

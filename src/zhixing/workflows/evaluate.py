@@ -1,0 +1,278 @@
+"""A task's model on a data set, measured: `zhixing eval MODEL DATA --task ...`, and two models compared.
+
+Here tasks and measures meet, which know nothing of each other. The measures are `evaluation.task_measures`', the page
+`evaluation.task_report`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zhixing.core.errors import BadInput
+from zhixing.core.progress import progress_bar
+from zhixing.data.problems import NOTES, Problems
+from zhixing.data.shapes.read import read
+from zhixing.data.shapes.records import Labelled, Record
+from zhixing.evaluation.metrics.registry import compare
+from zhixing.evaluation.task_measures import Example, Measured, TaskMeasure, examples_of, measured, task_measure
+from zhixing.evaluation.task_report import Evaluation, System
+from zhixing.tasks.base import Fault, Row, Task, run_rows
+
+DEEP = 10
+"""Items of a ranking."""
+MOST_LABELS = 200
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate.
+
+    Attributes:
+        labels: For a model without labels of its own: the labels to choose from; "0=negative" names what the data
+            calls 0. None takes those that occur in the data.
+        names: Measures instead of the usual ones.
+        limit: So many of the records, the first ones.
+        columns: Which column of the data holds which role.
+        index: For search: the files to search in; without it every record searches among the others.
+        resamples: Of the intervals.
+        seed: Of the resampling.
+        task: More options of the task itself.
+    """
+
+    labels: Sequence[str] | None = None
+    names: Sequence[str] = ()
+    limit: int | None = None
+    columns: Mapping[str, str] | None = None
+    index: Sequence[str] = ()
+    resamples: int = 1000
+    seed: int = 0
+    task: Mapping[str, Any] | None = None
+
+
+def evaluate_task(task: str, models: Sequence[str], data: Sequence[str], options: Options | None = None) -> Evaluation:
+    """Runs one or two models on the records of files, and measures what they say.
+
+    Args:
+        task: The task; see `evaluation.task_measures.TASKS`.
+        models: One reference or two.
+        data: Files, folders and globs.
+        options: How.
+
+    Raises:
+        BadInput: The task is unknown, the data have another shape, or a model cannot do the task.
+        MissingResource: A file or a model is not there.
+    """
+    options = options or Options()
+    measure = task_measure(task)
+    problems = Problems()
+    records = read_for(measure, data, options, problems)
+    examples = examples_of(measure, [(record, place) for record, place in records])
+    notes = []
+    if options.limit is not None and len(examples) > options.limit:
+        notes.append(f"The first {options.limit:,} of {len(examples):,} records were measured (--limit).")
+        examples = examples[: options.limit]
+    if skipped := sum(count for kind, count in problems.counts.items() if kind not in NOTES):
+        notes.append(f"{skipped:,} record(s) or file(s) could not be read and are not measured.")
+    systems = []
+    for ref in models:
+        if task == "search":
+            chosen, results, seconds = _search(ref, examples, records, measure, options)
+        else:
+            chosen, names = _renamed(measure, examples, options)
+            results, seconds, faults = _run(open_task(task, ref, names, options), chosen)
+            notes += (
+                [f"{ref}: {len(faults):,} row(s) without a result count as wrong; the first: {faults[0]}"]
+                if faults
+                else []
+            )
+        settings = {"resamples": options.resamples, "seed": options.seed}
+        found = measured(measure, chosen, results, names=options.names, settings=settings)
+        systems.append(System(str(ref), found, seconds))
+    comparisons = _compared(systems, options) if len(systems) == 2 else []
+    return Evaluation(task, tuple(data), tuple(systems), tuple(comparisons), tuple(notes), problems.to_json())
+
+
+def read_for(
+    measure: TaskMeasure, data: Sequence[str], options: Options, problems: Problems
+) -> list[tuple[Record, str]]:
+    """Reads records of a shape that a task can be measured on.
+
+    Raises:
+        BadInput: The files hold another shape.
+    """
+    fault: BadInput | None = None
+    for shape in measure.shapes:
+        try:
+            tried = Problems()
+            found = [
+                (placed.record, placed.place)
+                for placed in read(list(data), shape=shape, columns=options.columns, problems=tried)
+            ]
+        except BadInput as error:
+            fault = fault or error
+            continue
+        problems.merge(tried)
+        return found
+    assert fault is not None
+    raise BadInput(
+        f"{measure.name} is measured on records of the shape {' or '.join(measure.shapes)}: {fault.cause}",
+        where=fault.where,
+        remedy=fault.remedy,
+    ) from fault
+
+
+def _renamed(
+    measure: TaskMeasure, examples: Sequence[Example], options: Options
+) -> tuple[list[Example], list[str] | None]:
+    """Gives the data's labels the names that the user wants; returns the labels to choose from as well, if any."""
+    if measure.name != "classify":
+        return list(examples), None
+    occurring = sorted({str(label) for one in examples for label in _several(one.reference)})
+    if options.labels is None:
+        return list(examples), occurring if 2 <= len(occurring) <= MOST_LABELS else None
+    names: dict[str, str] = {}
+    for part in options.labels:
+        label, equals, name = part.partition("=")
+        names[label] = name if equals else label
+    if missing := [label for label in occurring if label not in names and label not in names.values()]:
+        raise BadInput(
+            f"the label {missing[0]!r} of the data is not among --labels",
+            remedy=f"name all of them: {','.join(occurring[:20])}; or what they mean: {missing[0]}=NAME",
+        )
+    renamed = [
+        replace(one, reference=[names.get(label, label) for label in one.reference])
+        if isinstance(one.reference, list)
+        else replace(one, reference=names.get(one.reference, one.reference))
+        for one in examples
+    ]
+    return renamed, list(dict.fromkeys(names.values()))
+
+
+def _several(reference: Any) -> list[Any]:
+    return reference if isinstance(reference, list) else [reference]
+
+
+def open_task(task: str, ref: str, labels: Sequence[str] | None, options: Options) -> Task:
+    """Opens a task with a model.
+
+    Raises:
+        BadInput: The model cannot do it.
+    """
+    more = dict(options.task or {})
+    if task == "classify":
+        from zhixing.tasks.classify import Classify
+
+        return Classify(ref, labels if _chooses(ref) else None, **more)
+    raise BadInput(f"the task {task!r} cannot be run", where="--task")
+
+
+def _chooses(ref: str) -> bool:
+    """Tells whether a model needs labels to choose from: all but classifiers do, which have their own."""
+    from zhixing.checkpoints.encoder_folder import is_encoder, load_encoder
+    from zhixing.checkpoints.references import resolve
+
+    path = resolve(ref)
+    return not (path.is_dir() and is_encoder(path)) or load_encoder(path).model.head_config.kind == "pool"
+
+
+def _run(task: Task, examples: Sequence[Example]) -> tuple[list[dict[str, Any] | None], float, list[str]]:
+    """Runs a task on examples, chunk by chunk; returns results, seconds and what was wrong with rows."""
+    results: list[dict[str, Any] | None] = []
+    faults = []
+    names = {column.name for column in task.columns}
+    rows: list[Row] = [{key: text for key, text in one.row.items() if key in names} for one in examples]
+    begun = time.perf_counter()
+    with progress_bar(f"Running {task.name}", len(rows)) as bar:
+        for start in range(0, len(rows), task.chunk):
+            chunk = rows[start : start + task.chunk]
+            for place, result in enumerate(run_rows(task, chunk), start=start):
+                if isinstance(result, Fault):
+                    faults.append(f"{examples[place].place}: {result.message}")
+                    results.append(None)
+                else:
+                    results.append(result.to_json())
+            bar.advance(len(chunk))
+    return results, time.perf_counter() - begun, faults
+
+
+def _compared(systems: Sequence[System], options: Options) -> list[Any]:
+    """Compares two systems by every measure that both have."""
+    first, second = (system.measured for system in systems)
+    names = [score.name for score in first.scores if score.name != "ece"]
+    return compare(
+        names, first.predictions, second.predictions, first.references,
+        resamples=options.resamples or 1000, seed=options.seed,
+    )  # fmt: skip
+
+
+def _search(
+    ref: str,
+    examples: Sequence[Example],
+    records: Sequence[tuple[Record, str]],
+    measure: TaskMeasure,
+    options: Options,
+) -> tuple[list[Example], list[dict[str, Any] | None], float]:
+    """Ranks, for every example, what its vector is nearest to; returns the examples with what is relevant to each."""
+    from zhixing.tasks.embed import open_embedder
+
+    embedder = open_embedder(ref)
+    begun = time.perf_counter()
+    queries = [one.row["text"] for one in examples]
+    items, keys = _items(examples, records, measure, options)
+    alone = not options.index and isinstance(records[0][0], Labelled)
+    relevant: dict[str, list[int]] = {}
+    for place, key in enumerate(keys):
+        relevant.setdefault(key, []).append(place)
+    vectors = _unit(embedder(items, progress=True).vectors)
+    asked = vectors if alone else _unit(embedder(queries, progress=True).vectors)
+    chosen, results = [], []
+    for start in range(0, len(queries), 256):
+        near = asked[start : start + 256] @ vectors.T  # (queries, items)
+        for row, scores in enumerate(near, start=start):
+            if alone:
+                scores[row] = -np.inf
+            mine = [place for place in relevant.get(str(examples[row].reference), []) if not (alone and place == row)]
+            if not mine:
+                continue
+            best = np.argpartition(-scores, min(DEEP, len(scores) - 1))[:DEEP]
+            ranking = best[np.argsort(-scores[best], kind="stable")].tolist()
+            chosen.append(replace(examples[row], reference=mine))
+            results.append({"prediction": ranking})
+    if not chosen:
+        raise BadInput("no query has anything relevant to find", remedy="give records of which several share a label")
+    return chosen, list(results), time.perf_counter() - begun
+
+
+def _items(
+    examples: Sequence[Example], records: Sequence[tuple[Record, str]], measure: TaskMeasure, options: Options
+) -> tuple[list[str], list[str]]:
+    """Returns what is searched, and the key by which each item is relevant to an example."""
+    if options.index:
+        indexed = read_for(measure, options.index, options, Problems())
+        examples = examples_of(measure, indexed)
+        records = indexed
+    if isinstance(records[0][0], Labelled):
+        return [one.row["text"] for one in examples], [str(one.reference) for one in examples]
+    targets = list(dict.fromkeys(str(one.reference) for one in examples))
+    return targets, targets
+
+
+def _unit(vectors: Any) -> Any:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def default_folder(evaluation: Evaluation) -> Path:
+    """Returns where the evaluation's files go when the user does not say."""
+    names = "-against-".join(Path(system.name.rstrip("/")).name or "model" for system in evaluation.systems)
+    data = Path(evaluation.data[0].rstrip("/")).name.split(".")[0] or "data"
+    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{evaluation.task}-{names}-{data}")
+    return Path("evaluations") / safe.strip(".-")
+
+
+__all__ = ["Measured", "Options", "default_folder", "evaluate_task", "open_task"]

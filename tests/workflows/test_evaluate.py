@@ -1,0 +1,186 @@
+"""`zhixing eval --task`: tiny models on files of records, two models compared, and what users get wrong."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from tests.tasks.support import save_encoder_model
+from typer.testing import CliRunner, Result
+
+from zhixing.checkpoints.folder import save_folder
+from zhixing.cli import evaluate as cli
+from zhixing.core.errors import BadInput, MissingResource, ZhixingError
+from zhixing.families.llama import FIXED
+from zhixing.models.config import TransformerConfig
+from zhixing.models.heads import HeadConfig
+from zhixing.models.transformer import Transformer
+from zhixing.tasks.base import run_texts
+from zhixing.tasks.classify import Classify
+from zhixing.tasks.embed import open_embedder
+from zhixing.tokenization.train import train_tokenizer
+from zhixing.workflows.compare_texts import compare_language_models
+from zhixing.workflows.evaluate import Options, evaluate_task
+
+WORDS = ["a", "wonderful", "film", "boring", "awful", "and", "Anna", "lives", "in", "Paris"]
+
+
+def run_command(*arguments: str) -> Result:
+    app = typer.Typer()
+    app.command()(cli.command)
+    result = CliRunner().invoke(app, list(arguments))
+    if isinstance(result.exception, ZhixingError):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Does not time the products of matrices, which takes a moment each time."""
+    monkeypatch.setattr("zhixing.models.ops.select_matmul", lambda **_: "torch")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    save_encoder_model(folder / "first", HeadConfig(kind="classify", labels=("bad", "good")))
+    save_encoder_model(folder / "second", HeadConfig(kind="classify", labels=("bad", "good")), seed=7)
+    save_encoder_model(folder / "pool", HeadConfig(kind="pool", normalise=True))
+    for name, seed, kind in (("bytes", 0, "byte"), ("letters", 1, "character")):
+        tokenizer = train_tokenizer(["To know and to do. 知行合一。\n"], kind).tokenizer
+        sizes = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_width": 16, "context": 16}
+        model = Transformer(TransformerConfig(vocab_size=tokenizer.vocab_size, **sizes, **FIXED))
+        model.initialise(torch.Generator().manual_seed(seed))
+        save_folder(folder / name, model.eval(), tokenizer, "llama")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = random.Random(0)
+    file = tmp_path_factory.mktemp("data") / "reviews.csv"
+    rows = [
+        f"{' '.join(generator.choices(WORDS, k=generator.randint(2, 9)))},{generator.choice(['bad', 'good'])}"
+        for _ in range(40)
+    ]
+    file.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return file
+
+
+def test_it_measures_what_the_task_says(models: Path, reviews: Path) -> None:
+    found = evaluate_task("classify", [str(models / "first")], [str(reviews)])
+    lines = [line.rsplit(",", 1) for line in reviews.read_text(encoding="utf-8").splitlines()[1:]]
+    said = [result.label for result in run_texts(Classify(models / "first"), [text for text, _ in lines])]
+    right = [label == true for label, (_, true) in zip(said, lines, strict=True)]
+    assert found.systems[0].measured.scores[0].value == pytest.approx(np.mean(right))
+    assert found.examples[0].place.endswith("reviews.csv:2")
+
+
+def test_the_command_writes_report_and_results(models: Path, reviews: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    printed = run_command(str(models / "first"), str(reviews), "--task", "classify", "--output", str(out))
+    assert "accuracy" in printed.output
+    assert (out / "report.html").is_file()
+    assert json.loads((out / "result.json").read_text(encoding="utf-8"))["examples"] == 40
+    assert len((out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 40
+
+
+def test_two_models_on_the_same_records(models: Path, reviews: Path, tmp_path: Path) -> None:
+    first, second = str(models / "first"), str(models / "second")
+    out = tmp_path / "out"
+    printed = run_command(first, second, str(reviews), "--task", "classify", "--output", str(out), "--json")
+    values = json.loads(printed.output)
+    assert [one["model"] for one in values["systems"]] == [first, second]
+    pair = next(one for one in values["comparisons"] if one["name"] == "accuracy")
+    assert pair["difference"] == pytest.approx(pair["second"] - pair["first"])
+    assert pair["wins"] + pair["losses"] + pair["ties"] == 40
+    assert (out / "predictions-2.jsonl").is_file()
+
+
+def test_labels_by_other_names_and_zero_shot(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "numbers.tsv"
+    file.write_text("a wonderful film\t1\nboring and awful\t0\na film\t1\nawful\t0\n", encoding="utf-8")
+    found = evaluate_task("classify", [str(models / "first")], [str(file)], Options(labels=["0=bad", "1=good"]))
+    assert {*found.systems[0].measured.references} == {"bad", "good"}
+    nearest = evaluate_task("classify", [str(models / "pool")], [str(file)], Options(labels=["0=bad", "1=good"]))
+    assert {*nearest.systems[0].measured.predictions} <= {"bad", "good"}
+    with pytest.raises(BadInput, match="'1' of the data is not among"):
+        evaluate_task("classify", [str(models / "pool")], [str(file)], Options(labels=["0=bad", "good"]))
+
+
+def test_a_limit_is_said(models: Path, reviews: Path) -> None:
+    found = evaluate_task("classify", [str(models / "first")], [str(reviews)], Options(limit=7))
+    assert len(found.examples) == 7
+    assert "The first 7 of 40" in found.notes[0]
+
+
+def test_search_is_a_plain_loop(models: Path, reviews: Path) -> None:
+    found = evaluate_task("search", [str(models / "pool")], [str(reviews)], Options(names=["hit@1"]))
+    lines = [line.rsplit(",", 1) for line in reviews.read_text(encoding="utf-8").splitlines()[1:]]
+    vectors = open_embedder(models / "pool")([text for text, _ in lines]).vectors
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    hits = []
+    for k, (_, label) in enumerate(lines):
+        near = vectors @ vectors[k]
+        near[k] = -9
+        hits.append(lines[int(near.argmax())][1] == label)
+    assert found.systems[0].measured.scores[0].value == pytest.approx(
+        np.mean(hits), abs=0.06
+    )  # ties may fall either way
+
+
+def test_search_in_another_file_and_in_pairs(models: Path, reviews: Path, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.csv"
+    queries.write_text("\n".join(reviews.read_text(encoding="utf-8").splitlines()[:6]), encoding="utf-8")
+    options = Options(index=(str(reviews),), names=["hit@1"])
+    found = evaluate_task("search", [str(models / "pool")], [str(queries)], options)
+    assert found.systems[0].measured.scores[0].value == 1.0  # every query is in the index itself
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("source\ttarget\na film\ta film\nAnna lives\tAnna lives\nboring\tboring\n", encoding="utf-8")
+    same = evaluate_task("search", [str(models / "pool")], [str(pairs)], Options(names=["hit@1", "mrr@10"]))
+    assert [score.value for score in same.systems[0].measured.scores] == [1.0, 1.0]
+
+
+def test_wrong_data_and_models(models: Path, reviews: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("Only a text.\n\nAnother one.\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="shape labelled"):
+        evaluate_task("classify", [str(models / "first")], [str(text)])
+    with pytest.raises(MissingResource):
+        evaluate_task("classify", ["no-such-model"], [str(reviews)])
+    with pytest.raises(MissingResource):
+        evaluate_task("classify", [str(models / "first")], [str(tmp_path / "none.csv")])
+    with pytest.raises(BadInput, match="unknown task"):
+        run_command(str(models / "first"), str(reviews), "--task", "clasify")
+    with pytest.raises(BadInput, match="--limit is for a task"):
+        run_command(str(models / "bytes"), str(text), "--limit", "3")
+    with pytest.raises(BadInput, match="--window is for bits per byte"):
+        run_command(str(models / "first"), str(reviews), "--task", "classify", "--window", "3")
+    with pytest.raises(BadInput, match="is not ROLE=NAME"):
+        run_command(str(models / "first"), str(reviews), "--task", "classify", "--column", "label")
+
+
+def test_two_language_models_with_tokenizers_of_their_own(models: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("To know and to do. 知行合一。\n" * 60, encoding="utf-8")
+    first, second = str(models / "bytes"), str(models / "letters")
+    pair = compare_language_models([first, second], [str(text)])
+    assert pair.n >= 20
+    assert pair.difference == pytest.approx(pair.second - pair.first)
+    printed = json.loads(run_command(first, second, str(text), "--json").output)
+    assert printed["first"] == pair.first
+    alone = json.loads(run_command(first, str(text), "--json").output)
+    assert pair.first == pytest.approx(alone["bits_per_byte"], rel=1e-5)
+    assert "better" in run_command(first, second, str(text)).output
