@@ -12,13 +12,13 @@ from zhixing.version import __version__
 
 if TYPE_CHECKING:
     from zhixing.api import LanguageModel, load, train
-    from zhixing.tasks.calls import classify, describe, embed
+    from zhixing.tasks.calls import classify, describe, embed, find
 
-__all__ = ["LanguageModel", "__version__", "classify", "describe", "embed", "load", "train"]
+__all__ = ["LanguageModel", "__version__", "classify", "describe", "embed", "find", "load", "train"]
 
 _HOMES = {
     **dict.fromkeys(("load", "train", "LanguageModel"), "zhixing.api"),
-    **dict.fromkeys(("classify", "describe", "embed"), "zhixing.tasks.calls"),
+    **dict.fromkeys(("classify", "describe", "embed", "find"), "zhixing.tasks.calls"),
 }
 """Where the public names are."""
 

@@ -19,6 +19,7 @@ from zhixing.cli import (
     doctor,
     embed,
     evaluate,
+    find,
     generate,
     models,
     ngram,
@@ -86,6 +87,8 @@ app.command("score")(score.command)
 app.command("classify")(classify.command)
 app.command("embed")(embed.command)
 app.command("describe")(describe.command)
+app.command("find")(find.command)
+app.add_typer(find.app, name="index")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(models.app, name="models")
 app.add_typer(ngram.app, name="ngram")

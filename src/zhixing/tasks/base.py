@@ -40,11 +40,13 @@ class Column:
         name: What the task calls it.
         usual: Names of fields that hold it in files, best first.
         optional: A row may lack it.
+        numbers: Numbers are read as texts.
     """
 
     name: str
     usual: tuple[str, ...]
     optional: bool = False
+    numbers: bool = False
 
 
 TEXT = Column("text", (*TEXT_FIELDS, "title", "question", "query", "utterance", "review", "source", "input", "标题"))

@@ -19,6 +19,8 @@ from zhixing.tasks.base import Row, Task, check_text, run_all
 from zhixing.tasks.classify import Classification, Classify
 from zhixing.tasks.describe import Description, open_describer
 from zhixing.tasks.embed import DEFAULT_EMBEDDER, open_embedder
+from zhixing.tasks.find import Find
+from zhixing.tasks.search.index import Hit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,3 +92,15 @@ def describe(
     several: Any = [images] if alone else images
     found = describer([Path(image) if isinstance(image, str) else image for image in several])
     return found[0] if alone else found
+
+
+def find(
+    queries: str | Sequence[str], where: str | Path, model: str | Path | None = None, **options: Any
+) -> tuple[Hit, ...] | list[tuple[Hit, ...]]:
+    """Finds the passages of a folder, a file or an index that fit a query, or several; see `tasks.find.Find`.
+
+    Returns:
+        For one query its hits, best first; for several a list of those.
+    """
+    found = _called(Find(where, model, **options), queries)
+    return found.hits if isinstance(queries, str) else [one.hits for one in found]

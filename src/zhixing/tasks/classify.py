@@ -138,7 +138,7 @@ class VectorScorer:
 
     def identity(self) -> dict[str, Any]:
         """See `Scorer`."""
-        return {"model": self.embedder.runner.fingerprint(), "labels": list(self.labels)}
+        return {"model": self.embedder.fingerprint, "labels": list(self.labels)}
 
     def __call__(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], list[int]]:
         """See `Scorer`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ class Embedder:
     def width(self) -> int:
         """Numbers per vector."""
         return self.runner.model.config.width
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash of the encoder's content: vectors of two encoders with the same one compare."""
+        return self.runner.fingerprint()
 
     def __call__(self, texts: Sequence[str], *, progress: bool = False) -> Embeddings:
         """Embeds texts.
@@ -152,7 +158,7 @@ class Embed:
 
     def identity(self) -> dict[str, Any]:
         """See `Task.identity`."""
-        return {"model": self.embedder.runner.fingerprint()}
+        return {"model": self.embedder.fingerprint}
 
     def run(self, rows: Sequence[Row]) -> list[Vector]:
         """See `Task.run`."""

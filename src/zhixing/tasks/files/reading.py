@@ -182,6 +182,8 @@ class Reader:
                 continue
             if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
                 value = "\n".join(value)
+            if column.numbers and isinstance(value, int | float) and not isinstance(value, bool):
+                value = str(value)
             if not isinstance(value, str):
                 what = (
                     f"no field {field!r}" if field not in record else f"the field {field!r} is not text: {value!r:.60}"
