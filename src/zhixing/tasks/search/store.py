@@ -6,7 +6,8 @@
 
 A change writes vectors first and syncs them, then commits one transaction that says that they count: whatever is killed
 in between leaves rows that nobody knows, which the next change writes over. What was acknowledged is on the disk.
-Rows of passages that are gone stay in the files until they are compacted. For each word the rows that hold it for thousands of rows at once; the words of the rows behind those are kept in memory.
+Rows of passages that are gone stay in the files until they are compacted. The rows that
+hold a word are written for thousands of rows at once; the words of the rows behind those are kept in memory.
 """
 
 from __future__ import annotations
