@@ -31,7 +31,7 @@ from zhixing.generation.sequence import Limits, decoder_behind
 from zhixing.generation.sequence import Sequence as Answer
 from zhixing.generation.sources import SourceEncoder, SourceReader, check_options, encoded
 from zhixing.generation.stopping import StoppingRule
-from zhixing.generation.writing import Pieces, Strategy, Writing
+from zhixing.generation.writing import Pieces, Strategy, Writing, alone_on
 from zhixing.models.encoder_decoder import EncoderDecoder
 from zhixing.models.network import CausalNetwork
 from zhixing.tokenization.tokenizer import Tokenizer
@@ -233,7 +233,13 @@ class _Run:
         training = model.training
         model.eval()
         try:
-            yield from self.strategy.pieces()
+            pieces = self.strategy.pieces()
+            while True:
+                with alone_on(model):
+                    piece = next(pieces, None)
+                if piece is None:
+                    break
+                yield piece
         except KeyboardInterrupt:
             yield from self.strategy.end("interrupted", "stopped by the user")
         finally:

@@ -136,6 +136,22 @@ def not_numbers() -> BadInput:
     )
 
 
+def likeliest(logits: Tensor) -> Tensor:
+    """Maps logits, (batch, vocab), to the likeliest tokens, (batch).
+
+    Raises:
+        BadInput: The logits are not numbers.
+    """
+    if logits.device.type == "cpu" and logits.dtype == torch.float32 and not logits.requires_grad:
+        chosen = torch.from_numpy(logits.numpy().argmax(-1))  # several times as fast as PyTorch's
+        best = logits.gather(-1, chosen[:, None])
+    else:
+        best, chosen = logits.max(-1)
+    if bool(best.isnan().any()):  # of numbers with a NaN among them, the maximum is NaN
+        raise not_numbers()
+    return chosen
+
+
 def processed(logits: Tensor, context: Context, processors: Sequence[LogitsProcessor]) -> Tensor:
     """Applies processors, (batch, vocab) to the same.
 
@@ -171,10 +187,7 @@ class Sampler:
         if self.processors:
             logits = processed(logits, context, self.processors)
         if self.greedy:
-            best, chosen = logits.max(-1)  # of numbers with a NaN among them, the maximum is NaN
-            if bool(best.isnan().any()):
-                raise not_numbers()
-            return chosen
+            return likeliest(logits)
         if bool(logits.isnan().any()):
             raise not_numbers()
         candidates = Candidates(logits.float())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator as Coroutine
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from zhixing.generation.result import TokenLogprob
 from zhixing.generation.rows import Reader
 from zhixing.generation.sampling import Filter, LogitsProcessor
 from zhixing.generation.sequence import Sequence as Answer
+from zhixing.models.network import CausalNetwork
 
 Pieces = Coroutine[tuple[Answer, str], None, None]
 """Answers and the text that each has just been given."""
@@ -69,6 +71,20 @@ class Strategy(Protocol):
 
     def results(self) -> list[Answer]:
         """Returns the answers, prompt by prompt."""
+
+
+@contextmanager
+def alone_on(model: CausalNetwork) -> Iterator[None]:
+    """Keeps PyTorch to one thread, this one, beside a network that computes on threads of its own."""
+    threads = torch.get_num_threads()
+    if threads == 1 or not getattr(model, "own_threads", False):  # a strategy may be given less than a network
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def end_all(answers: Sequence[Answer], reason: str, detail: str) -> list[tuple[Answer, str]]:

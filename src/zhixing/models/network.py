@@ -58,6 +58,10 @@ class CausalNetwork(nn.Module):
 
     checkpoint_activations: bool = False
 
+    own_threads: bool = False
+    """Whether it computes on threads of its own. PyTorch's, which spin for a while after each operation that they
+    share, would then take processors away from them, and should not be used between two steps."""
+
     @property
     def config(self) -> NetworkConfig:
         """Its sizes."""

@@ -13,7 +13,7 @@ from zhixing.models.network import Cache, CausalNetwork, NetworkConfig
 from zhixing.models.transformer import Transformer
 from zhixing.native import library
 from zhixing.native.plan import Unsupported, transformer_plan
-from zhixing.native.runtime import PAGE, Batch, Pages, Runtime
+from zhixing.native.runtime import PAGE, Batch, Ints, Pages, Runtime
 from zhixing.native.weights import Packing
 
 LOSS_VALUES = 1 << 24
@@ -135,6 +135,8 @@ class NativeNetwork(CausalNetwork):
         MissingResource: The core is not there, or memory is short.
     """
 
+    own_threads = True
+
     def __init__(self, model: Transformer, quantize: str | None = None) -> None:
         super().__init__()
         self._config = model.config
@@ -185,10 +187,22 @@ class NativeNetwork(CausalNetwork):
                 )
         return out
 
+    def _read_one(self, tokens: Ints, cache: NativeCache) -> Tensor:
+        """Runs one new token of every sequence, (batch); returns (batch, vocab)."""
+        rows = np.arange(len(tokens), dtype=np.int32)
+        positions = np.array(cache.lengths, np.int32)
+        for row in range(len(tokens)):
+            cache.extend(row, 1)
+            cache.lengths[row] += 1
+        self.runtime.reach(max(cache.lengths))
+        return torch.from_numpy(self.runtime.step(Batch(tokens, rows, positions, cache.table(), rows), cache.pages))
+
     def _read(self, tokens: Tensor, cache: NativeCache, every: bool) -> Tensor:
         """Runs all new tokens, as many at a time as a step takes; returns (batch, vocab), or (tokens, vocab)."""
         batch, time = tokens.shape
         new = tokens.to(torch.int32).numpy()
+        if time == 1 and batch <= self.runtime.step_tokens and all(cache.lengths):
+            return self._read_one(new.reshape(batch), cache)
         ids, rows, positions, last = [], [], [], []
         total = 0
         for row in range(batch):

@@ -108,8 +108,15 @@ ZX_INLINE bool weigh(const Attend& a, int m, int32_t base, int length, float* sc
 static void attend_stretch(const Attend& a, int32_t base, int32_t begin, int32_t end, float* const* out, float* most, float* total) {
     alignas(64) float scores[ATTEND_ROWS * STRETCH];
     const int length = (end - base + PAGE - 1) / PAGE * PAGE;
+    const int page_lines = a.head_dim * PAGE * 2 / 64;
     for (int at = 0; at < length; at += PAGE) {
         const uint16_t* keys = a.cache + a.pages[(base + at) / PAGE] * a.page_stride;
+        // Pages lie anywhere: ask for the next but one, and for the values of this one, while its keys are scored.
+        const uint16_t* next = at + 2 * PAGE < length ? a.cache + a.pages[(base + at) / PAGE + 2] * a.page_stride : keys;
+        for (int line = 0; line < page_lines; ++line) {
+            prefetch(next + line * 32);
+            prefetch(keys + a.value_offset + line * 32);
+        }
         score_pages(keys, a.query, a.count, a.head_dim, scores + at);
     }
     for (int m = 0; m < a.count; ++m) {

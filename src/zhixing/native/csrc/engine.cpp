@@ -12,9 +12,23 @@ namespace zx {
 namespace {
 
 constexpr int64_t TOKEN_BLOCK = 64;    // rows of activations that stay in the cache while panels go by
-constexpr int64_t SMALL_WORK = 16384;  // floats that are not worth another thread
+constexpr int64_t SMALL_WORK = 16384;  // operations on floats that are not worth another thread
+constexpr int64_t SMALL_ATTENTION = 1 << 18;  // multiplications of attention that are not: keys cross processors slowly
+constexpr int64_t ANNOUNCED = 128 << 10;      // bytes of the next weights that a waiting thread asks for
 constexpr size_t HUGE = size_t(2) << 20;
 constexpr size_t SLACK = 4096;         // behind every memory, for the kernels' prefetches to aim at
+
+// Operations per float, about: the embedding is unpacked value by value, keys are stored number by number.
+constexpr int64_t cost_of(Op op) {
+    switch (op) {
+        case Op::Embed: return 8;
+        case Op::Store: return 4;
+        case Op::Activate: return 4;
+        case Op::Quantise: return 3;
+        case Op::Norm: return 2;
+        default: return 1;
+    }
+}
 
 }  // namespace
 
@@ -55,6 +69,11 @@ Engine::Engine(std::unique_ptr<Plan> plan) : plan_(std::move(plan)) {
     for (size_t i = 0; i < count; ++i) {
         buffers_.push_back(reinterpret_cast<float*>(memory_->data() + places[i]));
         quantised_.push_back(memory_->data() + quant_places[i]);
+    }
+    next_linear_.assign(plan_->operations.size(), 0);
+    for (size_t i = plan_->operations.size(), next = 0; i-- > 0;) {  // behind the last one comes the next step's first
+        next_linear_[i] = next;
+        if (plan_->operations[i].op == Op::Linear) next = i;
     }
 }
 
@@ -129,6 +148,37 @@ void Engine::prepare_attention(const Operation& o) {
     parts_.resize(heads * size_t(layer.head_dim + 2));
 }
 
+int64_t Engine::attention_units(const Operation& o) const {
+    const Layer& layer = plan_->layers[size_t(o.a[1])];
+    const int64_t group = o.a[5] / layer.kv_heads, chunks = (group + ATTEND_ROWS - 1) / ATTEND_ROWS;
+    return int64_t(tiles_.size()) * layer.kv_heads * chunks * std::max<int64_t>(1, stretches_);
+}
+
+bool Engine::small_attention(const Operation& o) const {
+    int64_t keys = 0;
+    for (const Tile& tile : tiles_) keys += (step_.position[tile.token + tile.count - 1] + 1) * tile.count;
+    return keys * o.a[5] * plan_->layers[size_t(o.a[1])].head_dim * 2 <= SMALL_ATTENTION;
+}
+
+// Tells the pool's threads which weights they will read in a later operation, when those are what takes the time.
+void Engine::announce(size_t next) {
+    const Operation& o = plan_->operations[next];
+    const int64_t threads = pool().threads();
+    if (o.op != Op::Linear || threads == 1 || step_.tokens > 8) return;
+    int64_t panels = 0;
+    for (int64_t i = 0; i < o.a[5]; ++i) panels += plan_->matrices[size_t(o.a[6 + 3 * i])].panels();
+    for (int64_t thread = 0; thread < threads; ++thread) {
+        int64_t first = panels * thread / threads, part = 0;
+        const int64_t count = panels * (thread + 1) / threads - first;
+        const Matrix* matrix = &plan_->matrices[size_t(o.a[6])];
+        while (first >= matrix->panels()) {
+            first -= matrix->panels();
+            matrix = &plan_->matrices[size_t(o.a[6 + 3 * ++part])];
+        }
+        pool().will_read(int(thread), matrix->panel(first), std::min(ANNOUNCED, count * int64_t(matrix->stride())));
+    }
+}
+
 // Every operation is two stages: its work, and, for attention that was split, putting the parts together.
 int64_t Engine::units(int stage) {
     const size_t index = size_t(stage / 2);
@@ -141,18 +191,17 @@ int64_t Engine::units(int stage) {
     }
     if (count == 0) return 0;
     if (o.op == Op::Linear) {
+        announce(next_linear_[index]);
         int64_t panels = 0;
         for (int64_t i = 0; i < o.a[5]; ++i) panels += plan_->matrices[size_t(o.a[6 + 3 * i])].panels();
         return panels * ((count + TOKEN_BLOCK - 1) / TOKEN_BLOCK);
     }
     if (o.op == Op::Attend) {
         prepare_attention(o);
-        const Layer& layer = plan_->layers[size_t(o.a[1])];
-        const int64_t group = o.a[5] / layer.kv_heads, chunks = (group + ATTEND_ROWS - 1) / ATTEND_ROWS;
-        return int64_t(tiles_.size()) * layer.kv_heads * chunks * std::max<int64_t>(1, stretches_);
+        block_ = small_attention(o) ? attention_units(o) : 1;
+        return (attention_units(o) + block_ - 1) / block_;
     }
-    // The embedding is unpacked value by value; all others are a few operations per float.
-    const int64_t size = plan_->buffers[size_t(o.op == Op::Store || o.op == Op::Attend ? o.a[2] : o.a[1])] * (o.op == Op::Embed ? 8 : 1);
+    const int64_t size = plan_->buffers[size_t(o.op == Op::Store || o.op == Op::Attend ? o.a[2] : o.a[1])] * cost_of(o.op);
     block_ = std::max<int64_t>(1, SMALL_WORK / size);
     return (count + block_ - 1) / block_;
 }
@@ -160,7 +209,7 @@ int64_t Engine::units(int stage) {
 void Engine::work(int stage, int64_t first, int64_t last) {
     const Operation& o = plan_->operations[size_t(stage / 2)];
     if (o.op == Op::Linear) return linear(o, first, last);
-    if (o.op == Op::Attend && stage % 2 == 0) return attend(o, first, last);
+    if (o.op == Op::Attend && stage % 2 == 0) return attend(o, first * block_, last * block_);
     const int64_t from = first * block_, to = std::min(last * block_, rows(o));
     if (o.op == Op::Attend) merge(o, from, to);
     else each_row(o, from, to);

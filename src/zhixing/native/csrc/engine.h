@@ -62,13 +62,17 @@ private:
     uint8_t* quantised(int64_t buffer, int64_t token) const;
     int64_t rows(const Operation& o) const { return o.outputs ? step_.outputs : step_.tokens; }
     void prepare_attention(const Operation& o);
+    int64_t attention_units(const Operation& o) const;
+    bool small_attention(const Operation& o) const;
     void linear(const Operation& o, int64_t first, int64_t last);
     void attend(const Operation& o, int64_t first, int64_t last);
     void merge(const Operation& o, int64_t first, int64_t last);
     void each_row(const Operation& o, int64_t first, int64_t last);
     void make_tiles(int64_t tokens_in_tile);
+    void announce(size_t next);
 
     std::unique_ptr<Plan> plan_;
+    std::vector<size_t> next_linear_;  // of every operation: the next one that multiplies
     std::vector<float*> buffers_;
     std::vector<uint8_t*> quantised_;
     std::unique_ptr<Memory> memory_;

@@ -5,10 +5,16 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #define ZX_PAUSE() _mm_pause()
+#define ZX_ASK(at) _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1)
 #elif defined(__aarch64__) && !defined(_MSC_VER)
 #define ZX_PAUSE() __asm__ volatile("yield")
 #else
 #define ZX_PAUSE() std::this_thread::yield()
+#endif
+#if !defined(ZX_ASK) && defined(__GNUC__)
+#define ZX_ASK(at) __builtin_prefetch(at, 0, 2)
+#elif !defined(ZX_ASK)
+#define ZX_ASK(at) ((void)(at))
 #endif
 
 namespace zx {
@@ -21,8 +27,8 @@ constexpr auto SPIN_INSIDE = std::chrono::microseconds(40), SPIN_BETWEEN = std::
 
 }  // namespace
 
-Pool::Pool(int threads, int processors) : spins_(threads > processors ? 0 : 1) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
+Pool::Pool(int threads, int processors) : shares_(size_t(threads)), spins_(threads > processors ? 0 : 1) {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
 }
 
 Pool::~Pool() {
@@ -34,31 +40,60 @@ Pool::~Pool() {
     for (auto& worker : workers_) worker.join();
 }
 
+void Pool::will_read(int thread, const uint8_t* at, int64_t bytes) {
+    Share& share = shares_[size_t(thread)];
+    share.ahead.store(at, std::memory_order_relaxed);
+    share.ahead_bytes.store(bytes, std::memory_order_release);
+}
+
 void Pool::run(Job& job) {
     std::lock_guard<std::mutex> one_caller(callers_);
     job_ = &job;
     stage_ = -1;
     advance();
     for (;;) {
-        const State seen = state_.load(std::memory_order_acquire);
-        if (over(seen)) return;
-        if (!take_and_work()) wait_while(seen, true);
+        const Word seen = state_.load(std::memory_order_acquire);
+        if (seen & OVER) return;
+        if (!take_and_work(0, seen)) wait_while(0, seen, true);
     }
 }
 
-// Takes some units of the present stage and does them; false when all are handed out.
-bool Pool::take_and_work() {
-    State seen = state_.load(std::memory_order_acquire);
-    int64_t next, taken;
-    do {
-        const int64_t total = int64_t(seen >> UNIT_BITS & MOST_UNITS);
-        next = int64_t(seen & MOST_UNITS);
-        if (next >= total) return false;
-        taken = (total - next) / (2 * threads());
-        if (taken < 1) taken = 1;
-    } while (!state_.compare_exchange_weak(seen, seen + State(taken), std::memory_order_acq_rel, std::memory_order_acquire));
-    job_->work(stage_, next, next + taken);
-    if (left_.fetch_sub(taken, std::memory_order_acq_rel) == taken) advance();
+// Takes units of the stage of this number: half of what is left of the thread's own share, or, when that is empty, half
+// of the fullest other one. False when nothing is left, or the stage is another one by now.
+bool Pool::take(int thread, Word number, int64_t& first, int64_t& last) {
+    const int count = threads();
+    for (int from = thread;;) {
+        std::atomic<Word>& word = shares_[size_t(from)].word;
+        Word seen = word.load(std::memory_order_acquire);
+        while (seen >> (2 * UNIT_BITS) == number) {
+            const Word begin = seen & UNIT_MASK, end = seen >> UNIT_BITS & UNIT_MASK;
+            if (begin == end) break;
+            const Word taken = (end - begin + 1) / 2;
+            const Word left = from == thread ? seen + taken : seen - (taken << UNIT_BITS);
+            if (!word.compare_exchange_weak(seen, left, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+            first = int64_t(from == thread ? begin : end - taken);
+            last = first + int64_t(taken);
+            return true;
+        }
+        Word most = 0;
+        for (int other = 0; other < count; ++other) {
+            const Word there = shares_[size_t(other)].word.load(std::memory_order_acquire);
+            const Word units = (there >> UNIT_BITS & UNIT_MASK) - (there & UNIT_MASK);
+            if (there >> (2 * UNIT_BITS) == number && units > most) {
+                most = units;
+                from = other;
+            }
+        }
+        if (most == 0) return false;
+    }
+}
+
+// Takes some units of the stage that was seen and does them; false when all are handed out.
+bool Pool::take_and_work(int thread, Word seen) {
+    int64_t first, last;
+    if ((seen & OVER) || !take(thread, seen & STAGE_MASK, first, last)) return false;
+    job_->work(stage_, first, last);
+    if (left_.fetch_sub(last - first, std::memory_order_acq_rel) == last - first) advance();
     return true;
 }
 
@@ -83,30 +118,44 @@ void Pool::advance() {
 
 // Opens a stage of so many units; a negative number says that the job is over.
 void Pool::publish(int64_t units) {
-    State low = MOST_UNITS << UNIT_BITS | MOST_UNITS;
+    const Word number = (state_.load(std::memory_order_relaxed) + 1) & STAGE_MASK;
     if (units >= 0) {
         left_.store(units, std::memory_order_relaxed);
-        low = State(units) << UNIT_BITS;
+        const int64_t count = threads();
+        for (int64_t i = 0; i < count; ++i) {
+            const Word begin = Word(units * i / count), end = Word(units * (i + 1) / count);
+            shares_[size_t(i)].word.store(number << (2 * UNIT_BITS) | end << UNIT_BITS | begin, std::memory_order_release);
+        }
     }
-    const State number = (state_.load(std::memory_order_relaxed) >> (2 * UNIT_BITS)) + 1;
-    state_.store(number << (2 * UNIT_BITS) | low, std::memory_order_seq_cst);
+    state_.store(number | (units < 0 ? OVER : 0), std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) {
         std::lock_guard<std::mutex> lock(mutex_);
         changed_.notify_all();
     }
 }
 
-// Waits until the stage that `seen` belongs to is no longer the present one.
-Pool::State Pool::wait_while(State seen, bool inside) {
-    const auto same = [&](State now) { return now >> (2 * UNIT_BITS) == seen >> (2 * UNIT_BITS); };
-    State now = state_.load(std::memory_order_acquire);
+// Waits until the stage that was seen is no longer the present one.
+Pool::Word Pool::wait_while(int thread, Word seen, bool inside) {
+    const auto same = [&](Word now) { return now == seen; };
+    Word now = state_.load(std::memory_order_acquire);
     if (spins_) {
         const auto until = Clock::now() + (inside ? SPIN_INSIDE : SPIN_BETWEEN);
+        Share& share = shares_[size_t(thread)];
+        const uint8_t* ahead = nullptr;
+        int64_t left = share.ahead_bytes.exchange(0, std::memory_order_acquire);
+        if (left > 0) ahead = share.ahead.load(std::memory_order_relaxed);
         do {
             for (int i = 0; i < 32; ++i) {
                 now = state_.load(std::memory_order_acquire);
-                if (!same(now)) return now;
-                ZX_PAUSE();
+                if (!same(now)) {
+                    if (left > 0 && !(now & OVER)) will_read(thread, ahead, left);  // goes on in the next wait
+                    return now;
+                }
+                if (left > 0) {
+                    for (int line = 0; line < 4; ++line, ahead += 64, left -= 64) ZX_ASK(ahead);
+                } else {
+                    ZX_PAUSE();
+                }
             }
         } while (Clock::now() < until);
     }
@@ -120,10 +169,10 @@ Pool::State Pool::wait_while(State seen, bool inside) {
     return now;
 }
 
-void Pool::serve() {
+void Pool::serve(int thread) {
     while (!stopping_.load(std::memory_order_relaxed)) {
-        const State seen = state_.load(std::memory_order_acquire);
-        if (!take_and_work()) wait_while(seen, !over(seen));
+        const Word seen = state_.load(std::memory_order_acquire);
+        if (!take_and_work(thread, seen)) wait_while(thread, seen, !(seen & OVER));
     }
 }
 

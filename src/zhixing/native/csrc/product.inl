@@ -75,8 +75,11 @@ template <Kind K, int M> static void quant_tile(const Product& p, int64_t panel_
     Vec sum[M][PARTS];
     for (int m = 0; m < M; ++m)
         for (int part = 0; part < PARTS; ++part) sum[m][part] = vset(0.0f);
+    // Panels lie one behind the other: what is asked for moves on evenly over headers and bodies.
+    const uint8_t *ahead = panel + AHEAD, *const stop = ahead + p.weight->stride();
+    const size_t lines = (p.weight->stride() / 64 + size_t(groups) - 1) / size_t(groups);
     for (int64_t group = 0; group < groups; ++group, body += body_bytes(layout.bits)) {
-        for (size_t line = 0; line < body_bytes(layout.bits); line += 64) prefetch(body + AHEAD + line);
+        for (size_t line = 0; line < lines && ahead < stop; ++line, ahead += 64) prefetch(ahead);
         for (int part = 0; part < PARTS; ++part) {
             Quads w;
             load_quads<K>(body, part, w);

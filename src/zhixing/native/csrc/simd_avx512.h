@@ -43,6 +43,11 @@ ZX_INLINE void vstore_half(uint16_t* p, Vec a) {
 }
 ZX_INLINE float vsum(Vec a) { return _mm512_reduce_add_ps(a); }
 ZX_INLINE float vhighest(Vec a) { return _mm512_reduce_max_ps(a); }
+ZX_INLINE int32_t sum_of_16(const int8_t* q) {
+    const __m128i biased = _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)), _mm_set1_epi8(char(128)));
+    const __m128i sums = _mm_sad_epu8(biased, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums))) - 16 * 128;
+}
 ZX_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 // The quads of one group, all unsigned.

@@ -28,6 +28,11 @@ ZX_INLINE Vec vwithin(Vec a, Vec b, int first, int last) { ZX_LANES(i >= first &
 ZX_INLINE void vstore(float* p, Vec a) { for (int i = 0; i < LANES; ++i) p[i] = a.at[i]; }
 ZX_INLINE void vstore_i8(int8_t* p, Vec a) { for (int i = 0; i < LANES; ++i) p[i] = a.at[i] >= -128.0f && a.at[i] <= 127.0f ? int8_t(a.at[i]) : int8_t(0); }
 ZX_INLINE void vstore_half(uint16_t* p, Vec a) { for (int i = 0; i < LANES; ++i) p[i] = float_to_half(a.at[i]); }
+ZX_INLINE int32_t sum_of_16(const int8_t* q) {
+    int32_t sum = 0;
+    for (int i = 0; i < 16; ++i) sum += q[i];
+    return sum;
+}
 ZX_INLINE float vsum(Vec a) {
     for (int width = LANES / 2; width; width /= 2)
         for (int i = 0; i < width; ++i) a.at[i] += a.at[i + width];

@@ -46,21 +46,12 @@ ZX_INLINE Vec verf(Vec x) {
     return vsign_of(y, x);
 }
 
-// A sum of at most 16 small integers; 0 for what is not a number, whose conversion is undefined.
-ZX_INLINE int32_t whole(float x) { return x >= -4096.0f && x <= 4096.0f ? int32_t(x) : 0; }
-
-// Rounds one group to whole steps of `scale`; leaves what is left over in `values`, and sums of 16 in `halves`.
-ZX_INLINE void round_group(Vec* values, float scale, float inverse, int8_t* q, int32_t* halves) {
-    constexpr int STEPS = GROUP / LANES;
-    Vec sums[2] = {vset(0.0f), vset(0.0f)};
-    for (int i = 0; i < STEPS; ++i) {
-        const Vec rounded = vround(vmul(values[i], vset(inverse)));
-        vstore_i8(q + i * LANES, rounded);
-        sums[i * 2 / STEPS] = vadd(sums[i * 2 / STEPS], rounded);
-        values[i] = vsub(values[i], vmul(rounded, vset(scale)));
-    }
-    halves[0] = whole(vsum(sums[0]));
-    halves[1] = whole(vsum(sums[1]));
+// Rounds one group to whole steps of `scale`; gives the sums of 16 in `halves`.
+ZX_INLINE void round_group(const Vec* values, float scale, int8_t* q, int32_t* halves) {
+    const Vec inverse = vset(scale > 0 ? 1.0f / scale : 0.0f);
+    for (int i = 0; i < GROUP / LANES; ++i) vstore_i8(q + i * LANES, vround(vmul(values[i], inverse)));
+    halves[0] = sum_of_16(q);
+    halves[1] = sum_of_16(q + 16);
 }
 
 // The step by which 127 reaches the largest magnitude; 0 when that is so small that its inverse would overflow.
@@ -92,16 +83,22 @@ static void quantise(const float* x, int64_t cols, uint8_t* row) {
         squares += scale[group] * scale[group];
     }
     const float bound = COARSE * squares / float(groups);
-    for (size_t group = 0; group < groups; ++group, x += GROUP, q += GROUP, fine += GROUP) {
-        for (int i = 0; i < STEPS; ++i) values[i] = vload(x + i * LANES);
-        round_group(values, scale[group], scale[group] > 0 ? 1.0f / scale[group] : 0.0f, q, half_sum + group * 2);
+    for (size_t group = 0; group < groups; ++group) {
+        for (int i = 0; i < STEPS; ++i) values[i] = vload(x + group * GROUP + i * LANES);
+        round_group(values, scale[group], q + group * GROUP, half_sum + group * 2);
         sum[group] = half_sum[group * 2] + half_sum[group * 2 + 1];
         scaled_sum[group] = scale[group] * float(sum[group]);
         fine_scale[group] = 0.0f;
-        if (scale[group] * scale[group] <= bound) continue;
+    }
+    for (size_t group = 0; group < groups; ++group) {
+        if (!(scale[group] * scale[group] > bound)) continue;
+        for (int i = 0; i < STEPS; ++i) {
+            const Vec rounded = vload_i8(q + group * GROUP + i * LANES);
+            values[i] = vsub(vload(x + group * GROUP + i * LANES), vmul(rounded, vset(scale[group])));
+        }
         fine_scale[group] = step_for(values);
         if (fine_scale[group] == 0.0f) continue;
-        round_group(values, fine_scale[group], 1.0f / fine_scale[group], fine, fine_half_sum + group * 2);
+        round_group(values, fine_scale[group], fine + group * GROUP, fine_half_sum + group * 2);
         fine_sum[group] = fine_half_sum[group * 2] + fine_half_sum[group * 2 + 1];
         scaled_sum[group] += fine_scale[group] * float(fine_sum[group]);
     }
