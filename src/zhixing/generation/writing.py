@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zhixing.generation.options import SamplingOptions
 from zhixing.generation.result import TokenLogprob
 from zhixing.generation.rows import Reader
 from zhixing.generation.sampling import Filter, LogitsProcessor
 from zhixing.generation.sequence import Sequence as Answer
-from zhixing.models.network import CausalNetwork
 
 Pieces = Coroutine[tuple[Answer, str], None, None]
 """Answers and the text that each has just been given."""
@@ -74,10 +73,10 @@ class Strategy(Protocol):
 
 
 @contextmanager
-def alone_on(model: CausalNetwork) -> Iterator[None]:
+def alone_on(model: nn.Module) -> Iterator[None]:
     """Keeps PyTorch to one thread, this one, beside a network that computes on threads of its own."""
     threads = torch.get_num_threads()
-    if threads == 1 or not getattr(model, "own_threads", False):  # a strategy may be given less than a network
+    if threads == 1 or not getattr(model, "own_threads", False):
         yield
         return
     torch.set_num_threads(1)
