@@ -19,7 +19,7 @@ from zhixing.core.files import atomic_folder, read_json
 from zhixing.data.images import ImageProcessor
 from zhixing.families import vision_encoder_decoder as layout
 from zhixing.families.base import Weights
-from zhixing.models.vision_encoder_decoder import VisionEncoderDecoder
+from zhixing.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncoderDecoderConfig
 from zhixing.tokenization.tokenizer import Tokenizer
 
 GENERATION = "generation_config.json"
@@ -55,16 +55,27 @@ def describes_images(folder: Path) -> bool:
     return isinstance(values, dict) and values.get("model_type") == layout.NAME
 
 
-def load_vision(folder: Path, dtype: torch.dtype = torch.float32) -> VisionFolder:
-    """Opens the folder of a network that describes images.
+def read_generation(folder: Path) -> dict[str, Any]:
+    """Reads generation_config.json; empty where there is none.
 
-    Args:
-        folder: In the Hugging Face layout.
-        dtype: Number type of the weights in memory.
+    Raises:
+        BadInput: It is not a mapping.
+    """
+    generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    if not isinstance(generation, dict):
+        raise BadInput("not a mapping", where=str(folder / GENERATION))
+    return generation
+
+
+def read_description(folder: Path) -> tuple[VisionEncoderDecoderConfig, ImageProcessor, list[str]]:
+    """Reads what a network is, without its weights.
+
+    Returns:
+        Its configuration, what makes pixel values of images, and what the user should know.
 
     Raises:
         MissingResource: A file is missing.
-        BadInput: A file is damaged, or the parts do not fit together.
+        BadInput: A file is damaged, or it is another kind of network.
     """
     where = folder / "config.json"
     if not where.is_file():
@@ -77,11 +88,24 @@ def load_vision(folder: Path, dtype: torch.dtype = torch.float32) -> VisionFolde
             where=str(where),
             remedy=f"choose one whose model_type is {layout.NAME!r}",
         )
-    generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    if not isinstance(generation, dict):
-        raise BadInput("not a mapping", where=str(folder / GENERATION))
-    config = layout.config_from(values, str(where), generation.get("decoder_start_token_id"))
+    config = layout.config_from(values, str(where), read_generation(folder).get("decoder_start_token_id"))
     processor, notes = read_processor(folder, config.encoder.image_size)
+    return config, processor, notes
+
+
+def load_vision(folder: Path, dtype: torch.dtype = torch.float32) -> VisionFolder:
+    """Opens the folder of a network that describes images.
+
+    Args:
+        folder: In the Hugging Face layout.
+        dtype: Number type of the weights in memory.
+
+    Raises:
+        MissingResource: A file is missing.
+        BadInput: A file is damaged, or the parts do not fit together.
+    """
+    config, processor, notes = read_description(folder)
+    generation = read_generation(folder)
     files, more = open_weights(folder)
     notes += [*more, *check_types(files)]
     with torch.device("meta"):

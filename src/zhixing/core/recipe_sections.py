@@ -22,6 +22,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
 
 
+class PicturesRecipe(Section):
+    """Pictures of coloured shapes that the run draws for itself, as `zhixing data pictures` does."""
+
+    count: int = Field(4000, ge=1, le=1_000_000, description="pictures to train on")
+    unseen: int = Field(500, ge=1, le=1_000_000, description="held-out pictures, of pairs that training never shows")
+    side: int = Field(64, ge=32, le=1024, description="height and width in pixels")
+    seed: int = Field(0, ge=0, lt=INT64)
+    language: Literal["en", "zh"] = "en"
+
+
 class DataRecipe(Section):
     """Where the text comes from and how it is divided."""
 
@@ -38,6 +48,7 @@ class DataRecipe(Section):
     skip_faulty: bool = Field(
         False, description="leave records out that are wrong, counted and said, instead of stopping"
     )
+    pictures: PicturesRecipe | None = Field(None, description="caption: draw pictures of shapes instead of data.paths")
     field: str | None = Field(None, description="column or key that holds the text; null: found by looking")
     split: Literal["document", "tail"] = Field(
         "document", description="hold out whole documents, or the last characters"
@@ -84,6 +95,9 @@ class ModelRecipe(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="of what each layer adds; not given: as in model.start")
     attention_dropout: float = Field(0.0, ge=0, lt=1, description="of attention weights; likewise")
     init_std: float | None = Field(None, gt=0, description="default: 1/sqrt(fan_in)")
+    image_size: int | None = Field(None, ge=1, le=4096, description="caption: height and width of images; default: 64")
+    patch_size: int | None = Field(None, ge=1, description="caption: side of a patch; default: an eighth of the image")
+    image_depth: int | None = Field(None, ge=1, le=1000, description="caption: layers that read; default: depth")
     embeddings: str | None = Field(None, description="word vectors that the embedding table starts from")
     zero_init_outputs: bool = True
 

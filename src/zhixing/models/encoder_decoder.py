@@ -90,6 +90,33 @@ class EncoderDecoder(nn.Module, Generic[SourcesT]):
         """
         raise NotImplementedError
 
+    @torch.no_grad()
+    def greedy(self, sources: SourcesT, count: int, end: int, most: int) -> list[list[int]]:
+        """Writes the likeliest token again and again, for measuring in training; `generation` knows all other ways.
+
+        Args:
+            sources: See `hidden_states`.
+            count: How many there are.
+            end: The token that ends a text; it is left out.
+            most: Longest text.
+
+        Returns:
+            The tokens of each text.
+        """
+        network = self.reading(sources)
+        cache = network.new_cache(count, most + 1)
+        tokens = torch.full((count, 1), self.config.start, device=self.device)
+        written: list[Tensor] = []
+        over = torch.zeros(count, dtype=torch.bool, device=self.device)
+        for _ in range(most):
+            tokens = network.next_logits(tokens, cache).argmax(dim=-1, keepdim=True)  # (count, 1)
+            over |= tokens[:, 0] == end
+            if over.all():
+                break
+            written.append(tokens.masked_fill(over[:, None], end))
+        rows = torch.cat(written, dim=1).tolist() if written else [[]] * count
+        return [row[: row.index(end)] if end in row else row for row in rows]
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Maps what `hidden_states` returns to logits, (..., vocab)."""
         return ops.linear(hidden, self.output_matrix, self.output_bias)

@@ -36,8 +36,17 @@ TEXT_FIELDS: dict[str, tuple[str, ...]] = {
 """Fields that only mean something for running text."""
 
 RECORD_FIELDS: dict[str, tuple[str, ...]] = {
-    "data": ("validation_paths", "columns", "too_long", "skip_faulty"),
-    "model": ("start", "freeze", "freeze_embeddings", "head_dropout", "word_dropout"),
+    "data": ("validation_paths", "columns", "too_long", "skip_faulty", "pictures"),
+    "model": (
+        "image_size",
+        "patch_size",
+        "image_depth",
+        "start",
+        "freeze",
+        "freeze_embeddings",
+        "head_dropout",
+        "word_dropout",
+    ),
     "optimizer": ("mixout",),
     "train": ("epochs", "batch_tokens"),
 }

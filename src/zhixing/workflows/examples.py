@@ -8,6 +8,7 @@ are. The result lies in the run folder (`examples/`): resuming needs nothing els
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from zhixing.core.recipe import Recipe
 from zhixing.data.examples import ExampleStore, ExampleWriter, hash_parts
 from zhixing.data.inputs import inputs_to_json, look_at_inputs
 from zhixing.data.problems import NOTES, Problems
-from zhixing.data.shapes import Labelled, Pair, Placed, Question, Reading, Record, Tagged, read
+from zhixing.data.shapes import ImageText, Labelled, Pair, Placed, Question, Reading, Record, Tagged, read
 from zhixing.data.shapes.read import texts_of
 from zhixing.data.shapes.records import Misfit, brief
 from zhixing.data.sources import find_sources
@@ -163,6 +164,9 @@ def asked(record: Record) -> str:
             return record.context
         case Pair():
             return record.source
+        case ImageText():
+            content = record.image if isinstance(record.image, bytes) else record.image.read_bytes()
+            return hashlib.sha256(content).hexdigest()
         case _:
             return "\n".join(texts_of(record))
 

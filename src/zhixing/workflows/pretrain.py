@@ -84,12 +84,17 @@ def start_run(recipe: Recipe, folder: Path) -> Outcome | RecordOutcome:
         MissingResource: Text, disk space or a permission is missing.
         Interrupted: Ctrl-C; what was done is kept.
     """
-    if not recipe.data.paths:
+    if recipe.data.pictures is not None and (recipe.data.paths or recipe.data.validation_paths):
+        raise BadInput(
+            "data.paths and data.pictures both say what to train on",
+            where="data.pictures",
+            remedy="leave out the one or the other",
+        )
+    if not recipe.data.paths and recipe.data.pictures is None:
         raise BadInput("no text to train on", where="data.paths", remedy="name files, folders or globs in data.paths")
     tune_allocator()
-    find_sources(
-        [*recipe.data.paths, *recipe.data.validation_paths], Problems()
-    )  # what is not there is said before anything is made
+    if recipe.data.paths:  # what is not there is said before anything is made
+        find_sources([*recipe.data.paths, *recipe.data.validation_paths], Problems())
     run = Run.create(folder, resolve(recipe))
     return _carry_on(run, prove_first=False, new=True)
 

@@ -34,6 +34,7 @@ from zhixing.training.resolve_records import fill_rate, fill_steps
 from zhixing.training.run import Run
 from zhixing.training.validation import ExampleValidation, ValidationScore
 from zhixing.workflows.console import say
+from zhixing.workflows.drawn import draw_pictures
 from zhixing.workflows.examples import (
     FOLDER,
     Examples,
@@ -93,6 +94,7 @@ def record_phases(run: Run, prove_first: bool, begun_at: float) -> RecordOutcome
     assert issubclass(kind, RecordObjective)
     maker = MAKERS[kind.network]
     start = prepare_start(run)
+    draw_pictures(run)
     objective, tokenizer, examples = prepare_examples(run, kind, maker, start)
     check_unchanged(run, examples.hash, FOLDER)
     report_examples(run, examples, objective)
@@ -149,11 +151,13 @@ def prepare_examples(
     records, longest = Records(recipe, kind), maker.longest(recipe, start)
     if known.is_dir() and (run.folder / "tokenizer").is_dir():
         objective, tokenizer = kind(recipe), prepare_tokenizer(run)
+        objective.begin_with(start)
         objective.attach(tokenizer, longest)
         examples = open_examples(known, objective, tokenizer.fingerprint)
         if examples is not None:
             return objective, tokenizer, examples
     objective = kind(recipe)
+    objective.begin_with(start)
     checked = check_records(records, objective)
     tokenizer = prepare_tokenizer(run, records.training_texts, maker.prepare_tokenizer, start)
     objective.attach(tokenizer, longest)

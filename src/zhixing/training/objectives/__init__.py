@@ -13,6 +13,7 @@ from zhixing.training.objectives.base import (
     Sampler,
     TensorBatch,
 )
+from zhixing.training.objectives.caption import Caption
 from zhixing.training.objectives.causal import Causal
 from zhixing.training.objectives.classification import Classification
 
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 OBJECTIVES: dict[str, type[Causal] | type[RecordObjective]] = {
-    objective.name: objective for objective in (Causal, Classification)
+    objective.name: objective for objective in (Causal, Classification, Caption)
 }
 """Every objective, by name."""
 

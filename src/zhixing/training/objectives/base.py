@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -133,6 +134,13 @@ class RecordObjective(ABC):
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.task = recipe, recipe.task
         self.longest = recipe.model.context
+
+    def begin_with(self, start: Path | None) -> None:  # noqa: B027 - most records can be read without it
+        """Is given the folder of the model that the run begins with, or None, before any record is read.
+
+        Raises:
+            BadInput: The objective cannot go on from such a model.
+        """
 
     def attach(self, tokenizer: Tokenizer, longest: int) -> None:
         """Is given what encoding needs, after the records were observed.
