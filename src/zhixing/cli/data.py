@@ -1,4 +1,4 @@
-"""`zhixing data`: what is wrong with a data set, and a mended copy of it; generated pictures with captions."""
+"""`zhixing data`: what is wrong with a data set, and a mended copy of it; generated pictures and sums."""
 
 from __future__ import annotations
 
@@ -121,6 +121,28 @@ def pictures(
         return
     print(f"{made.train}: {count:,} pictures\n{made.unseen}: {unseen:,} pictures, each with one of:")
     print(f"  {', '.join(held_out)}")
+
+
+@app.command("sums")
+def sums(
+    out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    seed: Annotated[int, typer.Option(help="Another seed, other sums held out.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write all sums of two two-digit numbers, for recipes/grpo-addition.yaml.
+
+    Example: zhixing data sums sums
+    """
+    import json
+
+    from zhixing.data.sums import make_sums
+
+    made = make_sums(out, seed)
+    if as_json:
+        print(json.dumps({"texts": str(made.texts), "train": str(made.train), "held_out": str(made.held_out)}))
+        return
+    print(f"{made.texts}: texts to learn from\n{made.train}: {made.counts[0]:,} sums to be answered")
+    print(f"{made.held_out}: {made.counts[1]:,} others")
 
 
 def _print(diagnosis: Diagnosis, show: int) -> None:

@@ -6,7 +6,7 @@ is decided in `training.resolve`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -181,6 +181,21 @@ class TrainRecipe(Section):
     spike: float = Field(3.0, gt=1, description="stop when the loss exceeds its running mean by this factor")
 
 
+class RewardRecipe(Section):
+    """One reward of reinforcement learning; what each kind does is in `training.rewards`."""
+
+    kind: str = Field(description="number, pattern, schema, tests or function")
+    weight: float = Field(1.0, description="its part in the sum; 0: measured and shown, not trained on")
+    field: str | None = Field(None, description="number, tests: the record's field to compare with; default: answer")
+    pattern: str | None = Field(None, description="pattern: a regular expression")
+    whole: bool = Field(False, description="pattern: match the whole answer; tests: a part of them is worth nothing")
+    json_schema: dict[str, Any] | None = Field(None, description="schema: the JSON schema")
+    function: str | None = Field(None, description="function: your own, as MODULE:FUNCTION")
+    isolation: Literal["auto", "namespaces", "landlock", "limits"] = Field(
+        "auto", description="tests: how code is locked in; limits: not at all but for its size"
+    )
+
+
 class TaskRecipe(Section):
     """What an objective on records is told beside its records. Each objective knows some of these (docs/objectives.md);
     setting another one is an error."""
@@ -198,3 +213,17 @@ class TaskRecipe(Section):
     summary: Literal["first", "mean", "max", "mean_sqrt"] | None = Field(
         None, description="what a sequence's label is read from: the first token's vector, or all of them pooled"
     )
+    beta: float | None = Field(
+        None, ge=0, description="preferences, policies: how closely the model is held to the one that it began as"
+    )
+    margin: float = Field(1.0, ge=0, description="simpo: how far the better answer should lead")
+    good_weight: float = Field(1.0, ge=0, description="kto: weight of good answers")
+    bad_weight: float = Field(1.0, ge=0, description="kto: weight of bad answers")
+    rewards: list[RewardRecipe] | None = Field(None, description="policies: what an answer is worth")
+    samples: int = Field(8, ge=1, le=1024, description="policies: answers to each prompt")
+    temperature: float = Field(1.0, gt=0, description="policies: of drawing answers")
+    max_tokens: int = Field(256, ge=1, description="policies: longest answer")
+    reuse: int = Field(1, ge=1, le=64, description="policies: steps that are made with the same answers")
+    clip_low: float = Field(0.2, gt=0, lt=1, description="grpo: how far a probability may fall with the same answers")
+    clip_high: float = Field(0.2, gt=0, description="grpo: how far it may rise")
+    scale_rewards: bool = Field(True, description="grpo: divide advantages by the deviation of their group")

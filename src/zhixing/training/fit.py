@@ -174,7 +174,7 @@ class Fit:
         self.run.log(
             "train", step=result.step, loss=result.loss, learning_rate=result.share,
             gradient_norm=result.gradient_norm, tokens=self.trainer.tokens, seconds=round(self._seconds(), 3),
-            tokens_per_second=round(speed, 1), matmul_share=round(share, 4),
+            tokens_per_second=round(speed, 1), matmul_share=round(share, 4), **self.trainer.step_figures(),
         )  # fmt: skip
         last = result.step == self.trainer.steps
         note = f"step {result.step}/{self.trainer.steps}  loss {result.loss:.3f}  {human_count(speed)} tokens/s"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zhixing.core.recipe import Recipe
-from zhixing.training.objectives import Objective, Sampler
+from zhixing.training.objectives import Objective, RecordObjective, Sampler
 from zhixing.training.objectives.causal import Causal
 from zhixing.training.optimizers import MuonAdamW, clip_gradients
 from zhixing.training.regularisers import Mixout
@@ -129,6 +129,10 @@ class Trainer:
         self.optimizer.zero_grad()
         return StepResult(self.done if problem is None else self.done + 1, loss, norm, tokens, share, problem)
 
+    def step_figures(self) -> dict[str, float]:
+        """Returns what the objective has to say of the last step."""
+        return self.objective.step_figures() if isinstance(self.objective, RecordObjective) else {}
+
     def _unscale(self) -> None:
         if self.loss_scale is not None:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -149,7 +153,7 @@ class Trainer:
             return f"the gradient's norm became {norm}"
         if self.done >= MEAN_AFTER:
             mean = self.loss_mean / (1 - MEAN_DECAY**self.done)
-            if loss > self.recipe.train.spike * mean:
+            if mean > 0 and loss > self.recipe.train.spike * mean:  # the loss of a policy may be negative
                 return f"the loss jumped to {loss:.3f}, over {self.recipe.train.spike:g} times its mean of {mean:.3f}"
         return None
 
@@ -213,3 +217,4 @@ class Trainer:
         self.done, self.tokens = state.step, int(state.values["tokens"])
         self.loss_mean = float(state.values["loss_mean"])
         self.loss_scale = state.values["loss_scale"]
+        self.step_figures()  # what steps before have noted belongs to none of those to come

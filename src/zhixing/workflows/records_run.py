@@ -28,6 +28,7 @@ from zhixing.training.fit import Fit
 from zhixing.training.kinds import MAKERS, Begun, NetworkMaker
 from zhixing.training.loop import Trainer
 from zhixing.training.objectives import RecordObjective, objective_named
+from zhixing.training.objectives.base import Setting
 from zhixing.training.prove import Proof
 from zhixing.training.regularisers import freeze
 from zhixing.training.resolve_records import fill_rate, fill_steps
@@ -55,6 +56,7 @@ from zhixing.workflows.prepare import (
     settle_machine,
 )
 from zhixing.workflows.record_card import record_card
+from zhixing.workflows.writer import writer_for
 
 INITIAL = "initial"
 """The folder of the model that a run began with, inside the run's own: resuming needs nothing else."""
@@ -184,6 +186,10 @@ def build_record_trainer(
     if frozen:
         say(f"Frozen: {human_count(frozen)} of {human_count(begun.parameters)} parameters stay as they are")
 
+    objective.begin(
+        Setting(begun.model, examples.train, examples.validation, run.folder, writer_for(begun.model, tokenizer))
+    )
+
     def sampler() -> LengthSampler:
         return LengthSampler(examples.train, train.seed, batch_size=train.batch_size, batch_tokens=train.batch_tokens)
 
@@ -191,7 +197,8 @@ def build_record_trainer(
         fill_rate(recipe, int(begun.facts.get("width") or begun.facts.get("hidden") or 768))
         if train.steps is None and train.minutes is not None:
             seconds = measure_step(
-                lambda trial: Trainer(copy.deepcopy(begun.model), sampler(), trial, objective), recipe
+                lambda trial: Trainer(copy.deepcopy(begun.model), objective.sampler(sampler()), trial, objective),
+                recipe,
             )
             train.steps = max(1, int(train.minutes * 60 * 0.9 / seconds))
             say(f"One step takes {1000 * seconds:.0f} ms: {train.steps} steps fit into {train.minutes:g} minutes")
@@ -202,7 +209,7 @@ def build_record_trainer(
         model={"family": begun.family, "parameters": begun.parameters, "frozen": frozen, **begun.facts},
         machine=machine_facts(recipe),
     )
-    return Trainer(begun.model, sampler(), recipe, objective), begun
+    return Trainer(begun.model, objective.sampler(sampler()), recipe, objective), begun
 
 
 def _finish(
@@ -218,8 +225,9 @@ def _finish(
     mean = loss / max(1, targets)
     found, right = objective.gather(predictions, references, records)
     scores = final_scores(objective, found, right)
-    own = objective.own_measures(mean, found, right)
-    figures = {name: ({one.name: one.value for one in scores} | dict(own))[name] for name in objective.measures}
+    own, measures = objective.own_measures(mean, found, right), objective.measures
+    named = {one.name: one.value for one in scores} | dict(own)
+    figures = {name: named[name] for name in (*objective.measures, *(name for name in own if name not in measures))}
     score = ValidationScore(loss=mean, tokens=targets, measures=figures)
     samples = [
         {"predicted": _brief(one), "right": _brief(other)} for one, other in list(zip(found, right, strict=False))[:8]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhixing.core.errors import BadInput, MissingResource
-from zhixing.core.recipe_rewards import RewardRecipe
+from zhixing.core.recipe import RewardRecipe
 from zhixing.core.sandbox import available_isolation
 from zhixing.training.rewards import Attempt, build_rewards
 from zhixing.training.rewards.code import UnitTests, find_code
@@ -195,18 +195,18 @@ def test_code_is_judged_by_its_tests() -> None:
         available_isolation()
     except MissingResource as error:
         pytest.skip(str(error))
-    record = {"tests": ["assert double(2) == 4", "assert double(-1) == -2"]}
+    tests = '["assert double(2) == 4", "assert double(-1) == -2"]'
     answers = (
         "Here:\n```python\ndef double(x):\n    return 2 * x\n```\nDone.",
         "def double(x): return x + 2",
         "no code at all",
         "```\nimport os; os._exit(0)\n```",
     )
-    attempts = [Attempt("q", answer, record=record) for answer in answers]
+    attempts = [Attempt("q", answer, tests) for answer in answers]
     assert UnitTests()(attempts) == [1, 0.5, 0, 0]
     assert UnitTests(all_or_nothing=True)(attempts) == [1, 0, 0, 0]
     with pytest.raises(BadInput, match="tests are Python texts"):
-        UnitTests()([Attempt("q", "x", record={"tests": [1]})])
+        UnitTests("tests")([Attempt("q", "x", record={"tests": [1]})])
 
 
 def test_code_is_found_in_unfinished_blocks_too() -> None:

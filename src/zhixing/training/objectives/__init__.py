@@ -16,6 +16,7 @@ from zhixing.training.objectives.base import (
 from zhixing.training.objectives.caption import Caption
 from zhixing.training.objectives.causal import Causal
 from zhixing.training.objectives.classification import Classification
+from zhixing.training.objectives.policy import Grpo, Reinforce
 
 __all__ = [
     "OBJECTIVES",
@@ -32,7 +33,14 @@ __all__ = [
 ]
 
 OBJECTIVES: dict[str, type[Causal] | type[RecordObjective]] = {
-    objective.name: objective for objective in (Causal, Classification, Caption)
+    objective.name: objective
+    for objective in (
+        Caption,
+        Causal,
+        Classification,
+        Grpo,
+        Reinforce,
+    )
 }
 """Every objective, by name."""
 

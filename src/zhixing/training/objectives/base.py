@@ -19,8 +19,8 @@ from torch import Tensor
 
 from zhixing.core.recipe import Recipe
 from zhixing.data.batches import Batch
-from zhixing.data.examples import Example
-from zhixing.data.length_batches import RawBatch
+from zhixing.data.examples import Example, ExampleStore
+from zhixing.data.length_batches import LengthSampler, RawBatch
 from zhixing.data.shapes import Shape
 from zhixing.models.heads import HeadConfig
 from zhixing.tokenization.tokenizer import Tokenizer
@@ -97,6 +97,49 @@ class Encoded:
 
     examples: tuple[Example, ...]
     cut: int = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer that a network wrote.
+
+    Attributes:
+        tokens: Its tokens, with the one that ended it.
+        text: The same as text, without that one.
+        finished: Whether it was ended, rather than cut off.
+    """
+
+    tokens: list[int]
+    text: str
+    finished: bool
+
+
+class Writer(Protocol):
+    """Writes with a network as it is at that moment."""
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], *, samples: int, seed: int, temperature: float, max_tokens: int
+    ) -> list[list[Written]]:
+        """Returns so many answers to each prompt; a temperature of 0 always takes the likeliest token."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an objective is given before the first step.
+
+    Attributes:
+        model: The network as it begins, on its device.
+        train: The training examples.
+        validation: The held-out ones.
+        folder: The run folder, for what must be kept.
+        writer: Writes with the network in training.
+    """
+
+    model: Any
+    train: ExampleStore
+    validation: ExampleStore
+    folder: Path
+    writer: Writer
 
 
 class RecordObjective(ABC):
@@ -200,6 +243,23 @@ class RecordObjective(ABC):
     def head(self) -> HeadConfig:
         """Returns the head that an encoder gets; other kinds of network do not ask."""
         return HeadConfig()
+
+    # The run.
+
+    def begin(self, setting: Setting) -> None:  # noqa: B027 - most need nothing but batches
+        """Is given the network as it begins, before its first step and before a checkpoint is loaded.
+
+        Raises:
+            BadInput: It does not do for this objective.
+        """
+
+    def sampler(self, examples: LengthSampler) -> Sampler:
+        """Returns where the trainer's batches come from, given a sampler over the training examples."""
+        return examples
+
+    def step_figures(self) -> dict[str, float]:
+        """Returns what the last step should record beside its loss."""
+        return {}
 
     # Batches and losses.
 

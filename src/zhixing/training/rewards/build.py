@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zhixing.core.errors import BadInput, unknown_name
-from zhixing.core.recipe_rewards import RewardRecipe
+from zhixing.core.recipe import RewardRecipe
 from zhixing.training.rewards.base import Attempt, Reward
 from zhixing.training.rewards.code import UnitTests
 from zhixing.training.rewards.function import UserFunction
@@ -39,7 +39,9 @@ REWARDS: dict[str, Callable[[RewardRecipe], Reward]] = {
     "number": lambda recipe: ExactNumber(recipe.field or "answer"),
     "pattern": _pattern,
     "schema": _schema,
-    "tests": lambda recipe: UnitTests(recipe.field or "tests", all_or_nothing=recipe.whole, isolation=recipe.isolation),
+    "tests": lambda recipe: UnitTests(
+        recipe.field or "answer", all_or_nothing=recipe.whole, isolation=recipe.isolation
+    ),
     "function": _function,
 }
 """Every kind of reward, by name."""

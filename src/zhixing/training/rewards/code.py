@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from zhixing.core.errors import BadInput
 from zhixing.core.sandbox import Limits, available_isolation, run_tests
@@ -19,11 +21,20 @@ def find_code(text: str) -> str:
     return "\n".join(blocks) if blocks else text
 
 
+def _listed(tests: str) -> list[Any]:
+    """Reads a JSON list of tests; any other text is one test."""
+    try:
+        values = json.loads(tests)
+    except (ValueError, RecursionError):
+        values = None
+    return values if isinstance(values, list) else [tests]
+
+
 class UnitTests:
     """The share of the tests that pass, or 1 only where all do.
 
     Args:
-        field: The record's field with the tests: a list of Python texts, or one of them.
+        field: The record's field with the tests: one Python text, a list of them, or such a list as JSON.
         all_or_nothing: Whether a part of the tests is worth nothing.
         limits: What each answer may take.
         isolation: See `core.sandbox.run_python`; "limits" is no wall.
@@ -34,7 +45,7 @@ class UnitTests:
 
     def __init__(
         self,
-        field: str = "tests",
+        field: str = "answer",
         *,
         all_or_nothing: bool = False,
         limits: Limits | None = None,
@@ -51,7 +62,8 @@ class UnitTests:
 
     def _one(self, attempt: Attempt) -> float:
         tests = wanted(attempt, self.field, self.name)
-        tests = [tests] if isinstance(tests, str) else tests
+        if isinstance(tests, str):
+            tests = _listed(tests)
         if not isinstance(tests, list) or not all(isinstance(test, str) for test in tests):
             raise BadInput(f"tests are Python texts, not {str(tests)[:60]!r}", where=f"record field {self.field!r}")
         verdict = run_tests(find_code(attempt.completion), tests, limits=self.limits, isolation=self.isolation)
