@@ -5,16 +5,17 @@ What is not here: how the loss follows from them (`training.policy`, `training.o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zhixing.core.errors import BadInput
 from zhixing.data.length_batches import LengthSampler, RawBatch
-from zhixing.models.loss import IGNORED
+from zhixing.training.answers import padded_answers
 
 
 @dataclass(frozen=True)
@@ -93,21 +94,9 @@ class RolloutSampler:
         self._used = int(state.get("used", 0))
 
 
-def padded_rows(rows: list[tuple[list[int], list[int]]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Lays sequences side by side, filled up behind their ends, where a causal network does not see them.
-
-    Args:
-        rows: What each sequence begins with, and what follows and is to be predicted.
-        device: Where to.
-
-    Returns:
-        Tokens and targets, (rows, longest - 1) each; targets are IGNORED outside of what is to be predicted.
-    """
-    longest = max(len(before) + len(after) for before, after in rows)
-    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
-    targets = torch.full((len(rows), longest), IGNORED)
-    for index, (before, after) in enumerate(rows):
-        end = len(before) + len(after)
-        tokens[index, :end] = torch.tensor([*before, *after])
-        targets[index, len(before) : end] = torch.tensor(after)
-    return tokens[:, :-1].to(device), targets[:, 1:].to(device)
+def padded_rows(rows: Sequence[Rollout], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Lays prompts and answers side by side; see `training.answers.padded_answers`."""
+    lines = [
+        (np.array([*row.prompt, *row.answer]), np.array([0] * len(row.prompt) + [1] * len(row.answer))) for row in rows
+    ]
+    return padded_answers(lines, device)

@@ -17,6 +17,7 @@ from zhixing.training.objectives.caption import Caption
 from zhixing.training.objectives.causal import Causal
 from zhixing.training.objectives.classification import Classification
 from zhixing.training.objectives.policy import Grpo, Reinforce
+from zhixing.training.objectives.preference import Dpo, Ipo, Kto, Orpo, SimPo
 
 __all__ = [
     "OBJECTIVES",
@@ -38,8 +39,13 @@ OBJECTIVES: dict[str, type[Causal] | type[RecordObjective]] = {
         Caption,
         Causal,
         Classification,
+        Dpo,
         Grpo,
+        Ipo,
+        Kto,
+        Orpo,
         Reinforce,
+        SimPo,
     )
 }
 """Every objective, by name."""

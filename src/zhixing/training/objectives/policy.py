@@ -226,7 +226,7 @@ class _Policy(RecordObjective):
         """Adds the log-probabilities under the policy that wrote the answers."""
         if not rows:
             return rows
-        tokens, targets = padded_rows([(row.prompt, row.answer) for row in rows], self._model.device)
+        tokens, targets = padded_rows(rows, self._model.device)
         logprobs, _ = self._logprobs(self._model, tokens, targets)
         return [
             Rollout(row.prompt, row.answer, row.advantage, line[wanted != IGNORED].tolist())
@@ -252,7 +252,7 @@ class _Policy(RecordObjective):
         if isinstance(raw, RawBatch):
             return PromptBatch([example["tokens"].tolist() for example in raw.examples], raw.examples, [])
         rows = raw.rows or [Rollout([0], [0], 0.0, [])]  # nothing was written at all: nothing to learn
-        tokens, targets = padded_rows([(row.prompt, row.answer) for row in rows], device)
+        tokens, targets = padded_rows(rows, device)
         old = None
         if rows[0].old:
             old = torch.zeros(targets.shape, device=device)
