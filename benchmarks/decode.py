@@ -1,7 +1,7 @@
 """Writing on a CPU from the same model file: Zhixing's native core beside llama.cpp and transformers.
 
     python benchmarks/decode.py [--model REF ...] [--peer llama.cpp] [--peer transformers] [--python PYTHON]
-        [--rows decode,prefill,streams,start] [--kernels avx2] [--threads 2] [--runs 5] [--json]
+        [--rows decode,prefill,streams,prefix,start] [--kernels avx2] [--threads 2] [--runs 5] [--json]
 
 Without --model, the two GGUF files of the catalogue are measured. A peer runs in a process of its own, in the Python
 that --python names (transformers: in this one), and gets the model expanded to float32 if it is transformers. All take
@@ -30,7 +30,9 @@ from common import Measurement, report
 
 CATALOGUE = ("smollm2-135m", "gemma3-270m")
 PROMPT, PREFILL, WRITTEN, STREAM_WRITTEN = 32, 512, 128, 32
-"""Tokens: of a prompt before decoding, of a prompt that is read, written by one stream, by each of several."""
+PREFIX = 1000
+"""Tokens: of a prompt before decoding, of a prompt that is read, written by one stream, by each of several; of a prefix that is
+read once."""
 
 TEXT = (
     "There was nothing so very remarkable in that; nor did Alice think it so very much out of the way to hear the"
@@ -44,7 +46,7 @@ TEXT = (
 """What the prompts are cut from: Carroll 1865."""
 
 STREAMS = (1, 2, 4, 8, 16, 32)
-ROWS = ("decode", "prefill", "streams", "start")
+ROWS = ("decode", "prefill", "streams", "prefix", "start")
 Order = dict[str, object]
 
 
@@ -137,6 +139,20 @@ def orders(rows: list[str], tokens: list[int], streams: list[int]) -> list[Serie
     return series
 
 
+def prefix_seconds(ours: Ours, tokens: list[int], turn: int) -> tuple[float, float]:
+    """Returns the time to the first token behind 1,000 tokens and a question, never read before, and read before."""
+    from zhixing.generation import SamplingOptions
+
+    prefix = [tokens[turn], *(tokens * 2)[: PREFIX - 1]]
+    options = SamplingOptions(temperature=0, max_tokens=1)
+    seconds = []
+    for question in (tokens[5:21], tokens[40:56]):
+        start = time.perf_counter()
+        ours.model.engine.submit(prefix + question, options).generation()
+        seconds.append(time.perf_counter() - start)
+    return seconds[0], seconds[1]
+
+
 def start_seconds(path: Path) -> float:
     """Returns the time from the command to its first token: a command that writes one."""
     command = [sys.executable, "-m", "zhixing.cli.main", "generate", str(path), "Once upon a time", "--max-tokens", "1"]
@@ -178,7 +194,7 @@ def measure(reference: str, arguments: argparse.Namespace, temporary: Path) -> l
     assert ours.model.tokenizer is not None
     tokens = ours.model.tokenizer.encode(TEXT * 5)[:PREFILL]
     series = orders(arguments.rows, tokens, arguments.streams)
-    roofs, starts = [], []
+    roofs, starts, firsts = [], [], []
     for turn in range(arguments.runs + 1):  # the first one warms up
         for item in series:
             for name, contestant in contestants.items():
@@ -189,6 +205,8 @@ def measure(reference: str, arguments: argparse.Namespace, temporary: Path) -> l
                 if turn:
                     item.seconds.setdefault(name, []).append(float(answer["seconds"]))  # type: ignore[arg-type]
         roofs.append(read_bandwidth())
+        if "prefix" in arguments.rows:
+            firsts.append(prefix_seconds(ours, tokens, turn))
         if "start" in arguments.rows:
             starts.append(start_seconds(path))
     for contestant in contestants.values():
@@ -207,6 +225,10 @@ def measure(reference: str, arguments: argparse.Namespace, temporary: Path) -> l
                 print(f"{label}: {agreement(item.texts, peer)} with {peer}", file=sys.stderr)
         if not arguments.peer:
             results.append(Measurement(label, value, "tokens/s", roof_share=share, runs=rates["zhixing"]))
+    if firsts:
+        cold, known = (statistics.median(part) for part in zip(*firsts[1:], strict=True))
+        label = f"first token behind {PREFIX} known tokens, {path.stem}"
+        results.append(Measurement(label, known * 1000, "ms", "unknown", cold * 1000, cold / known))
     if starts:
         first = Measurement(f"command to first token, {path.stem}", statistics.median(starts[1:]), "s", runs=starts[1:])
         results.append(first)

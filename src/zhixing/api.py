@@ -35,6 +35,7 @@ from zhixing.generation import (
 )
 from zhixing.generation.chat import DEFAULT_MAX_TOKENS as CHAT_MAX_TOKENS
 from zhixing.generation.chat import Conversation
+from zhixing.generation.engine import Engine
 from zhixing.generation.memory import Memory
 from zhixing.generation.opening import open_for_writing, open_seq2seq
 from zhixing.generation.prompts import Prompt
@@ -213,7 +214,20 @@ class LanguageModel:
         """
         several: Sequence[Prompt] = [prompts] if _is_one(prompts) else prompts  # type: ignore[assignment, list-item]
         chosen = self.options.replace(**options)
+        plain = not (processors or filters or rules or scorer)
+        if (
+            plain
+            and isinstance(self.network, CausalNetwork)
+            and self.network.own_threads
+            and not Engine.why_not(chosen)
+        ):
+            return self.engine.generate(several, chosen)
         return self._generator(chosen, processors, filters, rules, scorer).generate(several, chosen)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What writes many answers at once, from any thread, and finds again what it has read; see `Engine`."""
+        return Engine(self.network, self.tokenizer)
 
     def stream(
         self,

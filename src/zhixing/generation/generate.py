@@ -27,7 +27,7 @@ from zhixing.generation.prompts import EncodedPrompt, Prompt, encode_prompt
 from zhixing.generation.result import Generation
 from zhixing.generation.rows import NetworkRows, Reader, Rows
 from zhixing.generation.sampling import Filter, LogitsProcessor
-from zhixing.generation.sequence import Limits, decoder_behind
+from zhixing.generation.sequence import Limits, begin_answer, end_tokens
 from zhixing.generation.sequence import Sequence as Answer
 from zhixing.generation.sources import SourceEncoder, SourceReader, check_options, encoded
 from zhixing.generation.stopping import StoppingRule
@@ -151,33 +151,22 @@ class _Run:
         started = time.monotonic()
         model, tokenizer = owner.model, owner.tokenizer
         self.owner, self.options = owner, options
-        ends = options.end_tokens
-        if ends is None:
-            ends = () if tokenizer is None or tokenizer.end_of_text_id is None else (tokenizer.end_of_text_id,)
+        ends = end_tokens(options, tokenizer)
         context = None if options.sliding else model.config.context
         if isinstance(model, EncoderDecoder):
             check_options(options)
         negative = self._negative(options)
-        limits = Limits(options, frozenset(ends), context, owner.rules, len(negative or ()))
+        limits = Limits(options, ends, context, owner.rules, len(negative or ()))
         answers: list[Answer] = []
         for index, prompt in enumerate(prompts):
             where = f"prompt {index + 1} of {len(prompts)}" if len(prompts) > 1 else None
             encoded = self._encoded(prompt, where)
             # Every prompt draws a seed of its own, lest equal prompts in a batch get equal answers unasked.
             seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
-            for sample in range(1 if options.beams else options.drawn):
-                decoder = None
-                if tokenizer is not None:
-                    behind = encoded.tokens if not encoded.source else []
-                    decoder = decoder_behind(tokenizer, behind)
-                answers.append(Answer(encoded, index, sample, seed, limits, decoder))
-            if answers[-1].longest_answer < 1:
-                raise BadInput(
-                    f"the prompt has {len(encoded.tokens)} tokens, which leaves no room for an answer within"
-                    f" max_length = {options.max_length}",
-                    where=where,
-                    remedy="raise max_length, or give max_tokens, which counts the answer alone",
-                )
+            answers += [
+                begin_answer(encoded, index, sample, seed, limits, tokenizer, where)
+                for sample in range(1 if options.beams else options.drawn)
+            ]
         processors = processors_for(
             options, ends=ends, tokenizer=tokenizer, vocab_size=model.config.vocab_size, device=model.device
         )

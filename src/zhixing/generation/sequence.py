@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 
+from zhixing.core.errors import BadInput
 from zhixing.generation.options import SamplingOptions
 from zhixing.generation.prompts import EncodedPrompt
 from zhixing.generation.result import Generation, TokenLogprob
@@ -171,3 +172,47 @@ class Sequence:
             logprobs=self.logprobs if self.limits.options.logprobs is not None else None,
             score=self.score,
         )
+
+
+def end_tokens(options: SamplingOptions, tokenizer: Tokenizer | None) -> frozenset[int]:
+    """Returns the ids that end an answer: those of the options, else the tokenizer's end of text."""
+    if options.end_tokens is not None:
+        return frozenset(options.end_tokens)
+    return frozenset(() if tokenizer is None or tokenizer.end_of_text_id is None else (tokenizer.end_of_text_id,))
+
+
+def begin_answer(
+    prompt: EncodedPrompt,
+    index: int,
+    sample: int,
+    seed: int,
+    limits: Limits,
+    tokenizer: Tokenizer | None,
+    where: str | None = None,
+) -> Sequence:
+    """Makes an empty answer to a prompt.
+
+    Args:
+        prompt: What it answers.
+        index: Which prompt that is.
+        sample: Which of the prompt's answers this is.
+        seed: Its random seed.
+        limits: When to stop.
+        tokenizer: Turns tokens into text.
+        where: The prompt's place, for messages.
+
+    Raises:
+        BadInput: The prompt leaves no room for an answer.
+    """
+    decoder = None
+    if tokenizer is not None:
+        decoder = decoder_behind(tokenizer, prompt.tokens if not prompt.source else [])
+    answer = Sequence(prompt, index, sample, seed, limits, decoder)
+    if answer.longest_answer < 1:
+        raise BadInput(
+            f"the prompt has {len(prompt.tokens)} tokens, which leaves no room for an answer within"
+            f" max_length = {limits.options.max_length}",
+            where=where,
+            remedy="raise max_length, or give max_tokens, which counts the answer alone",
+        )
+    return answer

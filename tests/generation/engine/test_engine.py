@@ -1,0 +1,173 @@
+"""The engine against the plain loop, on both workers: the same answers, whatever runs beside them."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from zhixing.core.errors import BadInput
+from zhixing.families.llama import FIXED
+from zhixing.generation import Generator, SamplingOptions
+from zhixing.generation.engine import Engine
+from zhixing.models.config import TransformerConfig
+from zhixing.models.transformer import Transformer
+from zhixing.native import library
+from zhixing.native.network import NativeNetwork
+from zhixing.tokenization.train import train_tokenizer
+
+needs_core = pytest.mark.skipif(not library.is_available(), reason="the C++ core is not built")
+TOKENIZER = train_tokenizer([], "byte").tokenizer
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = TransformerConfig(
+        vocab_size=TOKENIZER.vocab_size, width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=64, context=256,
+        **FIXED,
+    )  # fmt: skip
+    network = Transformer(config)
+    network.initialise(torch.Generator().manual_seed(0))
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            parameter.data *= 6
+    return network.eval()
+
+
+@pytest.fixture(params=["torch", pytest.param("native", marks=needs_core)])
+def network(request, model):
+    return model if request.param == "torch" else NativeNetwork(model)
+
+
+@pytest.fixture
+def engine(network):
+    made = Engine(network, TOKENIZER, cache_tokens=1024, most=8)
+    yield made
+    made.close()
+
+
+PROMPTS = ["Once upon a time", "x" * 150, "知行", "Once upon a time there was", "y" * 40, "Once upon a time"] * 2
+SETTINGS = [
+    {"temperature": 0.0},
+    {"temperature": 0.9, "top_k": 20, "seed": 3},
+    {"temperature": 0.7, "top_p": 0.9, "seed": 5, "repetition_penalty": 1.2},
+    {"temperature": 0.0, "no_repeat_ngram_size": 3, "logprobs": 2},
+]
+
+
+def test_answers_are_those_of_one_prompt_alone(engine, network):
+    cases = [
+        (prompt, SamplingOptions(max_tokens=10 + 5 * (number % 4), **SETTINGS[number % 4]))
+        for number, prompt in enumerate(PROMPTS)
+    ]
+    requests = [engine.submit(prompt, options) for prompt, options in cases]
+    alone = Generator(network, TOKENIZER)
+    for (prompt, options), request in zip(cases, requests, strict=True):
+        expected, got = alone.generate([prompt], options)[0], request.generation()
+        assert (got.text, got.tokens, got.finish_reason) == (expected.text, expected.tokens, expected.finish_reason)
+        if expected.logprobs is not None:
+            assert [entry.token for entry in got.logprobs] == [entry.token for entry in expected.logprobs]
+            assert got.logprobs[0].logprob == pytest.approx(expected.logprobs[0].logprob, abs=1e-4)
+    load = engine.load()
+    assert (load.running, load.waiting, load.free) == (0, 0, load.blocks)
+
+
+def test_samples_and_seeds_as_in_the_generator(engine, network):
+    options = SamplingOptions(max_tokens=12, temperature=1.0, seed=11, n=3)
+    expected = Generator(network, TOKENIZER).generate(["abc", "de"], options)
+    got = engine.generate(["abc", "de"], options)
+    assert [answer.text for answer in got] == [answer.text for answer in expected]
+    assert [(a.prompt, a.sample, a.seed) for a in got] == [(a.prompt, a.sample, a.seed) for a in expected]
+
+
+def test_preempted_answers_are_the_same(network):
+    options = SamplingOptions(max_tokens=60, temperature=0.8, seed=1, end_tokens=())
+    prompts = [f"{number} some prompt" for number in range(8)]
+    small = Engine(network, TOKENIZER, cache_tokens=256, most=8)
+    got = small.generate(prompts, options)
+    assert small.load().preempted > 0
+    assert small.load().free == small.load().blocks
+    small.close()
+    alone = Generator(network, TOKENIZER)
+    assert [answer.text for answer in got] == [alone.generate([prompt], options)[0].text for prompt in prompts]
+
+
+def test_an_abort_frees_at_once(engine):
+    options = SamplingOptions(max_tokens=200, temperature=0.0, end_tokens=())
+    stays, goes = engine.submit("a", options), engine.submit("b", options)
+    next(goes)
+    next(stays)
+    goes.abort()
+    answer = goes.generation()
+    assert answer.finish_reason == "interrupted"
+    assert len(answer.tokens) < 200
+    assert len(stays.generation().tokens) == 200
+    assert engine.load().free == engine.load().blocks
+
+
+def test_streams_from_many_threads(engine, network):
+    options = SamplingOptions(max_tokens=20, temperature=0.0)
+    expected = {p: Generator(network, TOKENIZER).generate([p], options)[0].text for p in set(PROMPTS)}
+    got: list[tuple[str, str]] = []
+
+    def ask(prompt):
+        got.append((prompt, "".join(engine.submit(prompt, options))))
+
+    threads = [threading.Thread(target=ask, args=(prompt,)) for prompt in PROMPTS]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == len(PROMPTS)
+    assert all(expected[prompt] == text for prompt, text in got)
+
+
+@needs_core
+def test_what_was_read_is_found_again(model):
+    engine = Engine(NativeNetwork(model), TOKENIZER, cache_tokens=1024)
+    options = SamplingOptions(max_tokens=5, temperature=0.0)
+    first = engine.submit("system " * 20 + "one", options)
+    cold = first.generation()
+    again = engine.submit("system " * 20 + "one", options)
+    assert again.generation().tokens == cold.tokens
+    other = engine.submit("system " * 20 + "two", options)
+    other.generation()
+    assert first.reused == 0
+    assert again.reused == 128
+    assert other.reused == 128
+    engine.close()
+
+
+def test_an_error_is_told_to_its_user_alone(engine):
+    def refuse(logits, context):
+        raise BadInput("no")
+
+    options = SamplingOptions(max_tokens=5, temperature=0.0)
+    bad, good = engine.submit("a", options, processors=[refuse]), engine.submit("b", options)
+    with pytest.raises(BadInput, match="no"):
+        bad.generation()
+    assert len(good.generation().tokens) == 5
+    assert engine.load().free == engine.load().blocks
+
+
+def test_what_cannot_be_is_refused(engine):
+    with pytest.raises(BadInput, match="num_beams"):
+        engine.submit("a", SamplingOptions(num_beams=3))
+    small = Engine(engine.model, TOKENIZER, cache_tokens=32)
+    with pytest.raises(BadInput, match="the cache holds 32"):
+        small.submit("a", SamplingOptions(max_tokens=100))
+    small.close()
+    with pytest.raises(BadInput, match="closed"):
+        small.submit("a", SamplingOptions(max_tokens=3))
+
+
+def test_time_ends_answers_and_closing_ends_all(engine):
+    options = {"temperature": 0.0, "end_tokens": ()}
+    late = engine.submit("a", SamplingOptions(max_tokens=200, max_seconds=0.01, **options))
+    assert late.generation().finish_reason in ("time", "length")
+    request = engine.submit("b", SamplingOptions(max_tokens=250, **options))
+    next(request)
+    started = time.monotonic()
+    engine.close()
+    assert time.monotonic() - started < 5
+    assert request.generation().finish_reason in ("interrupted", "length")
