@@ -29,10 +29,9 @@ from pathlib import Path
 from common import Measurement, report
 
 CATALOGUE = ("smollm2-135m", "gemma3-270m")
-PROMPT, PREFILL, WRITTEN, STREAM_WRITTEN = 32, 512, 128, 32
-PREFIX = 1000
-"""Tokens: of a prompt before decoding, of a prompt that is read, written by one stream, by each of several; of a prefix that is
-read once."""
+PROMPT, PREFILL, WRITTEN, STREAM_WRITTEN, PREFIX = 32, 512, 128, 32, 1000
+"""Tokens: of a prompt before decoding, of a prompt that is read, written by one stream, by each of several; of a
+prefix that is read once."""
 
 TEXT = (
     "There was nothing so very remarkable in that; nor did Alice think it so very much out of the way to hear the"
