@@ -71,8 +71,8 @@ class NativeWorker:
             if piece.last:
                 wanted.append(len(ids) - 1)
         self._runtime.reach(max(positions) + 1)
-        parts = (np.array(part, np.int32) for part in (ids, sequences, positions))
-        batch = Batch(*parts, table, np.array(wanted, np.int32))
+        read, owners, places, last = (np.array(part, np.int32) for part in (ids, sequences, positions, wanted))
+        batch = Batch(read, owners, places, table, last)
         return torch.from_numpy(self._runtime.step(batch, self._pages))
 
     def forget(self, requests: Iterable[Request]) -> None:
