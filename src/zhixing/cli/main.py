@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from zhixing.cli import (
+    bench,
     chat,
     classify,
     compare,
@@ -84,6 +85,7 @@ app.command("chat", cls=Grouped)(chat.command)
 app.command("doctor")(doctor.command)
 app.command("eval")(evaluate.command)
 app.command("score")(score.command)
+app.command("bench")(bench.command)
 app.command("classify")(classify.command)
 app.command("embed")(embed.command)
 app.command("describe")(describe.command)
