@@ -221,9 +221,17 @@ class TaskRecipe(Section):
     bad_weight: float = Field(1.0, ge=0, description="kto: weight of bad answers")
     rewards: list[RewardRecipe] | None = Field(None, description="policies: what an answer is worth")
     samples: int = Field(8, ge=1, le=1024, description="policies: answers to each prompt")
-    temperature: float = Field(1.0, gt=0, description="policies: of drawing answers")
+    temperature: float = Field(1.0, gt=0, description="policies: of drawing answers; distill: of both predictions")
     max_tokens: int = Field(256, ge=1, description="policies: longest answer")
     reuse: int = Field(1, ge=1, le=64, description="policies: steps that are made with the same answers")
     clip_low: float = Field(0.2, gt=0, lt=1, description="grpo: how far a probability may fall with the same answers")
     clip_high: float = Field(0.2, gt=0, description="grpo: how far it may rise")
     scale_rewards: bool = Field(True, description="grpo: divide advantages by the deviation of their group")
+    teacher: str | None = Field(None, description="distill: the model to learn from, of the same tokenizer")
+    divergence: Literal["forward", "reverse"] = Field(
+        "forward", description="distill: cover all that the teacher would say, or give up what cannot be followed"
+    )
+    hard_weight: float = Field(0.0, ge=0, lt=1, description="distill: share of the plain cross-entropy in the loss")
+    top_k: int | None = Field(
+        None, ge=1, le=4096, description="distill: ask the teacher once, and keep so many of its likeliest tokens"
+    )

@@ -16,6 +16,7 @@ from zhixing.training.objectives.base import (
 from zhixing.training.objectives.caption import Caption
 from zhixing.training.objectives.causal import Causal
 from zhixing.training.objectives.classification import Classification
+from zhixing.training.objectives.distillation import Distillation
 from zhixing.training.objectives.policy import Grpo, Reinforce
 from zhixing.training.objectives.preference import Dpo, Ipo, Kto, Orpo, SimPo
 
@@ -39,6 +40,7 @@ OBJECTIVES: dict[str, type[Causal] | type[RecordObjective]] = {
         Caption,
         Causal,
         Classification,
+        Distillation,
         Dpo,
         Grpo,
         Ipo,
