@@ -12,13 +12,45 @@ from zhixing.version import __version__
 
 if TYPE_CHECKING:
     from zhixing.api import LanguageModel, load, train
-    from zhixing.tasks.calls import classify, describe, embed, find
+    from zhixing.tasks.calls import (
+        answer,
+        classify,
+        complete,
+        describe,
+        embed,
+        extract,
+        fill,
+        find,
+        rewrite,
+        summarize,
+        tag,
+        translate,
+    )
 
-__all__ = ["LanguageModel", "__version__", "classify", "describe", "embed", "find", "load", "train"]
+__all__ = [
+    "LanguageModel", "__version__", "answer", "classify", "complete", "describe", "embed", "extract", "fill", "find",
+    "load", "rewrite", "summarize", "tag", "train", "translate",
+]  # fmt: skip
 
 _HOMES = {
     **dict.fromkeys(("load", "train", "LanguageModel"), "zhixing.api"),
-    **dict.fromkeys(("classify", "describe", "embed", "find"), "zhixing.tasks.calls"),
+    **dict.fromkeys(
+        (
+            "answer",
+            "classify",
+            "complete",
+            "describe",
+            "embed",
+            "extract",
+            "fill",
+            "find",
+            "rewrite",
+            "summarize",
+            "tag",
+            "translate",
+        ),
+        "zhixing.tasks.calls",
+    ),
 }
 """Where the public names are."""
 

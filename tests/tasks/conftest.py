@@ -29,7 +29,7 @@ def no_measuring() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the models `classifier`, `several`, `tagger`, `span`, `pool` and `chat`."""
+    """A folder with one model of each kind."""
     folder = tmp_path_factory.mktemp("models")
     save_encoder_model(folder / "classifier", HeadConfig(kind="classify", labels=("bad", "good")))
     save_encoder_model(folder / "several", HeadConfig(kind="classify", labels=("a", "b", "c"), problem="multi"))
@@ -37,5 +37,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_encoder_model(folder / "span", HeadConfig(kind="span"))
     save_encoder_model(folder / "pool", HeadConfig(kind="pool", normalise=True))
     save_encoder_model(folder / "other-pool", HeadConfig(kind="pool", normalise=True), seed=5)
-    save_chat(folder / "chat")
+    save_encoder_model(folder / "crf", HeadConfig(kind="tag", labels=("O", "B-PER", "I-PER"), crf=True))
+    save_encoder_model(folder / "masked", HeadConfig(kind="masked"))
+    save_chat(folder / "chat", context=900)
+    save_chat(folder / "chat-long", context=900)
     return folder

@@ -21,6 +21,7 @@ from zhixing.cli import (
     embed,
     evaluate,
     find,
+    finding_tasks,
     generate,
     models,
     ngram,
@@ -30,6 +31,7 @@ from zhixing.cli import (
     resume,
     runs,
     score,
+    text_tasks,
     tokenizer,
     train,
     vectors,
@@ -87,6 +89,14 @@ app.command("eval")(evaluate.command)
 app.command("score")(score.command)
 app.command("bench")(bench.command)
 app.command("classify")(classify.command)
+app.command("tag")(finding_tasks.tag)
+app.command("answer")(finding_tasks.answer)
+app.command("extract")(finding_tasks.extract)
+app.command("fill")(finding_tasks.fill)
+app.command("translate")(text_tasks.translate)
+app.command("summarize")(text_tasks.summarize)
+app.command("rewrite")(text_tasks.rewrite)
+app.command("complete")(text_tasks.complete)
 app.command("embed")(embed.command)
 app.command("describe")(describe.command)
 app.command("find")(find.command)

@@ -8,19 +8,28 @@ For many calls keep the task's object (`zhixing.tasks.classify.Classify` and so 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zhixing.tasks.answer import Answer, AnswerTask
 from zhixing.tasks.base import Row, Task, check_text, run_all
 from zhixing.tasks.classify import Classification, Classify
+from zhixing.tasks.complete import Complete, Completion
 from zhixing.tasks.describe import Description, open_describer
 from zhixing.tasks.embed import DEFAULT_EMBEDDER, open_embedder
+from zhixing.tasks.extract import Extract, Extracted
+from zhixing.tasks.fill import Fill, Filling
 from zhixing.tasks.find import Find
+from zhixing.tasks.rewrite import Rewrite
 from zhixing.tasks.search.index import Hit
+from zhixing.tasks.summarize import Summarize
+from zhixing.tasks.tag import Tag, Tagging
+from zhixing.tasks.translate import Translate
+from zhixing.tasks.writer import CHAT_MODEL
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,3 +113,77 @@ def find(
     """
     found = _called(Find(where, model, **options), queries)
     return found.hits if isinstance(queries, str) else [one.hits for one in found]
+
+
+def tag(texts: Texts, model: str | Path = CHAT_MODEL, **options: Any) -> Tagging | list[Tagging]:
+    """Finds names of people, places and the like, with their places; see `tasks.tag.Tag` for the options."""
+    found: Tagging | list[Tagging] = _called(Tag(model, **options), texts)
+    return found
+
+
+def fill(texts: Texts, model: str | Path = CHAT_MODEL, **options: Any) -> Filling | list[Filling]:
+    """Fills the gaps of a text, written as [MASK] or ____; see `tasks.fill.Fill` for the options."""
+    found: Filling | list[Filling] = _called(Fill(model, **options), texts)
+    return found
+
+
+def extract(
+    texts: Texts, schema: Mapping[str, Any] | str | Path, model: str | Path = CHAT_MODEL, **options: Any
+) -> Extracted | list[Extracted]:
+    """Extracts key information as JSON that fits a schema; see `tasks.extract.Extract` for the options."""
+    found: Extracted | list[Extracted] = _called(Extract(schema, model, **options), texts)
+    return found
+
+
+def complete(texts: Texts, model: str | Path = CHAT_MODEL, **options: Any) -> Completion | list[Completion]:
+    """Goes on with a text; see `tasks.complete.Complete` for the options."""
+    found: Completion | list[Completion] = _called(Complete(model, **options), texts)
+    return found
+
+
+@overload
+def translate(texts: str, model: str | Path = ..., **options: Any) -> str: ...
+
+
+@overload
+def translate(texts: Sequence[str], model: str | Path = ..., **options: Any) -> list[str]: ...
+
+
+def translate(texts: Texts, model: str | Path = CHAT_MODEL, **options: Any) -> str | list[str]:
+    """Translates texts; see `tasks.translate.Translate` for the options."""
+    found = _called(Translate(model, **options), texts)
+    return found.text if isinstance(texts, str) else [one.text for one in found]
+
+
+@overload
+def summarize(texts: str, model: str | Path = ..., **options: Any) -> str: ...
+
+
+@overload
+def summarize(texts: Sequence[str], model: str | Path = ..., **options: Any) -> list[str]: ...
+
+
+def summarize(texts: Texts, model: str | Path = CHAT_MODEL, **options: Any) -> str | list[str]:
+    """Summarises texts; see `tasks.summarize.Summarize` for the options."""
+    found = _called(Summarize(model, **options), texts)
+    return found.text if isinstance(texts, str) else [one.text for one in found]
+
+
+@overload
+def rewrite(texts: str, model: str | Path = ..., **options: Any) -> str: ...
+
+
+@overload
+def rewrite(texts: Sequence[str], model: str | Path = ..., **options: Any) -> list[str]: ...
+
+
+def rewrite(texts: Texts, model: str | Path = CHAT_MODEL, **options: Any) -> str | list[str]:
+    """Writes texts anew: corrected, shortened, in another style; see `tasks.rewrite.Rewrite` for the options."""
+    found = _called(Rewrite(model, **options), texts)
+    return found.text if isinstance(texts, str) else [one.text for one in found]
+
+
+def answer(question: str, context: str, model: str | Path = CHAT_MODEL, **options: Any) -> Answer:
+    """Answers a question from a text; see `tasks.answer.AnswerTask` for the options."""
+    found: Answer = _called(AnswerTask(model, **options), {"question": question, "context": context})
+    return found

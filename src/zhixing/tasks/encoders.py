@@ -19,6 +19,7 @@ from zhixing.models import ops
 from zhixing.models.heads import EncoderModel, HeadKind
 from zhixing.models.ragged import Ragged, batches_by_length
 from zhixing.tasks.fingerprint import model_fingerprint
+from zhixing.tokenization.framing import frame_of
 from zhixing.tokenization.tokenizer import Tokenizer
 
 TOKENS_AT_ONCE = 2048
@@ -91,11 +92,9 @@ class EncoderRunner:
         self.model: EncoderModel = folder.model
         self.tokenizer: Tokenizer = folder.tokenizer
         self.path = folder.path
-        around = self.tokenizer.encode("", special=True)
-        # What the tokenizer puts around a text: [CLS] before and [SEP] behind it.
-        self.front, self.back = around[: len(around) // 2], around[len(around) // 2 :]
+        self.frame = frame_of(self.tokenizer)
         self.longest = min(folder.longest, LONGEST_WINDOW)
-        self.room = self.longest - len(around)
+        self.room = self.frame.room(self.longest)
         if self.room < 1:
             raise BadInput(f"the encoder reads only {folder.longest} tokens", where=str(folder.path))
 
@@ -156,7 +155,7 @@ class EncoderRunner:
         Raises:
             BadInput: There is no token at all.
         """
-        framed = [*self.front, *tokens, *self.back]
+        framed = self.frame.single(tokens)
         if not framed:
             raise BadInput("the tokenizer makes no token of this text", remedy="leave it out")
         return framed

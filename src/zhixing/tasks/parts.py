@@ -67,3 +67,22 @@ def _halved(part: str, most: int, tokenizer: Tokenizer) -> list[str]:
         return [part]
     middle = _border(part, 0, len(part) // 2)
     return [*_halved(part[:middle], most, tokenizer), *_halved(part[middle:], most, tokenizer)]
+
+
+def sentences_of(text: str) -> list[str]:
+    """Cuts a text into sentences, each with the space behind it; joined they are the text.
+
+    A line end also ends a sentence. What looks like an abbreviation (a single letter and a period) does not.
+    """
+    found: list[str] = []
+    start = 0
+    for match in _SENTENCE.finditer(text):
+        before = text[max(start, match.start() - 2) : match.start()]
+        if match[0].startswith(".") and len(before) == 2 and not before[0].isalnum() and before[1].isalpha():
+            continue
+        found.append(text[start : match.end()])
+        start = match.end()
+    return [*found, text[start:]] if start < len(text) else found
+
+
+_SENTENCE = re.compile(r"[。！？…]+[”’」』）]*\s*|[.!?]+[\"'”’)\]]*\s+|\s*\n\s*")

@@ -26,6 +26,9 @@ from zhixing.tasks.fingerprint import model_fingerprint
 from zhixing.tasks.parts import parts_of
 from zhixing.tokenization.chat_format import ChatFormat, PlainFormat
 
+CHAT_MODEL = "smollm2-135m"
+"""The model that tasks take where none is named and none is trained for them."""
+
 SIDE_BY_SIDE = 8
 """Answers written together."""
 

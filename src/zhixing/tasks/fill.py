@@ -1,0 +1,212 @@
+"""`fill`: what stands in the gap of a text, by a masked language model (Devlin et al. 2019) or a chat model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from zhixing.checkpoints.encoder_folder import is_encoder
+from zhixing.checkpoints.references import resolve
+from zhixing.core.errors import BadInput
+from zhixing.models.ragged import Ragged
+from zhixing.tasks.base import TEXT, Row
+from zhixing.tasks.encoders import EncoderRunner
+from zhixing.tasks.prompting import LANGUAGES, language_of, load_prompt
+from zhixing.tasks.writer import CHAT_MODEL, ChatWriter
+
+GAP = re.compile(r"\[MASK\]|<mask>|_{2,}|\[空\]")
+"""How a gap is written: [MASK], <mask>, or two underscores and more."""
+SHOWN = "____"
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What stands in the gaps of a text.
+
+    Attributes:
+        text: The text with the likeliest filling of each gap.
+        gaps: For each gap its likeliest fillings and their probabilities, best first; None where none is known.
+        left_out: Tokens of a long text that were not read: those farthest from the gaps.
+    """
+
+    text: str
+    gaps: tuple[Mapping[str, float | None], ...]
+    left_out: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return {"prediction": self.text, "gaps": [dict(gap) for gap in self.gaps], "left_out": self.left_out}
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Filler(Protocol):
+    """Fills gaps."""
+
+    def __call__(self, texts: Sequence[str]) -> list[Filling]:
+        """Returns each text with its gaps filled."""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the fillings."""
+
+
+def _gaps(text: str) -> list[re.Match[str]]:
+    found = list(GAP.finditer(text))
+    if not found:
+        raise BadInput("the text has no gap", remedy="write one as [MASK] or ____")
+    return found
+
+
+class MaskedFiller:
+    """A masked language model: one token for each gap.
+
+    Args:
+        runner: An encoder with a head for masked words.
+        top: Fillings that are shown of each gap.
+    """
+
+    def __init__(self, runner: EncoderRunner, top: int = 5) -> None:
+        self.runner, self.top = runner, top
+        known = [token for name in ("[MASK]", "<mask>") if (token := runner.tokenizer.token_id(name)) is not None]
+        if not known:
+            raise BadInput("the tokenizer has no mask token", where=str(runner.path))
+        self.mask = known[0]
+
+    def identity(self) -> dict[str, Any]:
+        """See `Filler`."""
+        return {"model": self.runner.fingerprint(), "top": self.top}
+
+    def __call__(self, texts: Sequence[str]) -> list[Filling]:
+        """See `Filler`."""
+        sequences, places, left_out = [], [], []
+        for text in texts:
+            tokens: list[int] = []
+            at, masks = 0, []
+            for gap in _gaps(text):
+                tokens += self.runner.tokenizer.encode(text[at : gap.start()])
+                masks.append(len(tokens))
+                tokens.append(self.mask)
+                at = gap.end()
+            tokens += self.runner.tokenizer.encode(text[at:])
+            whole = len(tokens)
+            tokens, masks = self._window(tokens, masks)
+            left_out.append(whole - len(tokens))
+            sequences.append(self.runner.framed(tokens))
+            places.append([mask + len(self.runner.frame.front) for mask in masks])
+        found: list[Filling | None] = [None] * len(texts)
+
+        def take(group: list[int], scores: Tensor, batch: Ragged) -> None:
+            for number, rows in zip(group, batch.split(scores), strict=True):
+                gaps = [self._best(rows[place]) for place in places[number]]
+                found[number] = Filling(_filled(texts[number], gaps), tuple(gaps), left_out[number])
+
+        self.runner.forward(sequences, take)
+        return [one for one in found if one is not None]
+
+    def _window(self, tokens: list[int], masks: list[int]) -> tuple[list[int], list[int]]:
+        """Returns what is read of a long text: as much as there is room for around the gaps."""
+        room = self.runner.room
+        if len(tokens) <= room:
+            return tokens, masks
+        if masks[-1] - masks[0] >= room:
+            raise BadInput(f"the gaps are more than {room} tokens apart", remedy="give a part of the text for each")
+        begin = max(0, min((masks[0] + masks[-1] - room) // 2, len(tokens) - room))
+        return tokens[begin : begin + room], [mask - begin for mask in masks]
+
+    def _best(self, scores: Tensor) -> dict[str, float | None]:
+        scores = scores.clone()
+        scores[torch.tensor(sorted(self.runner.tokenizer.special_ids), device=scores.device)] = -torch.inf
+        values, tokens = scores.softmax(0).topk(min(self.top, len(scores)))
+        words = [self.runner.tokenizer.decode([token]).strip() for token in tokens.tolist()]
+        best: dict[str, float | None] = {}
+        for word, value in zip(words, values.tolist(), strict=True):
+            best.setdefault(word, round(value, 6))
+        return best
+
+
+class PromptFiller:
+    """A chat model: a word for each gap, one gap after the other.
+
+    Args:
+        writer: The model.
+        prompt: A prompt file.
+    """
+
+    def __init__(self, writer: ChatWriter, prompt: str | Path | None = None) -> None:
+        self.writer = writer
+        self.prompts = {language: load_prompt("fill", language, prompt) for language in LANGUAGES}
+
+    def identity(self) -> dict[str, Any]:
+        """See `Filler`."""
+        return {"model": self.writer.fingerprint(), "prompts": [one.fingerprint() for one in self.prompts.values()]}
+
+    def __call__(self, texts: Sequence[str]) -> list[Filling]:
+        """See `Filler`."""
+        return [self._fill(text) for text in texts]
+
+    def _fill(self, text: str) -> Filling:
+        prompt = self.prompts[language_of(text)]
+        limit = prompt.max_tokens or 12
+        gaps: list[dict[str, float | None]] = []
+        for number in range(len(_gaps(text))):
+            filled = _filled(text, gaps)
+            rest = list(GAP.finditer(filled))
+            shown = filled[: rest[0].start()] + SHOWN + filled[rest[0].end() :]
+            room = self.writer.room(prompt.messages({"text": ""}), limit)
+            if len(self.writer.tokenizer.encode(shown)) > room:
+                raise BadInput(
+                    f"the text is longer than the {room} tokens that the model reads", remedy="give a part of it"
+                )
+            tokens = self.writer.encode(prompt.messages({"text": shown}))
+            word = self.writer.write([tokens], max_tokens=limit)[0].text.strip().strip("\"'“”.。")
+            if not word or GAP.search(word):
+                raise BadInput(f"the model gave no word for gap {number + 1}")
+            gaps.append({word: None})
+        return Filling(_filled(text, gaps), tuple(gaps))
+
+
+def _filled(text: str, gaps: Sequence[Mapping[str, float | None]]) -> str:
+    """Puts the likeliest filling into each gap, as many as there are."""
+    words = iter([next(iter(gap)) for gap in gaps])
+    return GAP.sub(lambda gap: next(words, gap[0]), text)
+
+
+class Fill:
+    """The task `fill`.
+
+    Args:
+        ref: A masked language model, or a chat model.
+        top: Fillings of each gap that a masked model shows.
+        prompt: A prompt file for a chat model.
+    """
+
+    name = "fill"
+    columns = (TEXT,)
+    outputs = ("prediction", "gaps", "left_out")
+
+    def __init__(self, ref: str | Path = CHAT_MODEL, top: int = 5, *, prompt: str | Path | None = None) -> None:
+        if top < 1:
+            raise BadInput(f"at least one filling must be wanted, got {top}", where="--top")
+        path = resolve(ref)
+        self.filler: Filler
+        if path.is_dir() and is_encoder(path):
+            if prompt is not None:
+                raise BadInput("an encoder takes no prompt", where=str(ref), remedy="leave --prompt out")
+            self.filler, self.chunk = MaskedFiller(EncoderRunner.open(path, "masked", "fill in words"), top), 128
+        else:
+            self.filler, self.chunk = PromptFiller(ChatWriter.open(path), prompt), 8
+
+    def identity(self) -> dict[str, Any]:
+        """See `Task.identity`."""
+        return self.filler.identity()
+
+    def run(self, rows: Sequence[Row]) -> list[Filling]:
+        """See `Task.run`."""
+        return self.filler([row["text"] for row in rows])
