@@ -235,3 +235,17 @@ class TaskRecipe(Section):
     top_k: int | None = Field(
         None, ge=1, le=4096, description="distill: ask the teacher once, and keep so many of its likeliest tokens"
     )
+    scheme: Literal["BIO", "BIOES", "none"] | None = Field(
+        None, description="tagging: how chunks are written for the network; none: a class of its own for each word"
+    )
+    crf: bool = Field(False, description="tagging: score tags as a chain (conditional random field)")
+    stride: int | None = Field(None, ge=1, description="windows over long texts: tokens that the next one moves on")
+    longest_answer: int = Field(64, ge=1, description="span: tokens of the longest answer that is given")
+    mask_share: float = Field(0.15, gt=0, lt=1, description="masked, replaced: share of the tokens that are hidden")
+    whole_word: bool = Field(True, description="masked, replaced: hide whole words, Chinese ones too")
+    generator_share: float = Field(0.5, gt=0, le=1, description="replaced: width of the generator, as a share")
+    replaced_weight: float = Field(50.0, gt=0, description="replaced: weight of the discriminator's loss")
+    similarity_temperature: float = Field(0.05, gt=0, description="contrastive: what cosines are divided by")
+    matryoshka: list[int] = Field(
+        default_factory=list, description="contrastive: leading sizes of the vectors that are to be useful alone"
+    )

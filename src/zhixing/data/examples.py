@@ -25,7 +25,7 @@ Example = Mapping[str, NDArray[Any]]
 
 INDEX = "index.json"
 DTYPES = ("uint8", "int32", "int64", "float32")
-MARKS = ("lengths", "places")
+MARKS = ("example.lengths", "example.records")
 """Files beside the fields: the length of each example for batching, and the record that it was made of."""
 
 
@@ -51,8 +51,8 @@ class ExampleStore:
                 raise ValueError
         except (TypeError, KeyError, ValueError) as error:
             raise BadInput("not an index of examples", where=str(folder / INDEX)) from error
-        self.lengths: NDArray[np.int32] = self._map("lengths", "int32", count)
-        self.records: NDArray[np.int64] = self._map("places", "int64", count)
+        self.lengths: NDArray[np.int32] = self._map("example.lengths", "int32", count)
+        self.records: NDArray[np.int64] = self._map("example.records", "int64", count)
         self._values = {name: self._map(name, dtype, int(sizes[name])) for name, dtype in self.fields.items()}
         self._ends = {name: self._map(f"{name}.ends", "int64", count) for name in self.fields}
 
@@ -122,8 +122,8 @@ class ExampleWriter:
             self._files[name].write(data)
             self._hash.update(data)
             self._files[f"{name}.ends"].write(np.int64(self._sizes[name]).tobytes())
-        self._files["lengths"].write(np.int32(length).tobytes())
-        self._files["places"].write(np.int64(record).tobytes())
+        self._files["example.lengths"].write(np.int32(length).tobytes())
+        self._files["example.records"].write(np.int64(record).tobytes())
         self.count += 1
 
 

@@ -10,9 +10,9 @@ from zhixing.evaluation.metrics.registry import score
 from zhixing.training.objectives import RecordObjective
 
 
-def registered(objective: type[RecordObjective] | RecordObjective) -> list[str]:
+def registered(objective: RecordObjective) -> list[str]:
     """Returns the objective's measures that `zhixing score` knows."""
-    return [name for name in objective.measures if name not in objective.own]
+    return [name for name in objective.measured() if name not in objective.own]
 
 
 def measure_for(objective: RecordObjective) -> Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]:

@@ -340,7 +340,10 @@ def load_weights_into(run: Run, model: nn.Module, step: int) -> None:
     from zhixing.training.state import load_checkpoint
 
     state = load_checkpoint(run.checkpoints, step)
-    model.load_state_dict(state.average or state.weights)
+    weights = state.average or state.weights
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # a part that two names share stands under one of them
+            parameter.copy_(weights[name])
 
 
 def relative(path: Path) -> str:

@@ -6,6 +6,7 @@ The counterpart of `pretrain`, which trains on running text; both leave the same
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import shutil
 import time
@@ -179,7 +180,9 @@ def build_record_trainer(
     train = recipe.train
     settle_machine(recipe)
     begun = maker.begin(recipe, tokenizer, objective, start)
-    begun.model.to(torch.device(train.device))
+    begun.model = objective.wrap(begun.model, begun.new_head).to(torch.device(train.device))
+    if train.best not in (*objective.measured(), "loss"):
+        train.best = objective.measured()[0]
     frozen = freeze(begun.model, recipe)
     for note in begun.notes:
         say(note)
@@ -225,13 +228,12 @@ def _finish(
     mean = loss / max(1, targets)
     found, right = objective.gather(predictions, references, records)
     scores = final_scores(objective, found, right)
-    own, measures = objective.own_measures(mean, found, right), objective.measures
+    own, measures = objective.own_measures(mean, found, right), objective.measured()
     named = {one.name: one.value for one in scores} | dict(own)
-    figures = {name: named[name] for name in (*objective.measures, *(name for name in own if name not in measures))}
+    figures = {name: named[name] for name in (*measures, *(name for name in own if name not in measures))}
     score = ValidationScore(loss=mean, tokens=targets, measures=figures)
-    samples = [
-        {"predicted": _brief(one), "right": _brief(other)} for one, other in list(zip(found, right, strict=False))[:8]
-    ]
+    shown = [objective.show(one, other) for one, other in list(zip(found, right, strict=False))[:8]]
+    samples = [{"predicted": _brief(pair[0]), "right": _brief(pair[1])} for pair in shown if pair is not None]
     run.add_facts(
         evaluation={
             "objective": objective.name, "loss": mean, "targets": targets, "measures": figures,
@@ -240,12 +242,12 @@ def _finish(
         },
         predictions=samples,
     )  # fmt: skip
-    maker.save(run.folder / "model", begun, tokenizer, record_card(run.recipe, run.facts()))
+    published = dataclasses.replace(begun, model=objective.published(begun.model))
+    maker.save(run.folder / "model", published, tokenizer, record_card(run.recipe, run.facts()))
     return RecordOutcome(
         run.folder, objective.name, score, scores, validation.records, validation.all_records, samples, proof
     )
 
 
-def _brief(value: Any, length: int = 200) -> str:
-    text = value if isinstance(value, str) else " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _brief(text: str, length: int = 200) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -99,6 +99,32 @@ def find_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
     return "IOB1" if inside > begun else "BIO"  # a few slips do not make another scheme
 
 
+def allowed(tags: Sequence[str]) -> tuple[list[list[bool]], list[bool], list[bool]]:
+    """Returns which tags of a BIO or BIOES label set may follow each other, begin and end a sentence.
+
+    Args:
+        tags: The label set, with O.
+
+    Returns:
+        For each tag whether each other may come next; whether it may come first; whether it may come last.
+    """
+    closed = any(tag[:1] in ("E", "S") for tag in tags)  # BIOES: a chunk says itself where it ends
+
+    def follows(before: str, after: str) -> bool:
+        (end, kind_before), (begin, kind) = split_tag(before), split_tag(after)
+        inside = begin in ("I", "E")
+        if closed:
+            is_open = end in ("B", "I")
+            return inside == is_open and (not inside or kind == kind_before)
+        return not inside or (end in ("B", "I") and kind == kind_before)
+
+    return (
+        [[follows(one, other) for other in tags] for one in tags],
+        [follows("O", tag) for tag in tags],
+        [not closed or split_tag(tag)[0] not in ("B", "I") for tag in tags],
+    )
+
+
 def write_tags(found: Iterable[Chunk], length: int, scheme: Literal["BIO", "BIOES"] = "BIO") -> list[str]:
     """Writes chunks as tags.
 

@@ -24,6 +24,7 @@ class Begun:
         longest: Tokens that it reads at most.
         facts: Its sizes, for the report.
         describe: Its sizes in a few words, for people.
+        new_head: Whether the head has fresh weights.
         unused: Weights of the model that it began with which nothing here uses; they are saved again.
         notes: What the user should know, in sentences.
     """
@@ -33,6 +34,7 @@ class Begun:
     longest: int
     facts: dict[str, Any]
     describe: str
+    new_head: bool = True
     unused: Weights = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

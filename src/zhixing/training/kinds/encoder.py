@@ -21,6 +21,7 @@ from zhixing.models.recurrent_encoder import RecurrentEncoder, RecurrentEncoderC
 from zhixing.tokenization.framing import ENCODER_TOKENS, framed_as_bert
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.kinds.base import Begun
+from zhixing.training.objectives import record_objective
 from zhixing.training.objectives.base import NetworkKind, RecordObjective
 from zhixing.training.regularisers import hide_words
 
@@ -66,7 +67,8 @@ class EncoderMaker:
                     )
             return
         if "family" not in model.model_fields_set:
-            model.family = DEFAULT_FAMILY
+            objective = record_objective(recipe.train.objective)
+            model.family = (objective.family if objective else None) or DEFAULT_FAMILY
         if model.family in RECURRENT:
             model.width, model.hidden = model.width or RECURRENT_WIDTH, model.hidden or RECURRENT_HIDDEN
             if "depth" not in model.model_fields_set:
@@ -196,7 +198,7 @@ class EncoderMaker:
         ):
             model.head.load_state_dict(opened.model.head.state_dict(), strict=False)
             notes.append(f"The head goes on from that of {recipe.model.start}")
-        return Begun(model, family, opened.longest, facts, describe, notes=notes)
+        return Begun(model, family, opened.longest, facts, describe, new_head=not notes, notes=notes)
 
     def save(self, folder: Path, begun: Begun, tokenizer: Tokenizer, card: str) -> None:
         """Writes the folder, which `transformers` opens for a published family."""

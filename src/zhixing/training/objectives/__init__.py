@@ -16,9 +16,15 @@ from zhixing.training.objectives.base import (
 from zhixing.training.objectives.caption import Caption
 from zhixing.training.objectives.causal import Causal
 from zhixing.training.objectives.classification import Classification
+from zhixing.training.objectives.contrastive import Contrastive
 from zhixing.training.objectives.distillation import Distillation
+from zhixing.training.objectives.masked import Masked
 from zhixing.training.objectives.policy import Grpo, Reinforce
 from zhixing.training.objectives.preference import Dpo, Ipo, Kto, Orpo, SimPo
+from zhixing.training.objectives.regression import Regression
+from zhixing.training.objectives.replaced import Replaced
+from zhixing.training.objectives.span import Span
+from zhixing.training.objectives.tagging import Tagging
 
 __all__ = [
     "OBJECTIVES",
@@ -41,13 +47,19 @@ OBJECTIVES: dict[str, type[Causal] | type[RecordObjective]] = {
         Causal,
         Classification,
         Distillation,
+        Contrastive,
         Dpo,
         Grpo,
         Ipo,
         Kto,
+        Masked,
         Orpo,
+        Regression,
         Reinforce,
+        Replaced,
         SimPo,
+        Span,
+        Tagging,
     )
 }
 """Every objective, by name."""
@@ -78,7 +90,8 @@ def check_objective(recipe: Recipe) -> None:
     """
     objective = objective_named(recipe.train.objective)
     for key, field in TaskRecipe.model_fields.items():
-        if key not in objective.options and getattr(recipe.task, key) != field.default:
+        usual = field.get_default(call_default_factory=True)
+        if key not in objective.options and getattr(recipe.task, key) != usual:
             known = ", ".join(sorted(objective.options)) or "none"
             raise BadInput(
                 f"the objective {objective.name!r} has no option {key!r}",

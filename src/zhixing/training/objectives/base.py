@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zhixing.core.recipe import Recipe
 from zhixing.data.batches import Batch
@@ -152,6 +152,7 @@ class RecordObjective(ABC):
         summary: One line for people.
         shapes: The record shapes that it reads.
         network: The kind of network.
+        family: The layout of a new one where the recipe names none; None: the kind's usual one.
         options: The fields of the recipe's `task` section that it knows.
         measures: Its measures on held-out records, the one that decides first; `loss` is always there too. Those are
             names of `zhixing score` (`evaluation.metrics.registry`), except for
@@ -166,6 +167,7 @@ class RecordObjective(ABC):
     summary: ClassVar[str]
     shapes: ClassVar[tuple[Shape, ...]]
     network: ClassVar[NetworkKind]
+    family: ClassVar[str | None] = None
     options: ClassVar[frozenset[str]] = frozenset()
     measures: ClassVar[tuple[str, ...]] = ()
     own: ClassVar[frozenset[str]] = frozenset()
@@ -261,6 +263,19 @@ class RecordObjective(ABC):
         """Returns what the last step should record beside its loss."""
         return {}
 
+    def wrap(self, model: nn.Module, new_head: bool) -> nn.Module:
+        """Returns what is trained: the network itself, or one in which it is a part.
+
+        Args:
+            model: The network, initialised.
+            new_head: Whether its head has fresh weights.
+        """
+        return model
+
+    def published(self, model: nn.Module) -> nn.Module:
+        """Returns the part of what was trained that becomes the model folder."""
+        return model
+
     # Batches and losses.
 
     @abstractmethod
@@ -273,6 +288,10 @@ class RecordObjective(ABC):
 
     # Held-out records.
 
+    def measured(self) -> tuple[str, ...]:
+        """Returns the measures that these records allow; called when they are known."""
+        return self.measures
+
     def predict(self, model: Any, batch: Any) -> Sequence[Any]:
         """Returns one prediction for each example of a batch; called without gradient, the model in evaluation mode."""
         return ()
@@ -280,6 +299,13 @@ class RecordObjective(ABC):
     def references(self, examples: Sequence[Example]) -> Sequence[Any]:
         """Returns the right answer of each example, in the form of `predict`'s."""
         return ()
+
+    def show(self, prediction: Any, reference: Any) -> tuple[str, str] | None:
+        """Returns a prediction and the right answer for people; None where they are nothing to read."""
+        one, other = (
+            " ".join(map(str, value)) if isinstance(value, list) else str(value) for value in (prediction, reference)
+        )
+        return one, other
 
     def own_measures(self, loss: float, predictions: Sequence[Any], references: Sequence[Any]) -> Mapping[str, float]:
         """Returns the measures that no function of `evaluation` computes.
