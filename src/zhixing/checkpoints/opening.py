@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
-from zhixing.checkpoints.adapters import is_adapter, open_adapter
+from zhixing.checkpoints.adapters import base_reference, is_adapter, open_adapter
 from zhixing.checkpoints.encoder_folder import is_encoder, load_encoder
-from zhixing.checkpoints.folder import ModelFolder, check_folder, load_folder
+from zhixing.checkpoints.folder import ModelFolder, check_folder, load_folder, read_config
 from zhixing.checkpoints.gguf.header import is_gguf
 from zhixing.checkpoints.image_folder import is_image_encoder, load_image_encoder
+from zhixing.checkpoints.references import resolve_base
 from zhixing.checkpoints.seq2seq_folder import is_seq2seq, load_seq2seq
 from zhixing.checkpoints.vision_folder import describes_images, load_vision
+from zhixing.models.config import TransformerConfig
 
 
 def open_model(path: Path, dtype: torch.dtype = torch.float32, compact: bool | None = None) -> ModelFolder:
@@ -61,3 +63,15 @@ def check_model(path: Path) -> list[str]:
     if is_seq2seq(path):
         return load_seq2seq(path).notes
     return load_encoder(path).notes if is_encoder(path) else check_folder(path)
+
+
+def configuration_of(path: Path) -> TransformerConfig:
+    """Returns the configuration of a decoder; the weights of a folder are not read.
+
+    Raises:
+        MissingResource: A file is missing.
+        BadInput: It is another kind of model, or one that is not supported.
+    """
+    if is_adapter(path):
+        return configuration_of(resolve_base(base_reference(path), path))
+    return open_model(path, compact=True).transformer.config if is_gguf(path) else read_config(path)[1]

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from zhixing.data.doctor import Diagnosis
+    from zhixing.workflows.inspection import ShownBatch
 
 app = typer.Typer(help="Understand data before it is used.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -143,6 +144,71 @@ def sums(
         return
     print(f"{made.texts}: texts to learn from\n{made.train}: {made.counts[0]:,} sums to be answered")
     print(f"{made.held_out}: {made.counts[1]:,} others")
+
+
+@app.command("inspect")
+def inspect(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file (YAML).")],
+    paths: Annotated[list[str] | None, typer.Argument(help="Data, instead of the recipe's data.paths.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe.")
+    ] = None,
+    batches: Annotated[int, typer.Option(min=1, max=100, help="Show so many batches.")] = 1,
+    documents: Annotated[int, typer.Option(help="Show so many documents of each on the terminal.")] = 4,
+    html: Annotated[Path | None, typer.Option(metavar="OUT", help="Also write all of it as one HTML page.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show the exact tokens of a recipe's first batches: which carry loss, where documents begin, what the chat
+    template added. A batch without any target is an error.
+
+    Example: zhixing data inspect recipes/lora-instructions.yaml records.json --html batches.html
+    """
+    import json
+
+    from zhixing.core.files import atomic_write
+    from zhixing.core.recipe import load_recipe
+    from zhixing.workflows.inspection import inspect_recipe, inspection_page
+
+    loaded = load_recipe(recipe, changes or ())
+    if paths:
+        loaded.data.paths = list(paths)
+    found = inspect_recipe(loaded, batches)
+    if html is not None:
+        atomic_write(html, inspection_page(loaded.name, found))
+    if as_json:
+        print(json.dumps({"batches": [batch.to_json() for batch in found]}, ensure_ascii=False))
+        return
+    for number, batch in enumerate(found, 1):
+        _show_batch(number, batch, documents)
+    if html is not None:
+        print(f"All of it: {html}")
+
+
+def _show_batch(number: int, batch: ShownBatch, most: int) -> None:
+    """Prints a batch in colour; where there is none, what carries loss stands in double brackets."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console, facts = Console(highlight=False), batch.facts()
+    coloured = console.color_system is not None
+    console.print(
+        f"Batch {number}: {facts['rows']} row(s), {facts['documents']} documents, {facts['tokens']} tokens,"
+        f" {facts['wanted']} carry loss, {facts['template']} are the template's"
+    )
+    legend = Text("  ").append("carries loss", "black on green").append("  ").append("template", "italic blue")
+    console.print(legend.append("  read only") if coloured else "  [[carries loss]]  read only")
+    for index, document in enumerate(batch.documents[:most], 1):
+        line = Text(f"{index:>3} ", style="red")
+        before = False
+        for token in document.tokens:
+            colour = "black on green" if token.wanted else "blue" if token.template else ""
+            mark = "" if coloured or token.wanted == before else "[[" if token.wanted else "]]"
+            line.append(mark + token.text, f"{colour} italic" if token.template and coloured else colour)
+            before = token.wanted
+        line.append("]]" if before and not coloured else "")
+        console.print(line, soft_wrap=True)
+    if len(batch.documents) > most:
+        console.print(f"    and {len(batch.documents) - most} more documents (--documents, --html)")
 
 
 def _print(diagnosis: Diagnosis, show: int) -> None:

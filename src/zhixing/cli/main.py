@@ -20,6 +20,7 @@ from zhixing.cli import (
     doctor,
     embed,
     evaluate,
+    export,
     find,
     finding_tasks,
     generate,
@@ -86,6 +87,7 @@ app.command("generate", cls=Grouped)(generate.command)
 app.command("chat", cls=Grouped)(chat.command)
 app.command("doctor")(doctor.command)
 app.command("eval")(evaluate.command)
+app.command("export")(export.command)
 app.command("score")(score.command)
 app.command("bench")(bench.command)
 app.command("classify")(classify.command)

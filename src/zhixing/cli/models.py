@@ -202,6 +202,39 @@ def convert(
     _say_conversion(done)
 
 
+@app.command("merge")
+def merge(
+    base: Annotated[str, typer.Argument(metavar="BASE", help=f"The model that the adapters belong to. {MODEL}")],
+    places: Annotated[
+        list[Path], typer.Argument(metavar="ADAPTER... OUT", help="Adapter or run folders, then the new model folder.")
+    ],
+    shares: Annotated[
+        list[float] | None, typer.Option("--share", help="How much an adapter counts, in their order; 1 is all of it.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Fold adapters into the weights of their base: one model like any other. Several add up.
+
+    Example: zhixing models merge smollm2-135m runs/lora-instructions merged
+    """
+    from zhixing.checkpoints import references
+    from zhixing.checkpoints.adapters import merge_adapters
+    from zhixing.core.errors import BadInput
+
+    *adapters, out = places
+    if not adapters:
+        raise BadInput("name at least one adapter, and the new folder", remedy="zhixing models merge BASE ADAPTER OUT")
+    if shares and len(shares) != len(adapters):
+        raise BadInput(f"{len(shares)} shares for {len(adapters)} adapters", where="--share", remedy="one for each")
+    source = references.resolve(base)
+    _check_new(source, out, force)
+    folders = [references.resolve(path) for path in adapters]
+    done = merge_adapters(source, list(zip(folders, shares or [1.0] * len(folders), strict=True)), out)
+    for note in done.notes:
+        typer.echo(note, err=True)
+    print(out)
+
+
 @app.command("merge-shards")
 def merge_shards(
     ref: Annotated[str, typer.Argument(metavar="MODEL", help="A model or run folder, or a fetched model.")],

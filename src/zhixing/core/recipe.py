@@ -27,6 +27,7 @@ from zhixing.core.recipe_sections import (
     TaskRecipe,
     TokenizerRecipe,
     TrainRecipe,
+    TuneRecipe,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "TaskRecipe",
     "TokenizerRecipe",
     "TrainRecipe",
+    "TuneRecipe",
     "apply_override",
     "build_recipe",
     "load_recipe",
@@ -56,6 +58,7 @@ class Recipe(Section):
     data: DataRecipe = DataRecipe()
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     model: ModelRecipe = ModelRecipe()
+    tune: TuneRecipe = TuneRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     task: TaskRecipe = TaskRecipe()

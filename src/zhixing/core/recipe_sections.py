@@ -68,6 +68,9 @@ class TokenizerRecipe(Section):
     vocab_size: int | None = Field(None, ge=1, description="default: 8192; bytes and characters: as many as there are")
     special_tokens: list[str] | None = Field(None, description="default: an end-of-text token, and what the kind needs")
     sample_bytes: int | None = Field(None, ge=1, description="learn from at most this much text, sampled evenly")
+    add_tokens: list[str] = Field(
+        default_factory=list, description="tokens that the tokenizer of model.start gets in addition"
+    )
 
 
 class ModelRecipe(Section):
@@ -100,6 +103,32 @@ class ModelRecipe(Section):
     image_depth: int | None = Field(None, ge=1, le=1000, description="caption: layers that read; default: depth")
     embeddings: str | None = Field(None, description="word vectors that the embedding table starts from")
     zero_init_outputs: bool = True
+
+
+class TuneRecipe(Section):
+    """Which weights of `model.start` are trained, and how the others are kept."""
+
+    method: Literal["full", "lora", "last", "prompt"] = Field(
+        "full", description="all weights; low-rank adapters; the last layers; learned tokens in front of each text"
+    )
+    rank: int = Field(16, ge=1, description="lora")
+    alpha: float | None = Field(None, gt=0, description="lora: scale times the rank; default: twice the rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="lora: share of the adapters' input that is zeroed")
+    rslora: bool = Field(False, description="lora: scale by the rank's root instead of the rank")
+    dora: bool = Field(False, description="lora: learn the length of each row by itself")
+    targets: list[str] | None = Field(
+        None, description="lora: which linear maps, such as [attention.query, mlp.down]; default: all in the blocks"
+    )
+    bits: Literal["int8", "int4"] | None = Field(None, description="keep what is frozen in so few bits (QLoRA)")
+    layers: int = Field(2, ge=1, le=1000, description="last: how many")
+    prompt_tokens: int = Field(20, ge=1, le=4096, description="prompt: how many learned tokens")
+    prompt_text: str | None = Field(None, description="prompt: a text whose tokens they start from")
+    publish: Literal["adapter", "merged"] = Field(
+        "adapter", description="lora: write the adapter in PEFT's layout, or the whole model with it folded in"
+    )
+    rope_scaling: Literal["linear", "dynamic", "yarn"] | None = Field(
+        None, description="how positions are stretched when model.context is longer than the model's own"
+    )
 
 
 class OptimizerRecipe(Section):
@@ -165,6 +194,7 @@ class TrainRecipe(Section):
     compile: bool = False
     checkpoint_activations: bool = False
     average_decay: float | None = Field(None, gt=0, lt=1, description="keep an exponential average of the weights")
+    average_last: int = Field(1, ge=1, le=100, description="publish the mean of so many of the last kept checkpoints")
     seed: int = Field(0, ge=-INT64, lt=INT64)
     device: str = "auto"
     log_every: int = Field(10, ge=1)

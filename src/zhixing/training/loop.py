@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zhixing.core.errors import BadInput
 from zhixing.core.recipe import Recipe
 from zhixing.training.objectives import Objective, RecordObjective, Sampler
 from zhixing.training.objectives.causal import Causal
@@ -56,6 +57,11 @@ class StepResult:
     problem: str | None = None
 
 
+def trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yields the parameters that are trained, by name: frozen ones are in no checkpoint, because they never change."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
 class Trainer:
     """A model in training.
 
@@ -79,7 +85,7 @@ class Trainer:
         decay = recipe.train.average_decay
         self.average: dict[str, Tensor] = {}
         if decay is not None:
-            self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+            self.average = {name: p.detach().clone() for name, p in trained(model)}
         dtype = DTYPES[recipe.train.precision]
         self._autocast_dtype = None if dtype == torch.float32 else dtype
         # float16 gradients underflow, so the loss is scaled up; None means no scaling.
@@ -103,7 +109,13 @@ class Trainer:
         train = self.recipe.train
         batches = [self.objective.to_device(self.sampler.next(), self.device) for _ in range(train.accumulate)]
         # The divisor is the number of targets in the whole step: micro-batches with few targets must not count more.
-        count = max(1, sum(batch.target_count for batch in batches))
+        count = sum(batch.target_count for batch in batches)
+        if not count:
+            raise BadInput(
+                f"step {self.done + 1} has no target: nothing would be learned from it",
+                where="data.paths",
+                remedy="look at the batches: zhixing data inspect RECIPE",
+            )
         # Where a target is not a token (a label of a text), the batch says how many tokens were read for it.
         tokens = sum(getattr(batch, "token_count", batch.target_count) for batch in batches)
         loss = 0.0
@@ -163,7 +175,7 @@ class Trainer:
         if decay is not None:
             # A young average follows closely, so that the random start does not linger in it.
             weight = 1 - min(decay, (self.done + 1) / (self.done + 10))
-            parameters = [parameter.detach() for _, parameter in self.model.named_parameters()]
+            parameters = [parameter.detach() for _, parameter in trained(self.model)]
             torch._foreach_lerp_(list(self.average.values()), parameters, weight)
 
     @contextmanager
@@ -172,7 +184,7 @@ class Trainer:
         if not self.average:
             yield
             return
-        own = {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
+        own = {name: parameter.detach().clone() for name, parameter in trained(self.model)}
         self._set_weights(self.average)
         try:
             yield
@@ -181,7 +193,7 @@ class Trainer:
 
     @torch.no_grad()
     def _set_weights(self, weights: dict[str, Tensor]) -> None:
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in trained(self.model):
             parameter.copy_(weights[name])
 
     def capture(self) -> TrainingState:
@@ -194,7 +206,7 @@ class Trainer:
         }
         return TrainingState(
             step=self.done,
-            weights={name: parameter.detach() for name, parameter in self.model.named_parameters()},
+            weights={name: parameter.detach() for name, parameter in trained(self.model)},
             optimizer=self.optimizer.state(),
             average=self.average,
             generators=capture_generators(),

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 
 from zhixing.core.errors import BadInput, unknown_name
-from zhixing.core.recipe import OptimizerRecipe, Recipe, Section, TokenizerRecipe
+from zhixing.core.recipe import OptimizerRecipe, Recipe, Section, TokenizerRecipe, TuneRecipe
 from zhixing.data.length_batches import LengthSampler
 from zhixing.tokenization.train import DEFAULT_VOCAB_SIZE, LEARNERS
 from zhixing.training.kinds import MAKERS
 from zhixing.training.objectives import RecordObjective, check_objective, record_objective
 from zhixing.training.resolve_machine import check_length, resolve_machine
+from zhixing.training.tuning import RATES
 
 BATCH_SIZE = 32
 EPOCHS = 3.0
@@ -31,7 +32,7 @@ RECURRENT_RATE = 3e-3
 
 TEXT_FIELDS: dict[str, tuple[str, ...]] = {
     "data": ("field", "split", "separator", "within_documents", "order"),
-    "train": ("block", "compile", "checkpoint_activations", "tokens", "flops"),
+    "train": ("block", "compile", "tokens", "flops"),
 }
 """Fields that only mean something for running text."""
 
@@ -48,9 +49,19 @@ RECORD_FIELDS: dict[str, tuple[str, ...]] = {
         "word_dropout",
     ),
     "optimizer": ("mixout",),
-    "train": ("epochs", "batch_tokens"),
+    "train": ("epochs", "batch_tokens", "average_last"),
+    "tune": tuple(TuneRecipe.model_fields),
+    "tokenizer": ("add_tokens",),
 }
 """Fields that only mean something for records."""
+
+
+DECODER_FIELDS: dict[str, tuple[str, ...]] = {
+    "tune": tuple(TuneRecipe.model_fields),
+    "tokenizer": ("add_tokens",),
+    "train": ("checkpoint_activations",),
+}
+"""Fields that only mean something for decoders on records."""
 
 
 def refuse(recipe: Recipe, fields: dict[str, tuple[str, ...]], what: str) -> None:
@@ -91,6 +102,8 @@ def resolve_records(recipe: Recipe) -> Recipe:
             tokenizer.vocab_size = DEFAULT_VOCAB_SIZE
     maker.resolve(done)
     train = done.train
+    if objective.network != "causal":
+        refuse(done, DECODER_FIELDS, "decoders")
     if train.batch_size is not None and train.batch_tokens is not None:
         raise BadInput(
             "train.batch_size and train.batch_tokens both say how large a batch is",
@@ -137,7 +150,7 @@ def _check_start(recipe: Recipe) -> None:
                 where=where,
                 remedy="name one: --set model.start=minilm",
             )
-    if model.start is not None and recipe.tokenizer != TokenizerRecipe():
+    if model.start is not None and recipe.tokenizer != TokenizerRecipe(add_tokens=recipe.tokenizer.add_tokens):
         raise BadInput(
             "the tokenizer is that of model.start, whose weights know no other",
             where="tokenizer",
@@ -176,7 +189,7 @@ def fill_rate(recipe: Recipe, width: int) -> None:
     """Chooses the learning rate of a run that goes on from another model, by that model's width."""
     optimizer = recipe.optimizer
     if optimizer.learning_rate is None:
-        optimizer.learning_rate = FINE_TUNING_RATE * FINE_TUNING_WIDTH / width
+        optimizer.learning_rate = FINE_TUNING_RATE * FINE_TUNING_WIDTH / width * RATES[recipe.tune.method]
 
 
 def fill_steps(recipe: Recipe, sampler: LengthSampler, step_tokens: float) -> None:

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ from zhixing.data.shards import ShardSet, TokenStore, open_shards
 from zhixing.data.sources import find_sources
 from zhixing.data.split import document_hash, held_out
 from zhixing.models import ops
+from zhixing.tokenization.adding import with_added_tokens
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.tokenization.train import train_tokenizer
 from zhixing.training.embeddings import start_embeddings
-from zhixing.training.loop import Trainer
+from zhixing.training.loop import Trainer, trained
 from zhixing.training.networks import build_network, network_config
 from zhixing.training.resolve import fill_intervals
 from zhixing.training.run import Run
@@ -72,6 +73,8 @@ def prepare_tokenizer(
     ref = recipe.path if ref is None else ref
     if ref is not None:
         tokenizer = open_tokenizer(ref)
+        if recipe.add_tokens:
+            tokenizer = with_added_tokens(tokenizer, recipe.add_tokens)
         facts: dict[str, Any] = {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "from": str(ref)}
     else:
         trained = train_tokenizer(
@@ -340,10 +343,14 @@ def load_weights_into(run: Run, model: nn.Module, step: int) -> None:
     from zhixing.training.state import load_checkpoint
 
     state = load_checkpoint(run.checkpoints, step)
-    weights = state.average or state.weights
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():  # a part that two names share stands under one of them
-            parameter.copy_(weights[name])
+    fill_weights(model, state.average or state.weights)
+
+
+@torch.no_grad()
+def fill_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Copies the trained weights of a checkpoint into a model whose frozen ones are there already."""
+    for name, parameter in trained(model):
+        parameter.copy_(weights[name])
 
 
 def relative(path: Path) -> str:

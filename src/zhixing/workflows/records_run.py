@@ -62,6 +62,9 @@ from zhixing.workflows.writer import writer_for
 INITIAL = "initial"
 """The folder of the model that a run began with, inside the run's own: resuming needs nothing else."""
 
+PACKED = "model.gguf"
+"""The file in it, where the run began with a GGUF file."""
+
 MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 
 
@@ -124,9 +127,15 @@ def prepare_start(run: Run) -> Path | None:
     if ref is None:
         return None
     folder = run.folder / INITIAL
+    packed = folder / PACKED
     if folder.is_dir():
-        return folder
+        return packed if packed.is_file() else folder
     source = resolve_reference(ref)
+    decoder = objective_named(run.recipe.train.objective).network == "causal"
+    if source.is_file() and decoder:
+        with atomic_folder(folder) as part:
+            _place(source, part / PACKED)
+        return packed
     if source.is_file():
         raise BadInput(
             "training goes on from a model folder, not from a .gguf file, whose weights are rounded",
@@ -139,11 +148,16 @@ def prepare_start(run: Run) -> Path | None:
             if file.is_file() and file.suffix in MODEL_FILES and len(inside.parts) <= 2:
                 target = part / inside
                 target.parent.mkdir(exist_ok=True)
-                try:
-                    os.link(file.resolve(), target)  # the same bytes on disk; neither is ever written to in place
-                except OSError:
-                    shutil.copy(file, target)
+                _place(file, target)
     return folder
+
+
+def _place(source: Path, target: Path) -> None:
+    """Puts a file into the run folder, as the same bytes on disk where that can be: neither is ever written to."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy(source, target)
 
 
 def prepare_examples(
@@ -183,7 +197,8 @@ def build_record_trainer(
     begun.model = objective.wrap(begun.model, begun.new_head).to(torch.device(train.device))
     if train.best not in (*objective.measured(), "loss"):
         train.best = objective.measured()[0]
-    frozen = freeze(begun.model, recipe)
+    freeze(begun.model, recipe)
+    frozen = sum(parameter.numel() for parameter in begun.model.parameters() if not parameter.requires_grad)
     for note in begun.notes:
         say(note)
     if frozen:

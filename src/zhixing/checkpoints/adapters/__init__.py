@@ -12,5 +12,14 @@ from zhixing.checkpoints.adapters.folder import (
     open_adapter,
     save_adapter,
 )
+from zhixing.checkpoints.adapters.merging import merge_adapters
 
-__all__ = ["ADAPTER_CONFIG", "base_reference", "is_adapter", "load_adapter", "open_adapter", "save_adapter"]
+__all__ = [
+    "ADAPTER_CONFIG",
+    "base_reference",
+    "is_adapter",
+    "load_adapter",
+    "merge_adapters",
+    "open_adapter",
+    "save_adapter",
+]

@@ -15,6 +15,7 @@ from zhixing.training.objectives.base import (
 )
 from zhixing.training.objectives.caption import Caption
 from zhixing.training.objectives.causal import Causal
+from zhixing.training.objectives.chat import ChatTurns
 from zhixing.training.objectives.classification import Classification
 from zhixing.training.objectives.contrastive import Contrastive
 from zhixing.training.objectives.distillation import Distillation
@@ -45,6 +46,7 @@ OBJECTIVES: dict[str, type[Causal] | type[RecordObjective]] = {
     for objective in (
         Caption,
         Causal,
+        ChatTurns,
         Classification,
         Distillation,
         Contrastive,

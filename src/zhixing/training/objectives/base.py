@@ -179,6 +179,8 @@ class RecordObjective(ABC):
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.task = recipe, recipe.task
         self.longest = recipe.model.context
+        self.prefix: list[int] = []
+        """Tokens in front of every text, of a decoder with a learned prompt."""
 
     def begin_with(self, start: Path | None) -> None:  # noqa: B027 - most records can be read without it
         """Is given the folder of the model that the run begins with, or None, before any record is read.

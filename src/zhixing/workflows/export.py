@@ -1,0 +1,119 @@
+"""A model taken elsewhere: as a folder for `transformers` and `peft`, with its adapters folded in, or as a GGUF file;
+each export goes through the parity gate."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zhixing.checkpoints.adapters import is_adapter
+from zhixing.checkpoints.folder import ModelFolder, save_folder
+from zhixing.checkpoints.gguf.write import write_gguf
+from zhixing.checkpoints.opening import open_model
+from zhixing.checkpoints.references import resolve
+from zhixing.core.errors import BadInput, MissingResource, unknown_name
+from zhixing.core.files import atomic_folder
+from zhixing.models.adapters import prompted
+from zhixing.native.choice import choose
+from zhixing.tokenization.tokenizer import Tokenizer
+from zhixing.workflows.parity import CHATS, TOLERANCES, Chat, Parity, ParityFault, View, check_parity
+
+FORMS = ("hf", "gguf", "merged")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export came to.
+
+    Attributes:
+        path: The new folder or file.
+        size: Its bytes.
+        parity: What the gate found; None where it was left out.
+        notes: What the user should know, in sentences.
+    """
+
+    path: Path
+    size: int
+    parity: Parity | None
+    notes: list[str]
+
+
+def export(
+    ref: str | Path, to: str, out: Path, *, kind: str = "q8_0", chats: Sequence[Chat] = CHATS, gate: bool = True
+) -> Exported:
+    """Exports a model and holds the export against it.
+
+    Args:
+        ref: A model reference; an adapter's too.
+        to: "hf": the layout that `transformers` opens, or `peft` where it is an adapter; "merged": adapters folded in;
+            "gguf": one file, likewise.
+        out: Where to; replaced if it exists.
+        kind: For GGUF: how matrices are stored (`gguf.write.KINDS`).
+        chats: What goes through the gate.
+        gate: Whether to hold the export against the model at all.
+
+    Raises:
+        BadInput: The model cannot be expressed in this form.
+        MissingResource: It is not there.
+        ParityFault: The export does not do what the model does; it stays where it is, to be looked at.
+    """
+    if to not in FORMS:
+        raise unknown_name("form", to, FORMS, where="--to")
+    source = resolve(ref)
+    opened = open_model(source, compact=False)
+    if opened.family is None or opened.tokenizer is None:
+        raise BadInput("only decoders with a published layout and a tokenizer are exported", where=str(source))
+    if prompted(opened.model) is not None and to != "hf":
+        raise BadInput(
+            "learned prompt tokens are inputs and no weights: no other form holds them",
+            where=str(source),
+            remedy="export it for peft: --to hf",
+        )
+    notes = list(opened.notes)
+    if to == "gguf":
+        notes += write_gguf(out, opened, kind).notes
+    elif to == "hf" and is_adapter(source):
+        _copy(source, out)
+    else:
+        card = source / "README.md" if source.is_dir() else source.parent / "README.md"
+        text = card.read_text(encoding="utf-8") if card.is_file() and not is_adapter(source) else ""
+        save_folder(
+            out, opened.model, opened.tokenizer, opened.family.name, card=text, generation=opened.generation
+        )  # fmt: skip
+    size = out.stat().st_size if out.is_file() else sum(file.stat().st_size for file in out.rglob("*"))
+    if not gate:
+        return Exported(out, size, None, notes)
+    found = check_export(opened, opened.tokenizer, out, kind if to == "gguf" else "f32", chats)
+    if found.faults:
+        raise ParityFault(
+            "the export does not do what the model does:\n  " + "\n  ".join(found.lines()),
+            where=str(out),
+            remedy="it was left there to be looked at; do not use it",
+        )
+    return Exported(out, size, found, notes)
+
+
+def check_export(opened: ModelFolder, tokenizer: Tokenizer, out: Path, kind: str, chats: Sequence[Chat]) -> Parity:
+    """Holds an export, and the engine, against a model as it was trained."""
+    name = "GGUF file" if out.is_file() else "HF folder"
+    views = [View("the model", opened.model, tokenizer, 0.0)]
+    engine = choose(opened.model).network if prompted(opened.model) is None else None
+    if engine is not None:
+        views.append(View("the engine", engine, tokenizer, TOLERANCES["engine"]))
+    again = open_model(out, compact=False)
+    if again.tokenizer is None:
+        raise MissingResource("the export has no tokenizer", where=str(out))
+    views.append(View(f"the {name}", again.model, again.tokenizer, TOLERANCES.get(kind, 4.0)))
+    return check_parity(views, chats)
+
+
+def _copy(source: Path, out: Path) -> None:
+    """Copies an adapter folder, which is in PEFT's layout already."""
+    if out.resolve() == source.resolve():
+        raise BadInput("the export would replace the model itself", where=str(out), remedy="name another place")
+    with atomic_folder(out) as part:
+        for file in sorted(source.iterdir()):
+            if file.is_file():
+                shutil.copy2(file, part / file.name)

@@ -1,0 +1,251 @@
+"""The exact token stream of a recipe's first batches: what carries loss, where documents begin, what a template added.
+
+The batches are those that training would draw: the same code makes them, in a run folder that is thrown away. What is
+shown in colour, on a terminal or as a page, is the command line's and `evaluation.pages`' work.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from zhixing.checkpoints.opening import configuration_of
+from zhixing.core.errors import BadInput, ZhixingError
+from zhixing.core.recipe import Recipe
+from zhixing.data.length_batches import LengthSampler, RawBatch
+from zhixing.data.problems import Problems
+from zhixing.data.shapes import Chat, Labelled, Pair
+from zhixing.data.shapes.records import Misfit
+from zhixing.evaluation.pages import render
+from zhixing.models.loss import IGNORED
+from zhixing.tokenization.chat_template import NONCHARACTERS
+from zhixing.tokenization.tokenizer import Tokenizer
+from zhixing.training.kinds import MAKERS
+from zhixing.training.objectives import RecordObjective, objective_named
+from zhixing.training.objectives.base import TensorBatch
+from zhixing.training.objectives.chat import ChatTurns, conversation
+from zhixing.training.resolve import resolve
+from zhixing.training.run import Run
+from zhixing.workflows.examples import Records
+from zhixing.workflows.prepare import prepare_shards, prepare_tokenizer, sampler_for
+from zhixing.workflows.records_run import prepare_examples, prepare_start
+
+LEARNED = "[learned]"
+Marks = dict[tuple[int, ...], list[bool]]
+"""For the tokens of a conversation, whether each is the template's."""
+
+
+@dataclass(frozen=True)
+class ShownToken:
+    """One token as training sees it.
+
+    Attributes:
+        id: Its id.
+        text: What it adds to the text.
+        wanted: It carries loss: the model learns to write it.
+        template: The chat template wrote it, and no message.
+    """
+
+    id: int
+    text: str
+    wanted: bool
+    template: bool
+
+
+@dataclass(frozen=True)
+class ShownDocument:
+    """A document, or a part of one, in a row of a batch."""
+
+    tokens: list[ShownToken]
+
+    @property
+    def wanted(self) -> int:
+        """How many of its tokens carry loss."""
+        return sum(token.wanted for token in self.tokens)
+
+
+@dataclass
+class ShownBatch:
+    """A batch: rows of documents."""
+
+    rows: list[list[ShownDocument]] = field(default_factory=list)
+
+    @property
+    def documents(self) -> list[ShownDocument]:
+        """All documents of all rows."""
+        return [document for row in self.rows for document in row]
+
+    def facts(self) -> dict[str, int]:
+        """Returns its counts."""
+        return {
+            "rows": len(self.rows),
+            "documents": len(self.documents),
+            "tokens": sum(len(document.tokens) for document in self.documents),
+            "wanted": sum(document.wanted for document in self.documents),
+            "template": sum(token.template for document in self.documents for token in document.tokens),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all of it as plain data."""
+        return {**self.facts(), "stream": [[asdict(document) for document in row] for row in self.rows]}
+
+
+def inspect_recipe(recipe: Recipe, batches: int = 1) -> list[ShownBatch]:
+    """Makes the first batches of a recipe and takes them apart.
+
+    Args:
+        recipe: As it is given to training.
+        batches: How many.
+
+    Raises:
+        BadInput: The recipe, or a record, is wrong; a batch has no token that carries loss; or what the objective
+            learns is no token.
+        MissingResource: Something is not there.
+    """
+    resolved = resolve(recipe)
+    kind = objective_named(resolved.train.objective)
+    with tempfile.TemporaryDirectory(prefix="zhixing-inspect-") as place:
+        run = Run.create(Path(place) / "run", resolved)
+        try:
+            found = list(_record_batches(run, kind, batches) if issubclass(kind, RecordObjective) else
+                         _text_batches(run, batches))  # fmt: skip
+        finally:
+            run.close()
+    for number, batch in enumerate(found, 1):
+        if not batch.facts()["wanted"]:
+            raise BadInput(
+                f"batch {number} has no token that carries loss: nothing would be learned from it",
+                where="data.paths",
+                remedy="records need an answer of the assistant's that fits into model.context",
+            )
+    return found
+
+
+def _text_batches(run: Run, count: int) -> Iterator[ShownBatch]:
+    tokenizer = prepare_tokenizer(run)
+    sampler = sampler_for(run.recipe, prepare_shards(run, tokenizer).train)
+    end = tokenizer.end_of_text_id
+    for _ in range(count):
+        batch = TensorBatch.of(sampler.next(), torch.device("cpu"))
+        segments = batch.segments
+        if segments is None:  # documents are not told apart in training, but shown apart
+            segments = torch.zeros_like(batch.tokens)
+            segments[:, 1:] = (batch.tokens[:, :-1] == (-1 if end is None else end)).cumsum(1)
+        yield _shown(batch.tokens, batch.targets, segments, tokenizer, {})
+
+
+def _record_batches(run: Run, kind: type[RecordObjective], count: int) -> Iterator[ShownBatch]:
+    recipe, train, maker = run.recipe, run.recipe.train, MAKERS[kind.network]
+    start = prepare_start(run)
+    objective, tokenizer, examples = prepare_examples(run, kind, maker, start)
+    if recipe.tune.method == "prompt" and start is not None:
+        first = configuration_of(start).vocab_size
+        objective.prefix = list(range(first, first + recipe.tune.prompt_tokens))
+    sampler = LengthSampler(examples.train, train.seed, batch_size=train.batch_size, batch_tokens=train.batch_tokens)
+    for _ in range(count):
+        raw = sampler.next()
+        batch = objective.to_device(raw, torch.device("cpu"))
+        parts = [getattr(batch, name, None) for name in ("tokens", "targets", "segments")]
+        if not all(isinstance(part, torch.Tensor) and part.dim() == 2 for part in parts):
+            raise BadInput(
+                f"the objective {kind.name!r} does not learn to write tokens: there is no stream to show",
+                where="train.objective",
+                remedy="look at its records: zhixing data doctor PATHS",
+            )
+        marks = {}
+        if isinstance(objective, ChatTurns):
+            marks = template_marks(Records(recipe, kind), objective, raw)
+        yield _shown(parts[0], parts[1], parts[2], tokenizer, marks, len(objective.prefix))
+
+
+def _shown(tokens: Any, targets: Any, segments: Any, tokenizer: Tokenizer, marks: Marks, skip: int = 0) -> ShownBatch:
+    """Takes a batch apart into documents; the last target of each is shown too, because it is learned."""
+    shown = ShownBatch()
+    for row in range(len(tokens)):
+        begins = [0, *((segments[row, 1:] != segments[row, :-1]).nonzero()[:, 0] + 1).tolist(), tokens.shape[1]]
+        documents = []
+        for begin, end in itertools.pairwise(begins):
+            ids, wanted = tokens[row, begin:end].tolist(), targets[row, begin:end].tolist()
+            stream = [*ids, *([wanted[-1]] if wanted[-1] != IGNORED else [])]
+            learned = [False, *(target != IGNORED for target in wanted)][: len(stream)]
+            template = marks.get(tuple(stream[skip:]))
+            special = tokenizer.special_ids
+            documents.append(ShownDocument([
+                ShownToken(
+                    token, LEARNED if token >= tokenizer.vocab_size else tokenizer.piece(token), learned[place],
+                    token in special if template is None or place < skip else template[place - skip],
+                )
+                for place, token in enumerate(stream)
+            ]))  # fmt: skip
+        shown.rows.append(documents)
+    return shown
+
+
+def template_marks(records: Records, objective: ChatTurns, raw: RawBatch) -> Marks:
+    """Finds which tokens of a batch's conversations the chat template wrote.
+
+    The content of every message is marked before it goes into the template; what comes out beside the marks is the
+    template's, except for what the assistant learns to write (calls of tools), where only control tokens are.
+
+    Returns:
+        For the tokens of each conversation, whether each is the template's.
+    """
+    wanted = {tuple(example["tokens"].tolist()) for example in raw.examples}
+    begin, end = NONCHARACTERS[0], NONCHARACTERS[1]
+    found: Marks = {}
+    for placed, held_out in records(Problems()):
+        if held_out or len(found) == len(wanted):
+            continue
+        try:
+            encoded = objective.encode(cast(Chat, placed.record)).examples
+        except (Misfit, ZhixingError):  # a wrong record was reported before, and is in no batch
+            continue
+        if not encoded or tuple(encoded[0]["tokens"].tolist()) not in wanted:
+            continue
+        key = tuple(encoded[0]["tokens"].tolist())
+        if not isinstance(placed.record, Chat | Pair | Labelled):  # a plain text: no template has a part in it
+            found[key] = [False] * len(key)
+            continue
+        messages, tools = conversation(placed.record)
+        marked = [{**message, "content": _between(message["content"], begin, end)} for message in messages]
+        text = objective.format.render(marked, tools=list(tools) or None)
+        marks = _marks(objective.tokenizer, text, begin, end)
+        if [token for token, _ in marks][: len(key)] == list(key):
+            special, wanted_here = objective.tokenizer.special_ids, encoded[0]["wanted"].tolist()
+            found[key] = [
+                template and (not learned or token in special)
+                for (token, template), learned in zip(marks, wanted_here, strict=False)
+            ]
+    return found
+
+
+def _between(content: str, begin: str, end: str) -> str:
+    """Puts marks around a text, inside of the blanks at its ends, which some templates trim."""
+    core = content.strip()
+    return content if not core else content.replace(core, f"{begin}{core}{end}", 1)
+
+
+def _marks(tokenizer: Tokenizer, text: str, begin: str, end: str) -> list[tuple[int, bool]]:
+    """Returns each token of a marked text, and whether it lies outside of all marks."""
+    inside, plain, covered = 0, [], []
+    for character in text:
+        if character in (begin, end):
+            inside += 1 if character == begin else -1
+        else:
+            plain.append(character)
+            covered.append(inside > 0)
+    tokens, offsets = tokenizer.encode_with_offsets("".join(plain), parse_special=True)
+    return [
+        (token, not any(covered[first:last])) for token, (first, last) in zip(tokens, offsets, strict=True)
+    ]  # fmt: skip
+
+
+def inspection_page(name: str, batches: Sequence[ShownBatch]) -> str:
+    """Returns a page that shows the batches in colour and loads nothing."""
+    return render("inspection.html", {"name": name, "language": "en", "batches": batches})
