@@ -134,6 +134,45 @@ def test_operations_pay_for_fewer_steps_of_a_larger_network(text: Path, tmp_path
         assert 0.9e6 < trial.flops <= 1.5e6
 
 
+def test_models_of_records_are_compared_by_their_own_measure(tmp_path: Path) -> None:
+    generator = random.Random(0)
+    for name, count in (("train", 60), ("dev", 30)):
+        lines = []
+        for _ in range(count):
+            label = generator.choice(["good", "bad"])
+            words = generator.choices(["the", "room", "is", "很", "food"], k=generator.randint(2, 8))
+            words.insert(generator.randint(0, len(words)), "great" if label == "good" else "awful")
+            lines.append(json.dumps({"text": " ".join(words), "label": label}, ensure_ascii=False))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    recipe = {
+        "name": "records",
+        "base": {
+            "data": {"paths": [str(tmp_path / "train.jsonl")], "validation_paths": [str(tmp_path / "dev.jsonl")]},
+            "tokenizer": {"kind": "character"},
+            "model": {"context": 64},
+            "optimizer": {"name": "adamw", "learning_rate": 0.005},
+            "train": {"objective": "classification", "batch_size": 16, "matmul": "torch"},
+        },
+        "variants": {
+            "lstm": {"model": {"family": "lstm-encoder", "depth": 1, "width": 16}},
+            "bert": {"model": {"family": "bert", "depth": 1, "width": 16, "heads": 2}},
+        },
+        "seeds": [0, 1],
+        "budget": {"tokens": 6000},
+    }
+    result = compare(build_comparison(recipe, "test"), tmp_path / "records")
+    assert result.standings is not None
+    assert (result.standings.measure, result.standings.examples) == ("accuracy", 30)
+    for trial in result.trials:
+        facts = json.loads((trial.folder / "facts.json").read_text(encoding="utf-8"))
+        assert trial.value == pytest.approx(facts["evaluation"]["measures"]["accuracy"])
+    page = (tmp_path / "records" / "report.html").read_text(encoding="utf-8")
+    assert "targets seen" in page
+    assert "highest mean" in page
+    passes = build_comparison({**recipe, "budget": {"epochs": 2.0}}, "test")
+    assert passes.variant("bert", 0).train.epochs == 2.0
+
+
 def write(tmp_path: Path, recipe: Any) -> Path:
     file = tmp_path / "compare.yaml"
     file.write_text(recipe if isinstance(recipe, str) else yaml.safe_dump(recipe), encoding="utf-8")

@@ -17,7 +17,7 @@ from zhixing.core.errors import BadInput, MissingResource, nearest
 from zhixing.core.files import os_fault
 from zhixing.core.recipe import INT64, Recipe, Section, apply_override, build_recipe
 
-LENGTHS = ("steps", "tokens", "minutes", "flops")
+LENGTHS = ("steps", "tokens", "minutes", "flops", "epochs")
 """Fields of `train` that say how long; in a comparison the budget does."""
 
 
@@ -26,7 +26,8 @@ class Budget(Section):
 
     tokens: int | None = Field(None, ge=1, lt=INT64, description="training tokens")
     seconds: float | None = Field(None, gt=0, description="time for training steps, planned from a measured step")
-    flops: float | None = Field(None, gt=0, description="floating-point operations of training")
+    flops: float | None = Field(None, gt=0, description="floating-point operations of training (running text)")
+    epochs: float | None = Field(None, gt=0, description="passes over the training records")
 
 
 class ComparisonRecipe(Section):
@@ -82,6 +83,8 @@ class ComparisonRecipe(Section):
             return {"tokens": budget.tokens}
         if budget.seconds is not None:
             return {"minutes": budget.seconds / 60}
+        if budget.epochs is not None:
+            return {"epochs": budget.epochs}
         assert budget.flops is not None
         return {"flops": budget.flops}
 
@@ -167,7 +170,7 @@ def build_comparison(values: dict[str, Any], where: str) -> ComparisonRecipe:
         raise BadInput(
             f"the budget names {' and '.join(given) or 'nothing'}",
             where=f"{where}: budget",
-            remedy="give exactly one of tokens, seconds, flops",
+            remedy="give exactly one of tokens, seconds, flops, epochs",
         )
     if len(recipe.variants) < 1:
         raise BadInput("there is nothing to compare: no variants", where=f"{where}: variants")

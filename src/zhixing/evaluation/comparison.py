@@ -261,8 +261,8 @@ def in_words(result: Standings, unit: str = "") -> list[str]:
     if beaten:
         highest = max(result.pair(best.name, name).p_holm for name in beaten)
         sentences.append(
-            f"It is better than {_listed(beaten)}: with other seeds and other text of this kind the order would stay "
-            f"(p {_p(highest)} at most, corrected for {len(result.pairs)} pairs)."
+            f"It is better than {_listed(beaten)}: with other seeds and other examples of this kind this would "
+            f"stay (p {_p(highest)} at most, corrected for {len(result.pairs)} pairs)."
         )
     if level:
         sentences.append(f"From {_listed(level)} these runs do not tell it apart.")

@@ -6,7 +6,7 @@ What the figures are is `comparison`'s concern; here they are put on a page.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Trial:
         seconds: Time of training.
         flops: Floating-point operations of training.
         shape: The network's sizes in words.
-        curve: (tokens, seconds, value) of every validation.
+        curve: (targets, seconds, figures by name) of every validation.
         samples: (prompt, text) that the model wrote.
         reason: Why it failed, "" when it did not.
     """
@@ -64,7 +64,7 @@ class Trial:
     seconds: float | None = None
     flops: float = 0.0
     shape: str = ""
-    curve: tuple[tuple[float, float, float], ...] = ()
+    curve: tuple[tuple[float, float, Mapping[str, float]], ...] = ()
     samples: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     reason: str = ""
 
@@ -83,17 +83,13 @@ class Trial:
         """Reads the rest from the run folder."""
         run = read_run(folder)
         summary = run.summary()
-        points = [
-            (number(row.get("tokens")), number(row.get("seconds")), number(row.get("bits_per_byte")))
-            for row in run.validation
+        figures = [
+            {key: known for key, found in row.items() if (known := number(found)) is not None} for row in run.validation
         ]
-        samples = run.facts.get("samples")
+        curve = tuple((row["tokens"], row["seconds"], row) for row in figures if {"tokens", "seconds"} <= set(row))
         return cls(
             variant, seed, folder, value, summary["parameters"], summary["tokens"], summary["seconds"], flops, shape,
-            tuple((tokens, seconds, bits) for tokens, seconds, bits in points
-                  if tokens is not None and seconds is not None and bits is not None),
-            tuple((str(one.get("prompt") or ""), str(one.get("text") or "")) for one in samples or ()),
-            reason,
+            curve, _written(run.facts), reason,
         )  # fmt: skip
 
     @property
@@ -105,6 +101,15 @@ class Trial:
         """Returns its figures as plain data."""
         keys = ("variant", "seed", "value", "parameters", "tokens", "seconds", "flops", "reason")
         return {key: getattr(self, key) for key in keys}
+
+
+def _written(facts: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Returns what a model wrote behind prompts, or what it predicted and what is right."""
+    for key, first, second in (("samples", "prompt", "text"), ("predictions", "right", "predicted")):
+        rows = facts.get(key)
+        if isinstance(rows, list) and rows:
+            return tuple((str(one.get(first) or ""), str(one.get(second) or "")) for one in rows)
+    return ()
 
 
 def write_comparison(
@@ -150,6 +155,9 @@ def render_comparison(
             "pairs": [_pair_row(pair) for pair in standings.pairs] if standings else [],
             "charts": _charts(recipe, standings, trials, colours),
             "samples": _samples(order, trials),
+            "samples_note": "Shaded: the prompt." if _on_text(standings) else "Shaded: what is right.",
+            "targets": "tokens" if _on_text(standings) else "targets",
+            "curve": _curve_key(standings, trials).replace("_", " "),
             "differences": [(name, _settings(recipe.variants[name])) for name in order],
             "base": _settings(recipe.base),
             "recipe": recipe.to_yaml(),
@@ -163,6 +171,8 @@ def _subtitle(recipe: ComparisonRecipe) -> str:
         spent = f"{human_count(budget.tokens)} training tokens"
     elif budget.seconds is not None:
         spent = f"{human_time(budget.seconds)} of training"
+    elif budget.epochs is not None:
+        spent = f"{budget.epochs:g} passes over the training records"
     else:
         spent = f"{human_count(budget.flops or 0)} floating-point operations of training"
     seeds = len(recipe.seeds)
@@ -265,16 +275,32 @@ def _charts(
     recipe: ComparisonRecipe, standings: Standings | None, trials: Sequence[Trial], colours: dict[str, str]
 ) -> list[tuple[str, Chart]]:
     """Returns the curves over tokens and over seconds."""
+    key = _curve_key(standings, trials)
+    unit = "tokens" if _on_text(standings) else "targets"
     charts = [
-        ("over training tokens", _curves(trials, colours, 0, "tokens")),
-        ("over seconds of training", _curves(trials, colours, 1, "seconds")),
+        (f"over training {unit}", _curves(trials, colours, 0, unit, key)),
+        ("over seconds of training", _curves(trials, colours, 1, "seconds", key)),
     ]
     if recipe.budget.seconds is not None:
         charts.reverse()
     return [(title, chart) for title, chart in charts if chart is not None]
 
 
-def _curves(trials: Sequence[Trial], colours: dict[str, str], place: int, unit: str) -> Chart | None:
+def _on_text(standings: Standings | None) -> bool:
+    """Tells whether language models are compared, for which every token is a target."""
+    return standings is None or standings.measure == "bits_per_byte"
+
+
+def _curve_key(standings: Standings | None, trials: Sequence[Trial]) -> str:
+    """Returns the figure whose course is drawn: the measure that is compared where every validation has it."""
+    wanted = [standings.measure] if standings else []
+    for key in (*wanted, "bits_per_byte"):
+        if all(key in figures for trial in trials for _, _, figures in trial.curve):
+            return key
+    return "loss"
+
+
+def _curves(trials: Sequence[Trial], colours: dict[str, str], place: int, unit: str, key: str) -> Chart | None:
     """Draws the validations of every run; a model that is counted is a level line.
 
     Args:
@@ -282,16 +308,19 @@ def _curves(trials: Sequence[Trial], colours: dict[str, str], place: int, unit: 
         colours: Of the variants.
         place: Of the horizontal value in `Trial.curve`.
         unit: Its name.
+        key: The figure to draw.
     """
     trained = [trial for trial in trials if len({point[0] for point in trial.curve}) > 1]
     level = [trial for trial in trials if trial not in trained and trial.value is not None]
     if not trained:
         return None
-    x = make_scale([point[place] for trial in trained for point in trial.curve], "linear")
+    x = make_scale([(targets, seconds)[place] for trial in trained for targets, seconds, _ in trial.curve], "linear")
     lines: dict[str, list[Point]] = {}
     for trial in trained:
-        lines[trial.name] = [(point[place], point[2]) for point in trial.curve]
+        lines[trial.name] = [((row[0], row[1])[place], row[2][key]) for row in trial.curve if key in row[2]]
     values = sorted(value for points in lines.values() for _, value in points)
+    if not values:
+        return None
     ends = [*values[: max(1, round(0.97 * len(values)))], *(trial.value for trial in level if trial.value is not None)]
     y = Scale(*padded(ends))
     chart = frame(f"Validation over {unit}", x, y)

@@ -170,7 +170,7 @@ def check_resolved(recipe: Recipe, where: str) -> None:
         gaps += ["train.block"] if train.block is None else []
         gaps += ["train.validate_every"] if train.steps is not None and train.validate_every is None else []
     gaps += ["train.device"] if train.device == "auto" else []
-    lengths = (train.steps, train.minutes, train.epochs, train.flops)
+    lengths = (train.steps, train.minutes, train.epochs, train.tokens, train.flops)
     gaps += ["train.steps"] if all(length is None for length in lengths) else []
     if gaps:
         raise BadInput(

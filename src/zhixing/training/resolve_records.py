@@ -32,7 +32,7 @@ RECURRENT_RATE = 3e-3
 
 TEXT_FIELDS: dict[str, tuple[str, ...]] = {
     "data": ("field", "split", "separator", "within_documents", "order"),
-    "train": ("block", "compile", "tokens", "flops"),
+    "train": ("block", "compile", "flops"),
 }
 """Fields that only mean something for running text."""
 
@@ -112,7 +112,7 @@ def resolve_records(recipe: Recipe) -> Recipe:
         )
     if train.batch_size is None and train.batch_tokens is None:
         train.batch_size = BATCH_SIZE
-    if not check_length(train, "steps", "epochs", "minutes"):
+    if not check_length(train, "steps", "epochs", "minutes", "tokens"):
         train.epochs = EPOCHS
     train.best = best_measure(done, objective)
     if "spike" not in train.model_fields_set:

@@ -204,7 +204,7 @@ def _reservations(recipe: ComparisonRecipe, standings: Standings | None, failed:
             f"The held-out text gives only {standings.examples} examples: hold out more for firmer figures."
         )
     if len(recipe.seeds) == 1:
-        sentences.append("With one seed, the intervals cover other text but no other seed.")
+        sentences.append("With one seed, the intervals cover other examples but no other seed.")
     if any(one.fixed for one in standings.standings):
         sentences.append("A counted model has no seed and no budget: it reads the training text once.")
     sentences.append("All this holds for this data, this budget and these settings.")

@@ -48,6 +48,7 @@ from zhixing.workflows.examples import (
 )
 from zhixing.workflows.fitting import fit_run
 from zhixing.workflows.measures import final_scores, measure_for
+from zhixing.workflows.predictions import keep_predictions
 from zhixing.workflows.prepare import (
     check_unchanged,
     load_weights_into,
@@ -221,7 +222,10 @@ def build_record_trainer(
             train.steps = max(1, int(train.minutes * 60 * 0.9 / seconds))
             say(f"One step takes {1000 * seconds:.0f} ms: {train.steps} steps fit into {train.minutes:g} minutes")
         tokens = int(examples.train.lengths.sum(dtype="int64"))
-        fill_steps(recipe, sampler(), train.accumulate * tokens / sampler().batches_in(1))
+        per_step = train.accumulate * tokens / sampler().batches_in(1)
+        if train.steps is None and train.tokens is not None:
+            train.steps = max(1, int(train.tokens / per_step))
+        fill_steps(recipe, sampler(), per_step)
         run.save_recipe()
     run.add_facts(
         model={"family": begun.family, "parameters": begun.parameters, "frozen": frozen, **begun.facts},
@@ -242,6 +246,7 @@ def _finish(
         loss, targets, predictions, references, records = validation.outcomes(begun.model, device)
     mean = loss / max(1, targets)
     found, right = objective.gather(predictions, references, records)
+    keep_predictions(run.folder, found, right)
     scores = final_scores(objective, found, right)
     own, measures = objective.own_measures(mean, found, right), objective.measured()
     named = {one.name: one.value for one in scores} | dict(own)

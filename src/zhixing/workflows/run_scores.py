@@ -19,9 +19,13 @@ from zhixing.core.recipe import Recipe, load_recipe
 from zhixing.data.shards import open_shards
 from zhixing.evaluation.metrics.base import FloatArray, Score
 from zhixing.evaluation.metrics.language import from_sums
-from zhixing.evaluation.run_folder import read_run
+from zhixing.evaluation.metrics.registry import score
+from zhixing.evaluation.run_folder import read_run, section
 from zhixing.evaluation.stretches import stretch_for, stretch_sums
 from zhixing.models.network import UNBOUNDED
+from zhixing.training.objectives import record_objective
+from zhixing.workflows.measures import registered
+from zhixing.workflows.predictions import kept_predictions
 from zhixing.workflows.pretrain import held_out_documents
 
 KEPT = "stretches.json"
@@ -33,7 +37,7 @@ class Cost:
     """What a model is and what it took.
 
     Attributes:
-        flops: Floating-point operations of training.
+        flops: Floating-point operations of training; 0 where they are not counted.
         shape: Its sizes in words.
     """
 
@@ -48,11 +52,15 @@ def run_score(folder: Path) -> Score:
         BadInput: There is no measure for the run's objective.
     """
     recipe = load_recipe(folder / "recipe.yaml")
-    if recipe.train.objective != "causal":
-        raise BadInput(
-            f"runs with the objective {recipe.train.objective!r} have no measure to compare them by",
-            where=str(folder),
-        )
+    objective = record_objective(recipe.train.objective)
+    if objective is not None:
+        names = registered(objective)
+        if not names:
+            raise BadInput(
+                f"runs with the objective {objective.name!r} have no measure to compare them by", where=str(folder)
+            )
+        predictions, references = kept_predictions(folder)
+        return score(names[:1], predictions, references, resamples=0)[0]
     sums = _stretches(folder, recipe)
     signature = f"examples: stretches of about {round(float(np.median(sums[:, 2])))} bytes"
     return from_sums(sums.tolist(), ("bits_per_byte",), signature=signature)[0]
@@ -79,6 +87,10 @@ def _stretches(folder: Path, recipe: Recipe) -> FloatArray:
 def run_cost(folder: Path) -> Cost:
     """Returns what a finished run's model is, and what training it took."""
     recipe = load_recipe(folder / "recipe.yaml")
+    if record_objective(recipe.train.objective) is not None:
+        model = section(read_run(folder).facts, "model")
+        sizes = [f"{model[key]} {word}" for key, word in (("layers", "layers"), ("width", "wide")) if key in model]
+        return Cost(0.0, ", ".join([str(model.get("family", "")), *sizes]))
     config = load_folder(folder / "model").model.config
     tokens = read_run(folder).summary()["tokens"] or 0
     return Cost(config.flops_per_token(recipe.train.block or 1) * tokens, config.describe())
