@@ -24,7 +24,6 @@ from zhixing.evaluation.run_folder import read_run, section
 from zhixing.evaluation.stretches import stretch_for, stretch_sums
 from zhixing.models.network import UNBOUNDED
 from zhixing.training.objectives import record_objective
-from zhixing.workflows.measures import registered
 from zhixing.workflows.predictions import kept_predictions
 from zhixing.workflows.pretrain import held_out_documents
 
@@ -52,15 +51,15 @@ def run_score(folder: Path) -> Score:
         BadInput: There is no measure for the run's objective.
     """
     recipe = load_recipe(folder / "recipe.yaml")
-    objective = record_objective(recipe.train.objective)
-    if objective is not None:
-        names = registered(objective)
-        if not names:
+    if record_objective(recipe.train.objective) is not None:
+        scores = section(read_run(folder).facts, "evaluation").get("scores")
+        if not isinstance(scores, list) or not scores:
             raise BadInput(
-                f"runs with the objective {objective.name!r} have no measure to compare them by", where=str(folder)
+                f"runs with the objective {recipe.train.objective!r} have no measure to compare them by",
+                where=str(folder),
             )
         predictions, references = kept_predictions(folder)
-        return score(names[:1], predictions, references, resamples=0)[0]
+        return score([str(scores[0]["measure"])], predictions, references, resamples=0)[0]
     sums = _stretches(folder, recipe)
     signature = f"examples: stretches of about {round(float(np.median(sums[:, 2])))} bytes"
     return from_sums(sums.tolist(), ("bits_per_byte",), signature=signature)[0]
