@@ -72,8 +72,8 @@ def test_tags_are_seqevals() -> None:
     sentences = [(("John", "Smith", "saw", "Paris"), ("B-PER", "I-PER", "O", "B-LOC")), (("A", "b"), ("O", "O"))]
     records: list[Record] = [Tagged(*one) for one in sentences]
     results: list[dict[str, Any] | None] = [
-        {"prediction": [{"start": 0, "end": 10, "label": "PER", "text": "John Smith"}]},
-        {"prediction": [{"start": 0, "end": 1, "label": "ORG", "text": "A"}]},
+        {"prediction": [{"begin": 0, "end": 10, "type": "PER", "text": "John Smith"}]},
+        {"prediction": [{"begin": 0, "end": 1, "type": "ORG", "text": "A"}]},
     ]
     found = measure("tag", records, results)
     said = [["B-PER", "I-PER", "O", "O"], ["B-ORG", "O"]]
@@ -85,7 +85,7 @@ def test_chinese_tags_and_parts_of_speech() -> None:
     tokens = tuple("张三在北京")
     text, places = joined(tokens)
     assert text == "张三在北京"
-    entity = {"start": 3, "end": 5, "label": "LOC"}
+    entity = {"begin": 3, "end": 5, "type": "LOC"}
     assert tags_of([entity], places) == ["O", "O", "O", "B-LOC", "I-LOC"]
     records: list[Record] = [Tagged(("He", "runs"), ("PRON", "VERB"))]
     found = measure("tag", records, [{"prediction": [], "tags": ["PRON", "NOUN"]}])
@@ -98,7 +98,7 @@ def test_tags_from_any_entities_fit_the_tokens(tokens: list[str], data: st.DataO
     for token, (begin, end) in zip(tokens, places, strict=True):
         assert text[begin:end] == token
     spans = data.draw(st.lists(st.tuples(st.integers(0, len(text)), st.integers(0, len(text))), max_size=5))
-    found = tags_of([{"start": min(span), "end": max(span), "label": "X"} for span in spans], places)
+    found = tags_of([{"begin": min(span), "end": max(span), "type": "X"} for span in spans], places)
     assert len(found) == len(tokens)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from tests.tasks.support import save_encoder_model
+from tests.tasks.support import save_chat, save_encoder_model
 from typer.testing import CliRunner, Result
 
 from zhixing.checkpoints.folder import save_folder
@@ -22,6 +22,7 @@ from zhixing.models.transformer import Transformer
 from zhixing.tasks.base import run_texts
 from zhixing.tasks.classify import Classify
 from zhixing.tasks.embed import open_embedder
+from zhixing.tasks.tag import HeadTagger, Tag
 from zhixing.tokenization.train import train_tokenizer
 from zhixing.workflows.compare_texts import compare_language_models
 from zhixing.workflows.evaluate import Options, evaluate_task
@@ -57,6 +58,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     save_encoder_model(folder / "first", HeadConfig(kind="classify", labels=("bad", "good")))
     save_encoder_model(folder / "second", HeadConfig(kind="classify", labels=("bad", "good")), seed=7)
+    save_encoder_model(folder / "tagger", HeadConfig(kind="tag", labels=("O", "B-PER", "I-PER", "B-LOC", "I-LOC")))
+    save_encoder_model(folder / "span", HeadConfig(kind="span"))
+    save_chat(folder / "chat")
     save_encoder_model(folder / "pool", HeadConfig(kind="pool", normalise=True))
     for name, seed, kind in (("bytes", 0, "byte"), ("letters", 1, "character")):
         tokenizer = train_tokenizer(["To know and to do. 知行合一。\n"], kind).tokenizer
@@ -151,6 +155,37 @@ def test_search_in_another_file_and_in_pairs(models: Path, reviews: Path, tmp_pa
     pairs.write_text("source\ttarget\na film\ta film\nAnna lives\tAnna lives\nboring\tboring\n", encoding="utf-8")
     same = evaluate_task("search", [str(models / "pool")], [str(pairs)], Options(names=["hit@1", "mrr@10"]))
     assert [score.value for score in same.systems[0].measured.scores] == [1.0, 1.0]
+
+
+def test_tags_of_the_datas_own_tokens_and_of_a_chat_model(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "people.conll"
+    file.write_text("Anna B-PER\nlives O\nin O\nParis B-LOC\n\na O\nfilm O\n", encoding="utf-8")
+    found = evaluate_task("tag", [str(models / "tagger")], [str(file)]).systems[0].measured
+    tagger = Tag(models / "tagger").tagger
+    assert isinstance(tagger, HeadTagger)
+    assert list(found.predictions) == [tags for tags, _ in tagger.tags([one.tokens for one in found.examples])]
+    assert [score.name for score in found.scores] == ["entity_f1", "tag_accuracy"]
+    asked = evaluate_task("tag", [str(models / "chat")], [str(file)], Options(labels=["PER=person", "LOC=place"]))
+    assert asked.systems[0].measured.scores[0].name == "entity_f1"
+
+
+def test_answers_and_texts_of_a_chat_model(models: Path, tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    rows = [{"context": "Anna lives in Paris.", "question": "Who?", "answers": {"text": ["Anna"], "answer_start": [0]}}]
+    questions.write_text("\n".join(json.dumps(row) for row in rows * 3), encoding="utf-8")
+    for name in ("span", "chat"):
+        found = evaluate_task("answer", [str(models / name)], [str(questions)])
+        assert [score.name for score in found.systems[0].measured.scores] == ["squad_f1", "squad_em"]
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("source\ttarget\na film\tein Film\nAnna lives\tAnna lebt\n", encoding="utf-8")
+    chat = str(models / "chat")
+    options = Options(task={"target": "de"})
+    translated = evaluate_task("translate", [chat], [str(pairs)], options)
+    assert [score.name for score in translated.systems[0].measured.scores] == ["bleu", "chrf", "ter"]
+    for task in ("summarize", "rewrite"):
+        assert evaluate_task(task, [chat], [str(pairs)]).systems[0].measured.scores[0].n == 2
+    with pytest.raises(BadInput, match="does not take these options: colour"):
+        evaluate_task("rewrite", [chat], [str(pairs)], Options(task={"colour": 1}))
 
 
 def test_wrong_data_and_models(models: Path, reviews: Path, tmp_path: Path) -> None:

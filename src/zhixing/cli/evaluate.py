@@ -38,6 +38,9 @@ def command(
         list[str] | None, typer.Option("--column", metavar="ROLE=NAME", help="Which column is what: label=stars.")
     ] = None,
     measures: Annotated[str | None, typer.Option(help="Measures instead of the usual ones: bleu,chrf.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="Of the task itself: target=zh, beams=4.")
+    ] = None,
     index: Annotated[
         list[str] | None, typer.Option(help="For search: the file to search in; default: the other records.")
     ] = None,
@@ -69,7 +72,7 @@ def command(
         "--index": index,
         "--limit": limit,
     }
-    given["--output"] = output
+    given |= {"--output": output, "--option": option}
     if task is not None:
         others = {"--window": window, "--stride": stride, "--field": field, "--by-file": by_file}
         for name, value in others.items():
@@ -89,22 +92,30 @@ def command(
 def _task(task: str, models: list[str], data: list[str], given: dict[str, Any], as_json: bool) -> None:
     import json
 
+    import yaml
+
     from zhixing.core.errors import BadInput
     from zhixing.evaluation.task_report import write_evaluation
     from zhixing.workflows.evaluate import Options, default_folder, evaluate_task
 
-    columns = {}
-    for text in given["--column"] or ():
-        role, equals, name = text.partition("=")
-        if not equals or not role or not name:
-            raise BadInput(f"{text!r} is not ROLE=NAME", where="--column", remedy="--column label=stars")
-        columns[role] = name
+    def pairs(flag: str, form: str, example: str) -> dict[str, Any]:
+        found = {}
+        for text in given[flag] or ():
+            key, equals, value = text.partition("=")
+            if not equals or not key or not value:
+                raise BadInput(f"{text!r} is not {form}", where=flag, remedy=f"{flag} {example}")
+            found[key] = value
+        return found
+
+    columns = pairs("--column", "ROLE=NAME", "label=stars")
+    settings = {key: yaml.safe_load(value) for key, value in pairs("--option", "KEY=VALUE", "target=zh").items()}
     options = Options(
         labels=given["--labels"].split(",") if given["--labels"] else None,
         names=tuple(given["--measures"].split(",")) if given["--measures"] else (),
         limit=given["--limit"],
         columns=columns or None,
         index=tuple(given["--index"] or ()),
+        task=settings,
     )
     evaluation = evaluate_task(task, models, data, options)
     folder = given["--output"] or default_folder(evaluation)

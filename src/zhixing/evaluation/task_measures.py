@@ -139,17 +139,16 @@ def tags_of(entities: Iterable[Mapping[str, Any]], places: Sequence[tuple[int, i
     """Writes entities as tags of tokens: an entity has the tokens that it overlaps; the first of two on a token wins.
 
     Args:
-        entities: Each with `start`, `end` (characters) and `label`.
+        entities: Each with `begin`, `end` (characters) and `type`.
         places: Where each token stands.
     """
     found: list[Chunk] = []
     taken = [False] * len(places)
-    for entity in sorted(entities, key=lambda one: (int(one["start"]), -int(one["end"]))):
-        inside = [
-            k for k, (begin, end) in enumerate(places) if begin < int(entity["end"]) and end > int(entity["start"])
-        ]
+    for entity in sorted(entities, key=lambda one: (int(one["begin"]), -int(one["end"]))):
+        begin, end = int(entity["begin"]), int(entity["end"])
+        inside = [k for k, (first, last) in enumerate(places) if first < end and last > begin]
         if inside and not any(taken[k] for k in range(inside[0], inside[-1] + 1)):
-            found.append(Chunk(inside[0], inside[-1] + 1, str(entity["label"])))
+            found.append(Chunk(inside[0], inside[-1] + 1, str(entity["type"])))
             taken[inside[0] : inside[-1] + 1] = [True] * (inside[-1] + 1 - inside[0])
     return write_tags(found, len(places))
 

@@ -19,6 +19,7 @@ from zhixing.core.progress import progress_bar
 from zhixing.data.problems import NOTES, Problems
 from zhixing.data.shapes.read import read
 from zhixing.data.shapes.records import Labelled, Record
+from zhixing.data.shapes.schemes import find_scheme, split_tag
 from zhixing.evaluation.metrics.registry import compare
 from zhixing.evaluation.task_measures import Example, Measured, TaskMeasure, examples_of, measured, task_measure
 from zhixing.evaluation.task_report import Evaluation, System
@@ -84,8 +85,9 @@ def evaluate_task(task: str, models: Sequence[str], data: Sequence[str], options
         if task == "search":
             chosen, results, seconds = _search(ref, examples, records, measure, options)
         else:
-            chosen, names = _renamed(measure, examples, options)
-            results, seconds, faults = _run(open_task(task, ref, names, options), chosen)
+            chosen, labels, called = _renamed(measure, examples, options)
+            opened = open_task(task, ref, labels, chosen, options)
+            results, seconds, faults = _run(opened, chosen, called)
             notes += (
                 [f"{ref}: {len(faults):,} row(s) without a result count as wrong; the first: {faults[0]}"]
                 if faults
@@ -129,17 +131,25 @@ def read_for(
 
 def _renamed(
     measure: TaskMeasure, examples: Sequence[Example], options: Options
-) -> tuple[list[Example], list[str] | None]:
-    """Gives the data's labels the names that the user wants; returns the labels to choose from as well, if any."""
-    if measure.name != "classify":
-        return list(examples), None
-    occurring = sorted({str(label) for one in examples for label in _several(one.reference)})
-    if options.labels is None:
-        return list(examples), occurring if 2 <= len(occurring) <= MOST_LABELS else None
+) -> tuple[list[Example], list[str] | None, dict[str, str]]:
+    """Gives the data's labels the names that the user wants.
+
+    Returns:
+        The examples, the labels to choose from (if any), and what the data call each type of entity that was named.
+    """
+    if measure.name not in ("classify", "tag"):
+        return list(examples), None, {}
     names: dict[str, str] = {}
-    for part in options.labels:
+    for part in options.labels or ():
         label, equals, name = part.partition("=")
         names[label] = name if equals else label
+    if measure.name == "tag":
+        kinds = {split_tag(tag)[1] for one in examples for tag in one.reference} if _has_chunks(examples) else set()
+        chosen = list(names.values()) or sorted(kinds - {""})
+        return list(examples), chosen, {name: label for label, name in names.items()}
+    occurring = sorted({str(label) for one in examples for label in _several(one.reference)})
+    if options.labels is None:
+        return list(examples), occurring if 2 <= len(occurring) <= MOST_LABELS else None, {}
     if missing := [label for label in occurring if label not in names and label not in names.values()]:
         raise BadInput(
             f"the label {missing[0]!r} of the data is not among --labels",
@@ -151,24 +161,60 @@ def _renamed(
         else replace(one, reference=names.get(one.reference, one.reference))
         for one in examples
     ]
-    return renamed, list(dict.fromkeys(names.values()))
+    return renamed, list(dict.fromkeys(names.values())), {}
+
+
+def _has_chunks(examples: Sequence[Example]) -> bool:
+    return find_scheme([one.reference for one in examples]) != "none"
 
 
 def _several(reference: Any) -> list[Any]:
     return reference if isinstance(reference, list) else [reference]
 
 
-def open_task(task: str, ref: str, labels: Sequence[str] | None, options: Options) -> Task:
+def open_task(task: str, ref: str, labels: Sequence[str] | None, examples: Sequence[Example], options: Options) -> Task:
     """Opens a task with a model.
 
+    Args:
+        task: The task.
+        ref: The model.
+        labels: To choose from, for a model without labels of its own.
+        examples: What it will be given.
+        options: More.
+
     Raises:
-        BadInput: The model cannot do it.
+        BadInput: The model cannot do it, or an option is not known.
     """
     more = dict(options.task or {})
-    if task == "classify":
-        from zhixing.tasks.classify import Classify
+    try:
+        if task == "classify":
+            from zhixing.tasks.classify import Classify
 
-        return Classify(ref, labels if _chooses(ref) else None, **more)
+            return Classify(ref, labels if _chooses(ref) else None, **more)
+        if task == "tag":
+            from zhixing.tasks.tag import Tag
+
+            return Tag(ref, labels if _chooses(ref) else None, **more)
+        if task == "answer":
+            from zhixing.tasks.answer import AnswerTask
+
+            if not _chooses(ref) and any(not one.reference for one in examples):
+                more.setdefault("nothing", True)
+            return AnswerTask(ref, **more)
+        if task == "translate":
+            from zhixing.tasks.translate import Translate
+
+            return Translate(ref, **more)
+        if task == "summarize":
+            from zhixing.tasks.summarize import Summarize
+
+            return Summarize(ref, **more)
+        if task == "rewrite":
+            from zhixing.tasks.rewrite import Rewrite
+
+            return Rewrite(ref, **more)
+    except TypeError as error:
+        raise BadInput(f"the task {task!r} does not take these options: {', '.join(more)}", where="--option") from error
     raise BadInput(f"the task {task!r} cannot be run", where="--task")
 
 
@@ -181,13 +227,23 @@ def _chooses(ref: str) -> bool:
     return not (path.is_dir() and is_encoder(path)) or load_encoder(path).model.head_config.kind == "pool"
 
 
-def _run(task: Task, examples: Sequence[Example]) -> tuple[list[dict[str, Any] | None], float, list[str]]:
-    """Runs a task on examples, chunk by chunk; returns results, seconds and what was wrong with rows."""
+def _run(
+    task: Task, examples: Sequence[Example], called: Mapping[str, str]
+) -> tuple[list[dict[str, Any] | None], float, list[str]]:
+    """Runs a task on examples, chunk by chunk; returns results, seconds and what was wrong with rows.
+
+    Args:
+        task: The task.
+        examples: What it is given.
+        called: What the data call the types of entities that the task names.
+    """
+    begun = time.perf_counter()
+    if (tags := _tags_of_tokens(task, examples)) is not None:
+        return tags, time.perf_counter() - begun, []
     results: list[dict[str, Any] | None] = []
     faults = []
     names = {column.name for column in task.columns}
     rows: list[Row] = [{key: text for key, text in one.row.items() if key in names} for one in examples]
-    begun = time.perf_counter()
     with progress_bar(f"Running {task.name}", len(rows)) as bar:
         for start in range(0, len(rows), task.chunk):
             chunk = rows[start : start + task.chunk]
@@ -196,9 +252,32 @@ def _run(task: Task, examples: Sequence[Example]) -> tuple[list[dict[str, Any] |
                     faults.append(f"{examples[place].place}: {result.message}")
                     results.append(None)
                 else:
-                    results.append(result.to_json())
+                    results.append(_named(result.to_json(), called))
             bar.advance(len(chunk))
     return results, time.perf_counter() - begun, faults
+
+
+def _named(values: dict[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
+    """Gives entities the types' names that the data have."""
+    if called and isinstance(values.get("prediction"), list):
+        entities = [{**one, "type": called.get(one["type"], one["type"])} for one in values["prediction"]]
+        return {**values, "prediction": entities}
+    return values
+
+
+def _tags_of_tokens(task: Task, examples: Sequence[Example]) -> list[dict[str, Any] | None] | None:
+    """Tags the data's own tokens, where the task has a tagger that takes tokens; else None."""
+    from zhixing.tasks.tag import HeadTagger, Tag
+
+    if not isinstance(task, Tag) or not isinstance(task.tagger, HeadTagger):
+        return None
+    results: list[dict[str, Any] | None] = []
+    with progress_bar("Running tag", len(examples)) as bar:
+        for start in range(0, len(examples), task.chunk):
+            chunk = examples[start : start + task.chunk]
+            results += [{"tags": tags} for tags, _ in task.tagger.tags([one.tokens for one in chunk])]
+            bar.advance(len(chunk))
+    return results
 
 
 def _compared(systems: Sequence[System], options: Options) -> list[Any]:
