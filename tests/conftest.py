@@ -1,4 +1,4 @@
-"""Settings for all tests: two threads, no network, quiet progress, and no deadline for single examples of hypothesis."""
+"""Settings for all tests: two threads, no network, quiet progress, no deadline for examples of hypothesis."""
 
 import os
 
