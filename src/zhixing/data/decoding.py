@@ -90,6 +90,14 @@ def find_encoding(sample: bytes, *, complete: bool, suffix: str = "", nul_share:
     if suffix in (".py", ".pyi", ".pyw") and (named := _coding_line(sample)):
         return Encoding(named)
     if bad_from is not None and is_chinese(sample, complete):
+        if (line := _utf8_line(sample, complete)) is not None:
+            other = sample.count(b"\n", 0, bad_from) + 1
+            raise NotTextError(
+                "undecodable",
+                f"in two encodings: line {line} is UTF-8, line {other} is not, and reads as GB18030; convert the parts"
+                " one by one: iconv -f GB18030 -t UTF-8",
+                other,
+            )
         return Encoding("gb18030", 0, "not UTF-8; read as GB18030, which decodes it to Chinese")
     if bad_from is not None and mostly_bad:
         raise NotTextError(
@@ -106,6 +114,21 @@ def _first_bad_byte(sample: bytes, complete: bool) -> int | None:
         codecs.getincrementaldecoder("utf-8")().decode(sample, complete)
     except UnicodeDecodeError as error:
         return error.start
+    return None
+
+
+def _utf8_line(sample: bytes, complete: bool) -> int | None:
+    """Returns the first line that is Chinese in UTF-8, as no line of GB18030 is by chance."""
+    lines = sample.split(b"\n")
+    for number, line in enumerate(lines if complete else lines[:-1], start=1):
+        if len(line) < 9 or line.isascii():
+            continue
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        if sum("\u4e00" <= character <= "\u9fff" for character in text) >= 3:
+            return number
     return None
 
 

@@ -223,7 +223,7 @@ class PromptTagger:
             "properties": {"text": {"type": "string", "minLength": 1, "maxLength": 80}, "type": {"enum": list(labels)}},
             "required": ["text", "type"],
         }
-        schema = {"type": "array", "items": item, "maxItems": 50}
+        schema = {"type": "array", "items": item, "maxItems": 12}
         self._extract = Extract(schema, ref, prompt=prompt, task="tag", values={"labels": ", ".join(labels)})
 
     def identity(self) -> dict[str, Any]:
