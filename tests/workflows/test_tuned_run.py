@@ -1,5 +1,6 @@
 """Tuning from recipe to model folder, by every method: learning, resuming bit for bit, opening what was published."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -24,6 +25,7 @@ from zhixing.models.transformer import Transformer
 from zhixing.tokenization.train import train_tokenizer
 from zhixing.training.objectives.chat import ChatTurns
 from zhixing.training.objectives.packed import example_of, pack
+from zhixing.training.state import list_checkpoints, load_checkpoint
 from zhixing.workflows.pretrain import resume_run
 from zhixing.workflows.records_run import RecordOutcome
 
@@ -124,6 +126,27 @@ def test_every_method_learns_resumes_and_publishes(base: Path, tmp_path: Path, m
     with torch.no_grad():
         loss = float(objective.loss_sum(opened.model, batch)) / batch.target_count
     assert loss == pytest.approx(outcome.score.loss, rel=2e-3)
+
+
+def test_the_mean_of_checkpoints_is_published(base: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(base, run, tune={"method": "last", "layers": 1}, train={"average_last": 3, "save_every": 3})
+    kept = [load_checkpoint(run / "checkpoints", step) for step in list_checkpoints(run / "checkpoints")[-3:]]
+    assert len(kept) == 3
+    name = "blocks.1.mlp.down.weight"
+    mean = sum(state.weights[name] for state in kept) / 3
+    published = dict(open_model(run / "model").transformer.named_parameters())[name]
+    torch.testing.assert_close(published.detach(), mean, atol=1e-6, rtol=1e-5)
+
+
+def test_the_card_says_what_was_done(base: Path, tmp_path: Path) -> None:
+    data = {"licence": "CC0"}
+    outcome = train(base, tmp_path / "run", tune={"method": "lora", "rank": 2}, train={"steps": 1}, data=data)
+    card = (outcome.folder / "model" / "README.md").read_text(encoding="utf-8")
+    digest = hashlib.sha256((base / "train.jsonl").read_bytes()).hexdigest()
+    for said in ("library_name: peft", "LoRA of rank 2", digest, "Licence of the records: CC0", "rank: 2"):
+        assert said in card
+    assert str(base) not in card
 
 
 def examples_of(count: int) -> list[Any]:

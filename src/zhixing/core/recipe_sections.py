@@ -45,6 +45,7 @@ class DataRecipe(Section):
     too_long: Literal["cut", "drop", "refuse"] = Field(
         "cut", description="records longer than the model reads: cut or dropped, counted and said; or an error"
     )
+    licence: str | None = Field(None, description="the terms of the records, for the model card")
     skip_faulty: bool = Field(
         False, description="leave records out that are wrong, counted and said, instead of stopping"
     )

@@ -37,7 +37,7 @@ TEXT_FIELDS: dict[str, tuple[str, ...]] = {
 """Fields that only mean something for running text."""
 
 RECORD_FIELDS: dict[str, tuple[str, ...]] = {
-    "data": ("validation_paths", "columns", "too_long", "skip_faulty", "pictures"),
+    "data": ("validation_paths", "columns", "too_long", "skip_faulty", "licence", "pictures"),
     "model": (
         "image_size",
         "patch_size",
@@ -115,6 +115,7 @@ def resolve_records(recipe: Recipe) -> Recipe:
     if not check_length(train, "steps", "epochs", "minutes", "tokens"):
         train.epochs = EPOCHS
     train.best = best_measure(done, objective)
+    train.keep = max(train.keep, train.average_last)
     if "spike" not in train.model_fields_set:
         train.spike = NO_SPIKE
     _resolve_optimizer(done.optimizer, done)

@@ -346,6 +346,20 @@ def load_weights_into(run: Run, model: nn.Module, step: int) -> None:
     fill_weights(model, state.average or state.weights)
 
 
+def average_weights_into(run: Run, model: nn.Module, count: int) -> list[int]:
+    """Puts the mean of the newest checkpoints into the model (Izmailov et al. 2018), and returns their steps."""
+    from zhixing.training.state import load_checkpoint
+
+    steps = list_checkpoints(run.checkpoints)[-count:]
+    total: dict[str, torch.Tensor] = {}
+    for number, step in enumerate(steps, 1):  # one at a time: the memory is that of one of them
+        state = load_checkpoint(run.checkpoints, step)
+        for name, tensor in (state.average or state.weights).items():
+            total[name] = tensor.float() if number == 1 else total[name].lerp_(tensor.float(), 1 / number)
+    fill_weights(model, total)
+    return steps
+
+
 @torch.no_grad()
 def fill_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Copies the trained weights of a checkpoint into a model whose frozen ones are there already."""

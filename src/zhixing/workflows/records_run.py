@@ -21,6 +21,7 @@ from zhixing.core.device import peak_memory_bytes
 from zhixing.core.errors import BadInput
 from zhixing.core.files import atomic_folder
 from zhixing.core.progress import human_count
+from zhixing.core.recipe import Recipe
 from zhixing.data.length_batches import LengthSampler
 from zhixing.evaluation.metrics.base import Score
 from zhixing.evaluation.report import write_report
@@ -50,6 +51,7 @@ from zhixing.workflows.fitting import fit_run
 from zhixing.workflows.measures import final_scores, measure_for
 from zhixing.workflows.predictions import keep_predictions
 from zhixing.workflows.prepare import (
+    average_weights_into,
     check_unchanged,
     load_weights_into,
     machine_facts,
@@ -58,6 +60,7 @@ from zhixing.workflows.prepare import (
     settle_machine,
 )
 from zhixing.workflows.record_card import record_card
+from zhixing.workflows.tuned_card import tuned_card
 from zhixing.workflows.writer import writer_for
 
 INITIAL = "initial"
@@ -112,14 +115,35 @@ def record_phases(run: Run, prove_first: bool, begun_at: float) -> RecordOutcome
     validation = ExampleValidation(examples.validation, objective, measure, train.validation_tokens)
     described = f"{begun.family}, {human_count(begun.parameters)} parameters ({begun.describe}), reads {begun.longest}"
     fit = Fit(run, trainer, validation, lower=objective.lower | {"loss"})
+    if maker.name == "causal" and recipe.model.start is not None:
+        measure_start(run, begun, validation)
     fitted = fit_run(fit, f"{described} tokens", prove_first=prove_first)
-    load_weights_into(run, begun.model, fitted.published_step)
+    if train.average_last > 1:
+        averaged = average_weights_into(run, begun.model, train.average_last)
+        say(f"Published: the mean of the checkpoints of steps {', '.join(map(str, averaged))}")
+    else:
+        load_weights_into(run, begun.model, fitted.published_step)
     outcome = _finish(run, objective, maker, begun, tokenizer, examples, fitted.proof)
     run.set_state(
         "finished", step=trainer.done, peak_memory=peak_memory_bytes(), total_seconds=time.monotonic() - begun_at
     )
     write_report(run.folder)
     return outcome
+
+
+def measure_start(run: Run, begun: Begun, validation: ExampleValidation) -> None:
+    """Measures a model before its first step, once: only what is held against the beginning is known to be better."""
+    if "before" in run.facts():
+        return
+    score = validation.measure(begun.model, torch.device(run.recipe.train.device))
+    run.log("validation", step=0, **score.figures(), tokens=0, seconds=0.0)
+    run.add_facts(before=score.figures())
+    say("Before: " + ", ".join(f"{name} {value:.4f}" for name, value in score.figures().items()))
+
+
+def _card(recipe: Recipe, facts: dict[str, Any]) -> str:
+    decoder = objective_named(recipe.train.objective).network == "causal"
+    return tuned_card(recipe, facts) if decoder else record_card(recipe, facts)
 
 
 def prepare_start(run: Run) -> Path | None:
@@ -263,7 +287,7 @@ def _finish(
         predictions=samples,
     )  # fmt: skip
     published = dataclasses.replace(begun, model=objective.published(begun.model))
-    maker.save(run.folder / "model", published, tokenizer, record_card(run.recipe, run.facts()))
+    maker.save(run.folder / "model", published, tokenizer, _card(run.recipe, run.facts()))
     return RecordOutcome(
         run.folder, objective.name, score, scores, validation.records, validation.all_records, samples, proof
     )
