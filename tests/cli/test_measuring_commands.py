@@ -160,6 +160,27 @@ def test_runs_tell_the_dead_from_the_living(tmp_path: Path) -> None:
     assert "a-run-with-quite-a-long-name-and-知行合一  failed" in shown
 
 
+def test_runs_as_a_leaderboard(tmp_path: Path) -> None:
+    for name, accuracy, bleu in (("a", 0.8, None), ("b", 0.9, 20.0), ("c", 0.9, 30.0), ("d", None, None)):
+        folder = write_run(tmp_path / name, "finished", 2.0, 100)
+        scores = [{"measure": "accuracy", "value": accuracy, "interval": {"low": 0.7, "high": 0.95}}]
+        measures = {key: value for key, value in (("accuracy", accuracy), ("bleu", bleu), ("ter", bleu)) if value}
+        if measures:
+            facts = {"evaluation": {"loss": 1.0, "measures": measures, "scores": scores}}
+            (folder / "facts.json").write_text(json.dumps(facts))
+    found = run_command(runs.command, str(tmp_path), "--json", "--by", "accuracy").stdout.splitlines()
+    assert [(row["name"], row.get("rank")) for row in map(json.loads, found)] == [
+        ("b", 1), ("c", 1), ("a", 3), ("d", None),
+    ]  # fmt: skip
+    shown = run_command(runs.command, str(tmp_path), "--by", "accuracy").stdout.splitlines()
+    assert shown[0].split()[:4] == ["#", "run", "state", "accuracy"]
+    assert "0.9 [0.7, 0.95]" in shown[1]
+    lowest = run_command(runs.command, str(tmp_path), "--json", "--by", "ter").stdout.splitlines()
+    assert json.loads(lowest[0])["name"] == "b"
+    with pytest.raises(BadInput, match="did you mean 'accuracy'"):
+        run_command(runs.command, str(tmp_path), "--by", "acuracy")
+
+
 def test_runs_name_what_is_damaged_and_show_the_rest(tmp_path: Path) -> None:
     write_run(tmp_path / "good", "finished", 2.0, 100)
     (write_run(tmp_path / "bad", "finished") / "state.json").write_text("{")

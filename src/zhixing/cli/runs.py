@@ -8,26 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-SORTS: dict[str, tuple[str, bool]] = {
-    "updated": ("updated", True),
-    "bits_per_byte": ("bits_per_byte", False),
-    "loss": ("validation_loss", False),
-    "perplexity": ("perplexity", False),
-    "tokens": ("tokens", True),
-    "time": ("seconds", True),
-    "steps": ("step", True),
-    "parameters": ("parameters", True),
-    "name": ("name", False),
-}
-"""What runs can be sorted by: the field of the summary, and whether the largest comes first."""
+BY = (
+    "Sort by updated, name, steps, tokens, time, parameters; or best first by bits_per_byte, loss, perplexity, or any "
+    "measure that the runs have (accuracy, entity_f1, bleu, ...)."
+)
 
 
 def command(
     folder: Annotated[Path, typer.Argument(help="Where the run folders are.")] = Path("runs"),
-    by: Annotated[str, typer.Option("--by", metavar="METRIC", help=f"Sort by: {', '.join(SORTS)}.")] = "updated",
+    by: Annotated[str, typer.Option("--by", metavar="METRIC", help=BY)] = "updated",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a run and line.")] = False,
 ) -> None:
-    """List the runs with their state and best figures.
+    """List the runs with their state and best figures; by a measure, as a leaderboard.
 
     "stopped" is a run whose process died without saying so; like "interrupted" and "failed" it can be resumed.
 
@@ -35,20 +27,15 @@ def command(
     """
     import json
 
-    from zhixing.core.errors import unknown_name
+    from zhixing.evaluation.leaderboard import ordered
 
-    if by not in SORTS:
-        raise unknown_name("order", by, SORTS, where="--by")
     rows, faults = _summaries(folder)
-    key, largest_first = SORTS[by]
-    known = [row for row in rows if row[key] is not None]
-    known.sort(key=lambda row: row[key], reverse=largest_first)
-    rows = known + [row for row in rows if row[key] is None]
+    rows = ordered(rows, by)
     if as_json:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
     elif rows:
-        _print_table(rows)
+        _print_table(rows, by)
     else:
         print(f"no runs in {folder}; begin with: zhixing quickstart")
     for fault in faults:
@@ -83,7 +70,7 @@ def _summaries(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, faults
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def _print_table(rows: list[dict[str, Any]], by: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -93,14 +80,38 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         console = Console(highlight=False, width=400)
     columns = [column for column in COLUMNS if console.width >= WIDE or column not in LESS]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    ranked, extra = any("rank" in row for row in rows), _extra_column(by)
+    if ranked:
+        table.add_column("#", justify="right")
     table.add_column("run", overflow="fold", min_width=12)
     table.add_column("state", no_wrap=True)
+    if extra:
+        table.add_column(extra, justify="right", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         state = Text(_state(row["state"]), style=COLOURS.get(row["state"], ""))
-        table.add_row(Text(str(row["name"])), state, *(_cell(row, column) for column in columns))
+        first = [str(row.get("rank", "–"))] if ranked else []
+        more = [_measured(row, by)] if extra else []
+        table.add_row(*first, Text(str(row["name"])), state, *more, *(_cell(row, column) for column in columns))
     console.print(table)
+
+
+def _extra_column(by: str) -> str:
+    """Returns the title of the column of a figure that no other column shows with its interval, "" when none is due."""
+    from zhixing.evaluation.leaderboard import FIELDS
+
+    return by if by not in FIELDS or by == "perplexity" else ""
+
+
+def _measured(row: dict[str, Any], by: str) -> str:
+    from zhixing.evaluation.leaderboard import figure
+
+    value = figure(row, by)
+    if value is None:
+        return "–"
+    ends = row["intervals"].get(by)
+    return f"{value:.4g}" + (f" [{ends[0]:.4g}, {ends[1]:.4g}]" if ends else "")
 
 
 COLUMNS = ("steps", "bits/byte", "loss", "tokens", "time", "changed")

@@ -94,6 +94,7 @@ class Run:
             "validation_loss": loss,
             "best_step": best.get("step"),
             "measures": _measures(evaluation, best),
+            "intervals": _intervals(evaluation),
             "train_loss": number(last.get("loss")),
             "tokens": first_number(training.get("tokens"), last.get("tokens")),
             "seconds": first_number(last.get("seconds"), training.get("seconds"), self.state.get("seconds")),
@@ -103,6 +104,21 @@ class Run:
             "parameters": number(section(self.facts, "model").get("parameters")),
             "updated": self.updated.isoformat(timespec="seconds") if self.updated else None,
         }
+
+
+def _intervals(evaluation: dict[str, Any]) -> dict[str, list[float]]:
+    """Returns the 95 % intervals of the final measurement, by measure."""
+    found: dict[str, list[float]] = {}
+    for name in ("bits_per_byte", "perplexity"):
+        ends = evaluation.get(f"{name}_interval")
+        if isinstance(ends, list) and len(ends) == 2:
+            found[name] = ends
+    scores = evaluation.get("scores")
+    for one in scores if isinstance(scores, list) else []:
+        interval = one.get("interval") if isinstance(one, dict) else None
+        if isinstance(interval, dict) and {"low", "high"} <= interval.keys():
+            found[str(one.get("measure"))] = [interval["low"], interval["high"]]
+    return found
 
 
 MEASURED_OTHERWISE = frozenset({"step", "loss", "bits_per_byte", "perplexity", "measure", "tokens"})
