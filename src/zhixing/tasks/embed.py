@@ -24,6 +24,7 @@ from zhixing.core.errors import BadInput
 from zhixing.core.progress import progress_bar
 from zhixing.models import ops
 from zhixing.models.ragged import Ragged
+from zhixing.native.encoder import put_on_core
 from zhixing.tasks.base import TEXT, Row
 from zhixing.tasks.encoders import EncoderRunner
 
@@ -115,14 +116,21 @@ class Embedder:
         return Embeddings(vectors.numpy(), total, tuple(counts.tolist()))
 
 
-def open_embedder(ref: str | Path = DEFAULT_EMBEDDER) -> Embedder:
+def open_embedder(ref: str | Path = DEFAULT_EMBEDDER, *, engine: str = "auto", quantize: str | None = None) -> Embedder:
     """Opens an encoder that pools by its reference (a path, `minilm`, `hf:org/name`).
+
+    Args:
+        ref: The reference.
+        engine: What computes: "native", the C++ core for CPUs, "torch", or "auto", the core wherever it can.
+        quantize: "q8" or "q4": let the core quantise the encoder's matrices.
 
     Raises:
         MissingResource: There is no such model.
         BadInput: It is damaged, or no such encoder.
     """
-    embedder = Embedder(load_encoder(resolve(ref)))
+    folder = load_encoder(resolve(ref))
+    put_on_core(folder.model, engine, quantize)
+    embedder = Embedder(folder)
     ops.select_matmul()
     return embedder
 

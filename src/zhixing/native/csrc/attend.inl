@@ -36,6 +36,8 @@ template <int M> ZX_INLINE void score_page(const uint16_t* keys, const float* co
 
 ZX_INLINE void score_pages(const uint16_t* keys, const float* const* query, int count, int head_dim, float* scores) {
     int m = 0;
+    if constexpr (LANES == 16)  // 32 registers: eight sums at once
+        for (; m + 8 <= count; m += 8) score_page<8>(keys, query + m, head_dim, scores + m * STRETCH);
     for (; m + 4 <= count; m += 4) score_page<4>(keys, query + m, head_dim, scores + m * STRETCH);
     switch (count - m) {
         case 3: score_page<3>(keys, query + m, head_dim, scores + m * STRETCH); break;
@@ -60,9 +62,11 @@ template <int M, int S> ZX_INLINE void mix_slab(const uint16_t* values, int head
 }
 
 template <int M> ZX_INLINE void mix_page(const uint16_t* values, int head_dim, int first, int last, const float* weights, float* const* out) {
-    constexpr int S = M == 1 ? 4 : LANES == 16 ? (M == 2 ? 4 : 4) : (M == 2 ? 4 : 2);
+    constexpr int S = M <= 2 ? 4 : M == 8 ? 2 : LANES == 16 ? 4 : 2;
     int d = 0;
     for (; d + S * LANES <= head_dim; d += S * LANES) mix_slab<M, S>(values, head_dim, first, last, weights, out, d);
+    if constexpr (S == 4)
+        for (; d + 2 * LANES <= head_dim; d += 2 * LANES) mix_slab<M, 2>(values, head_dim, first, last, weights, out, d);
     for (; d + LANES <= head_dim; d += LANES) mix_slab<M, 1>(values, head_dim, first, last, weights, out, d);
     for (; d < head_dim; ++d)
         for (int m = 0; m < M; ++m)
@@ -71,6 +75,8 @@ template <int M> ZX_INLINE void mix_page(const uint16_t* values, int head_dim, i
 
 ZX_INLINE void mix_pages(const uint16_t* values, int count, int head_dim, int first, int last, const float* weights, float* const* out) {
     int m = 0;
+    if constexpr (LANES == 16)
+        for (; m + 8 <= count; m += 8) mix_page<8>(values, head_dim, first, last, weights + m * STRETCH, out + m);
     for (; m + 4 <= count; m += 4) mix_page<4>(values, head_dim, first, last, weights + m * STRETCH, out + m);
     switch (count - m) {
         case 3: mix_page<3>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;

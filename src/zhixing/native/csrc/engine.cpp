@@ -11,7 +11,8 @@
 namespace zx {
 namespace {
 
-constexpr int64_t TOKEN_BLOCK = 64;    // rows of activations that stay in the cache while panels go by
+constexpr int64_t TOKEN_BLOCK = 16;    // rows of activations that stay in the first cache while panels go by
+constexpr int64_t MOST_UNITS = 100000; // within what the pool can count
 constexpr int64_t SMALL_WORK = 16384;  // operations on floats that are not worth another thread
 constexpr int64_t SMALL_ATTENTION = 1 << 18;  // multiplications of attention that are not: keys cross processors slowly
 constexpr int64_t ANNOUNCED = 128 << 10;      // bytes of the next weights that a waiting thread asks for
@@ -115,6 +116,9 @@ std::string Engine::run(const Step& step, Cache* cache) {
     kernels_ = &kernels();
     tokens_in_tile_ = 0;
     buffers_[size_t(plan_->output)] = step.out;
+    last_.assign(step.position, step.position + step.tokens);
+    for (int64_t t = step.tokens - 2; t >= 0; --t)
+        if (step.sequence[t] == step.sequence[t + 1]) last_[size_t(t)] = last_[size_t(t) + 1];
     pool().run(*this);
     return "";
 }
@@ -194,7 +198,8 @@ int64_t Engine::units(int stage) {
         announce(next_linear_[index]);
         int64_t panels = 0;
         for (int64_t i = 0; i < o.a[5]; ++i) panels += plan_->matrices[size_t(o.a[6 + 3 * i])].panels();
-        return panels * ((count + TOKEN_BLOCK - 1) / TOKEN_BLOCK);
+        for (block_ = TOKEN_BLOCK; panels * ((count + block_ - 1) / block_) > MOST_UNITS;) block_ *= 2;
+        return panels * ((count + block_ - 1) / block_);
     }
     if (o.op == Op::Attend) {
         prepare_attention(o);
@@ -237,7 +242,7 @@ void Engine::linear(const Operation& o, int64_t first, int64_t last) {
         p.y = row(o.a[1], 0) + o.a[7 + 3 * part];
         p.y_stride = plan_->buffers[size_t(o.a[1])];
         p.add = o.a[4] != 0;
-        kernels_->product(p, panel - before, stop - before, block * TOKEN_BLOCK, std::min(count, (block + 1) * TOKEN_BLOCK));
+        kernels_->product(p, panel - before, stop - before, block * block_, std::min(count, (block + 1) * block_));
         first += stop - panel;
     }
 }
@@ -268,9 +273,7 @@ void Engine::attend(const Operation& o, int64_t first, int64_t last) {
                 const int64_t head = kv_head * group + h, at = step_.position[t];
                 int64_t begin = window ? std::max<int64_t>(0, at + 1 - window) : 0;
                 // Without causality a query sees all of the sequence's tokens in this step as well.
-                int64_t end = at + 1;
-                if (!o.a[7])
-                    for (int64_t other = t + 1; other < step_.tokens && step_.sequence[other] == step_.sequence[t]; ++other) end = step_.position[other] + 1;
+                int64_t end = (o.a[7] ? at : last_[size_t(t)]) + 1;
                 a.total[a.count] = nullptr;
                 a.out[a.count] = row(o.a[2], t) + head * size;
                 if (stretches_) {

@@ -80,6 +80,7 @@ private:
     Step step_;
     Cache* cache_ = nullptr;
     std::vector<Tile> tiles_;
+    std::vector<int32_t> last_;  // of every token: the last position of its sequence in this step
     int64_t tokens_in_tile_ = 0, block_ = 1;
     int64_t stretches_ = 0;      // parts that every query's keys are split into; 0: not split
     std::vector<float> parts_;   // results of the parts, then (highest, total) of each

@@ -58,42 +58,56 @@ void Pool::run(Job& job) {
     }
 }
 
-// Takes units of the stage of this number: half of what is left of the thread's own share, or, when that is empty, half
-// of the fullest other one. False when nothing is left, or the stage is another one by now.
-bool Pool::take(int thread, Word number, int64_t& first, int64_t& last) {
-    const int count = threads();
-    for (int from = thread;;) {
-        std::atomic<Word>& word = shares_[size_t(from)].word;
-        Word seen = word.load(std::memory_order_acquire);
-        while (seen >> (2 * UNIT_BITS) == number) {
-            const Word begin = seen & UNIT_MASK, end = seen >> UNIT_BITS & UNIT_MASK;
-            if (begin == end) break;
-            const Word taken = (end - begin + 1) / 2;
-            const Word left = from == thread ? seen + taken : seen - (taken << UNIT_BITS);
-            if (!word.compare_exchange_weak(seen, left, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-            first = int64_t(from == thread ? begin : end - taken);
-            last = first + int64_t(taken);
-            return true;
-        }
-        Word most = 0;
-        for (int other = 0; other < count; ++other) {
-            const Word there = shares_[size_t(other)].word.load(std::memory_order_acquire);
-            const Word units = (there >> UNIT_BITS & UNIT_MASK) - (there & UNIT_MASK);
-            if (there >> (2 * UNIT_BITS) == number && units > most) {
-                most = units;
-                from = other;
-            }
-        }
-        if (most == 0) return false;
+// Takes half of what is left of a share in the stage of this number: of one's own from the front, of another's from the
+// back. False when nothing is left, or the stage is another one by now.
+bool Pool::take(int from, bool own, Word number, int64_t& first, int64_t& last) {
+    std::atomic<Word>& word = shares_[size_t(from)].word;
+    Word seen = word.load(std::memory_order_acquire);
+    while (seen >> (2 * UNIT_BITS) == number) {
+        const Word begin = seen & UNIT_MASK, end = seen >> UNIT_BITS & UNIT_MASK;
+        if (begin == end) return false;
+        const Word taken = (end - begin + 1) / 2;
+        const Word left = own ? seen + taken : seen - (taken << UNIT_BITS);
+        if (!word.compare_exchange_weak(seen, left, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+        first = int64_t(own ? begin : end - taken);
+        last = first + int64_t(taken);
+        return true;
     }
+    return false;
 }
 
-// Takes some units of the stage that was seen and does them; false when all are handed out.
+// Returns the thread with most units left in the stage of this number, or -1.
+int Pool::fullest(Word number) const {
+    int found = -1;
+    Word most = 0;
+    for (int other = 0; other < threads(); ++other) {
+        const Word seen = shares_[size_t(other)].word.load(std::memory_order_acquire);
+        const Word units = (seen >> UNIT_BITS & UNIT_MASK) - (seen & UNIT_MASK);
+        if (seen >> (2 * UNIT_BITS) == number && units > most) {
+            most = units;
+            found = other;
+        }
+    }
+    return found;
+}
+
+// Does what is left of the thread's own share of the stage that was seen, or some of another's; false when all is taken.
+// What is done is counted once, at the end: the counter is every thread's, and travels slowly between processors.
 bool Pool::take_and_work(int thread, Word seen) {
-    int64_t first, last;
-    if ((seen & OVER) || !take(thread, seen & STAGE_MASK, first, last)) return false;
-    job_->work(stage_, first, last);
-    if (left_.fetch_sub(last - first, std::memory_order_acq_rel) == last - first) advance();
+    if (seen & OVER) return false;
+    const Word number = seen & STAGE_MASK;
+    int64_t first, last, done = 0;
+    while (take(thread, true, number, first, last)) {
+        job_->work(stage_, first, last);
+        done += last - first;
+    }
+    for (int from; done == 0;) {
+        if ((from = fullest(number)) < 0) return false;
+        if (!take(from, false, number, first, last)) continue;
+        job_->work(stage_, first, last);
+        done = last - first;
+    }
+    if (left_.fetch_sub(done, std::memory_order_acq_rel) == done) advance();
     return true;
 }
 

@@ -56,7 +56,8 @@ private:
     static constexpr Word OVER = Word(1) << 32;
 
     void serve(int thread);
-    bool take(int thread, Word number, int64_t& first, int64_t& last);
+    bool take(int from, bool own, Word number, int64_t& first, int64_t& last);
+    int fullest(Word number) const;
     bool take_and_work(int thread, Word seen);
     void advance();
     void publish(int64_t units);

@@ -2,6 +2,7 @@
 // One panel is read once for a tile of tokens; the tile for decoding is one token, and then memory is the limit.
 
 constexpr int PARTS = ROWS / LANES;
+constexpr int64_t FEW = 2;       // tokens whose rows are asked for at once
 constexpr size_t AHEAD = 2560;  // bytes between the group in work and the one asked for: covers the latency of memory
 
 template <int M> ZX_INLINE void finish(const Product& p, int64_t panel, int64_t token, Vec (*sum)[PARTS]) {
@@ -84,8 +85,10 @@ template <Kind K, int M> static void quant_tile(const Product& p, int64_t panel_
             Quads w;
             load_quads<K>(body, part, w);
             const GroupScales scales = scales_at<K>(panel, group, supers, part);
+            ZX_UNROLL
             for (int m = 0; m < M; ++m) {
                 const size_t away = size_t(m) * stride;  // every array of a row is this far from that of the first row
+                if constexpr (M >= 4) prefetch(behind(x.q, away) + group * GROUP + 2 * 64);  // many streams: too many to be foreseen
                 Vec& to = sum[m][part];
                 to = add_group<K>(to, w, scales, behind(x.q, away) + group * GROUP, behind(x.scale, away)[group],
                                   behind(x.sum, away)[group], behind(x.half_sum, away) + group * 2);
@@ -131,7 +134,17 @@ template <Kind K, int M> ZX_INLINE void one_tile(const Product& p, int64_t panel
     else quant_tile<K, M>(p, panel, token);
 }
 
+// Another thread has just written the activations, and read the last results: asks for what is in its cache.
+ZX_INLINE void ask_for_rows(const Product& p, int64_t first_panel, int64_t last_panel, int64_t first, int64_t last) {
+    const char* row = reinterpret_cast<const char*>(p.quant ? p.quant + first * p.quant_stride : nullptr);
+    const int64_t bytes = p.quant ? (last - first) * p.quant_stride : 0;
+    for (int64_t at = 0; at < bytes; at += 64) prefetch(row + at);
+    for (int64_t token = first; token < last; ++token)
+        for (int64_t panel = first_panel; panel < last_panel; ++panel) prefetch(p.y + token * p.y_stride + panel * ROWS);
+}
+
 template <Kind K> static void product_of(const Product& p, int64_t first_panel, int64_t last_panel, int64_t first, int64_t last) {
+    if (last - first <= FEW && last_panel - first_panel <= 256) ask_for_rows(p, first_panel, last_panel, first, last);
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
         int64_t token = first;
         for (; token + TILE <= last; token += TILE) one_tile<K, TILE>(p, panel, token);

@@ -2,6 +2,7 @@
 
 constexpr int LANES = 8;
 using Vec = __m256;
+#define ZX_UNROLL  // see simd_avx512.h
 
 ZX_INLINE Vec vset(float x) { return _mm256_set1_ps(x); }
 ZX_INLINE Vec vload(const float* p) { return _mm256_loadu_ps(p); }

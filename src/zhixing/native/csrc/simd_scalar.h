@@ -3,6 +3,7 @@
 
 constexpr int LANES = 16;
 struct Vec { float at[LANES]; };
+#define ZX_UNROLL  // see simd_avx512.h
 
 #define ZX_LANES(expression) Vec r; for (int i = 0; i < LANES; ++i) r.at[i] = (expression); return r
 ZX_INLINE Vec vset(float x) { ZX_LANES(x); }
