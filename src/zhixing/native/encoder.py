@@ -99,7 +99,7 @@ def put_on_core(model: EncoderModel, engine: str = "auto", quantize: str | None 
     if reason is None:
         assert isinstance(model.encoder, Encoder)
         try:
-            model.encoder = NativeEncoder(model.encoder, quantize)
+            model.encoder = NativeEncoder(model.encoder, quantize)  # type: ignore[assignment]  # stands in for it
         except (Unsupported, MissingResource) as error:
             reason = str(error)
         else:
