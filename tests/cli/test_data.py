@@ -104,7 +104,7 @@ def test_pictures(monkeypatch, capsys, tmp_path):
     code, out, _ = pictures("set", "--count", "6", "--unseen", "2", "--side", "32", "--json")
     assert code == 0
     made = json.loads(out)
-    assert (made["train"], len(made["held_out"])) == ("set/train.jsonl", 7)
+    assert (made["train"], len(made["held_out"])) == ("set/train.jsonl", 14)
     assert len((tmp_path / "set/unseen.jsonl").read_text().splitlines()) == 2
     code, _, err = pictures("set")
     assert code == 2

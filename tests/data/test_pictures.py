@@ -17,7 +17,7 @@ from zhixing.data.pictures import (
     Scene,
     Thing,
     draw,
-    held_out_pairs,
+    held_out_things,
     make_pictures,
     pictures,
     sample_scene,
@@ -36,13 +36,15 @@ def test_captions():
 
 @given(st.integers(0, 2**62), st.booleans())
 @settings(max_examples=50)
-def test_training_never_shows_a_held_out_pair_and_unseen_always_does(seed, unseen):
-    held_out = held_out_pairs(seed)
-    assert {colour for colour, _ in held_out} == set(COLOURS)
+def test_training_never_shows_what_is_held_out_and_unseen_always_does(seed, unseen):
+    held_out = held_out_things(seed)
+    assert {(thing.size, thing.colour) for thing in held_out} == {
+        (size, colour) for size in SIZES for colour in COLOURS
+    }
     random = np.random.default_rng(seed)
     for _ in range(20):
         things = sample_scene(random, held_out, unseen).things
-        assert any((thing.colour, thing.shape) in held_out for thing in things) == unseen
+        assert any(thing in held_out for thing in things) == unseen
 
 
 def test_every_word_is_seen_in_training():

@@ -97,10 +97,8 @@ def doctor(
 def pictures(
     out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
     count: Annotated[int, typer.Option(help="Pictures to train on.")] = 4000,
-    unseen: Annotated[
-        int, typer.Option(help="Pictures with pairs of colour and shape that training never shows.")
-    ] = 500,
-    seed: Annotated[int, typer.Option(help="Another seed, other pictures and other pairs.")] = 0,
+    unseen: Annotated[int, typer.Option(help="Pictures with combinations that training never shows.")] = 500,
+    seed: Annotated[int, typer.Option(help="Another seed, other pictures and combinations.")] = 0,
     side: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
     language: Annotated[str, typer.Option(help="Of the captions: en or zh.")] = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -116,7 +114,7 @@ def pictures(
 
     with progress_bar("Drawing", count + unseen) as bar:
         made = make_pictures(out, count, unseen=unseen, seed=seed, side=side, language=language, advance=bar.advance)
-    held_out = [f"{colour} {shape}" for colour, shape in made.held_out]
+    held_out = [thing.caption("en") for thing in made.held_out]
     if as_json:
         print(json.dumps({"train": str(made.train), "unseen": str(made.unseen), "held_out": held_out}))
         return

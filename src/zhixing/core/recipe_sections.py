@@ -26,7 +26,7 @@ class PicturesRecipe(Section):
     """Pictures of coloured shapes that the run draws for itself, as `zhixing data pictures` does."""
 
     count: int = Field(4000, ge=1, le=1_000_000, description="pictures to train on")
-    unseen: int = Field(500, ge=1, le=1_000_000, description="held-out pictures, of pairs that training never shows")
+    unseen: int = Field(500, ge=1, le=1_000_000, description="held-out pictures, of combinations never trained on")
     side: int = Field(64, ge=32, le=1024, description="height and width in pixels")
     seed: int = Field(0, ge=0, lt=INT64)
     language: Literal["en", "zh"] = "en"

@@ -1,8 +1,8 @@
 """Generated pictures of coloured shapes with a caption each, in English or Chinese: a small world to learn to describe.
 
-Some pairs of colour and shape are never in the training part; every picture of the other part, `unseen`, shows at
-least one of them. So whoever captions it right has understood colour and shape apart, and not learnt pictures by heart
-(Lake & Baroni 2018). Needs Pillow (`pip install 'zhixing[vision]'`).
+Some combinations of size, colour and shape are never in the training part; every picture of the other part, `unseen`,
+shows at least one of them. So whoever captions it right has understood the three apart, and not learnt pictures by
+heart (Lake & Baroni 2018). Needs Pillow (`pip install 'zhixing[vision]'`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLOURS: dict[str, tuple[tuple[int, int, int], str]] = {
 SHAPES: dict[str, str] = {
     "circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "星形", "cross": "十字形", "ring": "环形",
 }  # fmt: skip
-SIZES: dict[str, tuple[float, str]] = {"small": (0.11, "小的"), "large": (0.2, "大的")}
+SIZES: dict[str, tuple[float, str]] = {"small": (0.13, "小的"), "large": (0.2, "大的")}
 """Name, radius as a share of the picture's side, and its Chinese name."""
 
 RELATIONS: dict[str, str] = {"left of": "左边", "above": "上面"}
@@ -50,7 +50,7 @@ FEWEST_PIXELS = 32
 """Below this side small shapes cannot be told apart."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Thing:
     """A shape with its colour and size, by their English names."""
 
@@ -89,26 +89,28 @@ class Scene:
         return f"a {first} {self.relation} a {second}"
 
 
-def held_out_pairs(seed: int) -> frozenset[tuple[str, str]]:
-    """Returns the pairs of colour and shape that training never shows: one for each colour, spread over the shapes."""
+def held_out_things(seed: int) -> frozenset[Thing]:
+    """Returns the things that training never shows: of each colour one small and one large, spread over the shapes."""
     shapes = list(SHAPES)
     np.random.default_rng([seed, 1]).shuffle(shapes)
-    return frozenset((colour, shapes[index % len(shapes)]) for index, colour in enumerate(COLOURS))
+    return frozenset(
+        Thing(size, colour, shapes[(index + turn * len(shapes) // 2) % len(shapes)])
+        for turn, size in enumerate(SIZES)
+        for index, colour in enumerate(COLOURS)
+    )
 
 
-def sample_scene(random: np.random.Generator, held_out: frozenset[tuple[str, str]], unseen: bool) -> Scene:
-    """Draws a scene without any of the held-out pairs or, for `unseen`, with at least one of them."""
-    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES]
-    seen = [pair for pair in pairs if pair not in held_out]
-    wanted = sorted(held_out)
+def sample_scene(random: np.random.Generator, held_out: frozenset[Thing], unseen: bool) -> Scene:
+    """Draws a scene without any of the held-out things or, for `unseen`, with at least one of them."""
+    every = [Thing(size, colour, shape) for size in SIZES for colour in COLOURS for shape in SHAPES]
+    seen, wanted = [thing for thing in every if thing not in held_out], sorted(held_out)
 
-    def thing(choice: list[tuple[str, str]]) -> Thing:
-        colour, shape = choice[random.integers(len(choice))]
-        return Thing(list(SIZES)[random.integers(len(SIZES))], colour, shape)
+    def one_of(choice: list[Thing]) -> Thing:
+        return choice[random.integers(len(choice))]
 
     if random.random() < 0.25:
-        return Scene(thing(wanted if unseen else seen))
-    things = [thing(pairs if unseen else seen), thing(wanted if unseen else seen)]
+        return Scene(one_of(wanted if unseen else seen))
+    things = [one_of(every if unseen else seen), one_of(wanted if unseen else seen)]
     if random.random() < 0.5:
         things.reverse()
     return Scene(things[0], list(RELATIONS)[random.integers(len(RELATIONS))], things[1])
@@ -131,16 +133,16 @@ def draw(scene: Scene, side: int, random: np.random.Generator) -> Image:
     for thing, (x, y) in zip(scene.things, _places(scene, random), strict=True):
         radius = SIZES[thing.size][0] * large * random.uniform(0.92, 1.08)
         shade = np.clip(np.array(COLOURS[thing.colour][0]) + random.integers(-18, 19, size=3), 0, 255)
-        _SHAPES[thing.shape](canvas, (x * large, y * large), radius, random.uniform(-0.2, 0.2), tuple(shade.tolist()))
+        _SHAPES[thing.shape](canvas, (x * large, y * large), radius, random.uniform(-0.15, 0.15), tuple(shade.tolist()))
     return image.resize((side, side), resample=Image.Resampling.BOX)
 
 
 def _places(scene: Scene, random: np.random.Generator) -> list[Point]:
     """Returns the centre of each thing as shares of the side; nothing touches another thing or the edge."""
     if scene.second is None:
-        return [(random.uniform(0.28, 0.72), random.uniform(0.28, 0.72))]
+        return [(random.uniform(0.36, 0.64), random.uniform(0.36, 0.64))]
     along = (random.uniform(0.23, 0.27), random.uniform(0.73, 0.77))
-    across = (random.uniform(0.35, 0.65), random.uniform(0.35, 0.65))
+    across = (random.uniform(0.4, 0.6), random.uniform(0.4, 0.6))
     if scene.relation == "above":
         return [(across[0], along[0]), (across[1], along[1])]
     return [(along[0], across[0]), (along[1], across[1])]
@@ -196,13 +198,13 @@ def pictures(
 
     Args:
         count: How many.
-        seed: Decides which pairs are held out, and the pictures.
-        unseen: Show held-out pairs, instead of all others.
+        seed: Decides what is held out, and the pictures.
+        unseen: Show held-out things, instead of only others.
         side: Height and width in pixels.
         language: Of the captions.
     """
     require_pillow()
-    held_out = held_out_pairs(seed)
+    held_out = held_out_things(seed)
     random = np.random.default_rng([seed, 2, int(unseen)])
     for _ in range(count):
         scene = sample_scene(random, held_out, unseen)
@@ -218,14 +220,14 @@ class Made:
     Attributes:
         folder: Where.
         train: The records to train on.
-        unseen: The records with pairs that training never shows.
-        held_out: Those pairs.
+        unseen: The records with things that training never shows.
+        held_out: Those things.
     """
 
     folder: Path
     train: Path
     unseen: Path
-    held_out: tuple[tuple[str, str], ...]
+    held_out: tuple[Thing, ...]
 
 
 def make_pictures(
@@ -243,8 +245,8 @@ def make_pictures(
     Args:
         folder: Where to; it must not exist, and is there whole or not at all.
         count: Pictures to train on.
-        unseen: Pictures of unseen pairs.
-        seed: Decides which pairs are held out, and the pictures.
+        unseen: Pictures with unseen combinations.
+        seed: Decides what is held out, and the pictures.
         side: Height and width in pixels.
         language: Of the captions: en or zh.
         advance: Is called with the number of pictures that were made, for progress.
@@ -276,4 +278,4 @@ def make_pictures(
                     records.write(json.dumps({"image": image, "caption": caption}, ensure_ascii=False) + "\n")
                     if advance is not None:
                         advance(1)
-    return Made(folder, folder / "train.jsonl", folder / "unseen.jsonl", tuple(sorted(held_out_pairs(seed))))
+    return Made(folder, folder / "train.jsonl", folder / "unseen.jsonl", tuple(sorted(held_out_things(seed))))

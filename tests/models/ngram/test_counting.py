@@ -1,5 +1,8 @@
 """Counts against a plain dictionary, in one piece and in many, and after an interruption."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -100,3 +103,40 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     store = TokenStore.from_documents(corpus())
     with pytest.raises(MissingResource, match="counting n-grams"):
         count_ngrams(store, CountPlan(2, VOCABULARY, 11, len(store), 64), tmp_path / "file" / "counts")
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from zhixing.models.ngram.counting import CountPlan, count_ngrams
+
+folder, tokens, room = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+
+class Source:
+    documents = np.array([0, tokens], np.uint64)
+    def __len__(self):
+        return tokens
+    def read(self, start, count):
+        mixed = np.arange(start, min(start + count, tokens), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+        return (mixed * np.uint64(0xBF58476D1CE4E5B9) >> np.uint64(52)).astype(np.uint16)
+
+with open("/proc/self/status") as status:
+    begun = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData"))
+resource.setrlimit(resource.RLIMIT_DATA, (begun + room, begun + room))
+count_ngrams(Source(), CountPlan.within(room // 2, 4, 4096, None, tokens), folder)
+print(sum(file.stat().st_size for file in folder.iterdir()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a process's data is Linux's")
+def test_counts_are_larger_than_the_memory_that_the_process_may_take(tmp_path: Path) -> None:
+    room = 24 << 20
+    found = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "counts"), "1500000", str(room)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) > 2 * room

@@ -28,7 +28,7 @@ PATCHES_ACROSS = 8
 NORM_EPS = 1e-6
 
 NO_MEANING = ("kv_heads", "logit_softcap", "rope_theta", "order", "count_memory", "embeddings", "hidden",
-              "head_dropout", "word_dropout")  # fmt: skip
+              "head_dropout")  # fmt: skip
 SIZES = ("family", "depth", "width", "head_dim", "heads", "mlp_width", "tied", "init_std", "image_size", "patch_size",
          "image_depth")  # fmt: skip
 

@@ -131,8 +131,19 @@ class Caption(RecordObjective):
 
     def loss_sum(self, model: VisionEncoderDecoder, batch: CaptionBatch) -> Tensor:
         """Returns the cross-entropy summed over all captions' tokens."""
-        smoothing = self.task.label_smoothing if model.training else 0.0
-        return model.loss_sum(batch.pixels, batch.inputs, batch.targets, smoothing)
+        if not model.training:
+            return model.loss_sum(batch.pixels, batch.inputs, batch.targets)
+        inputs = self._hide_words(batch.inputs)
+        return model.loss_sum(batch.pixels, inputs, batch.targets, self.task.label_smoothing)
+
+    def _hide_words(self, inputs: Ragged) -> Ragged:
+        """Hides some of the words that a caption goes on from, lest it go on by habit (Bowman et al. 2016): the start
+        token takes their place, and what comes next must be seen in the image."""
+        share = self.recipe.model.word_dropout
+        if not share:
+            return inputs
+        hidden = torch.rand(inputs.tokens.shape).to(inputs.tokens.device) < share
+        return Ragged(inputs.tokens.masked_fill(hidden, inputs.tokens[0]), inputs.lengths)
 
     def predict(self, model: VisionEncoderDecoder, batch: CaptionBatch) -> Sequence[str]:
         """Returns the caption of each image."""
