@@ -215,14 +215,14 @@ class LanguageModel:
         several: Sequence[Prompt] = [prompts] if _is_one(prompts) else prompts  # type: ignore[assignment, list-item]
         chosen = self.options.replace(**options)
         plain = not (processors or filters or rules or scorer)
-        if (
-            plain
-            and isinstance(self.network, CausalNetwork)
-            and self.network.own_threads
-            and not Engine.why_not(chosen)
-        ):
+        if plain and self._own_threads and not Engine.why_not(chosen):
             return self.engine.generate(several, chosen)
         return self._generator(chosen, processors, filters, rules, scorer).generate(several, chosen)
+
+    @property
+    def _own_threads(self) -> bool:
+        """Whether the engine writes faster than one call after the other."""
+        return isinstance(self.network, CausalNetwork) and self.network.own_threads
 
     @cached_property
     def engine(self) -> Engine:
@@ -406,6 +406,10 @@ class EncoderDecoderModel(LanguageModel):
     def model(self) -> CausalNetwork:
         """See `network`."""
         return self.network
+
+    @property
+    def _own_threads(self) -> bool:
+        return False
 
     def _generator(
         self,

@@ -50,9 +50,8 @@ class Tokenizers:
         return self._around(self.source.encode(text, special=True), self.begin)
 
     def encode_target(self, text: str) -> list[int]:
-        """Returns the tokens of a target; what stands before it is the network's start token."""
-        tokens = self.target.encode(text, special=False)
-        return tokens if self.end is None else [*tokens, self.end]
+        """Returns the tokens of a target, framed like a source; before it stands the network's start token."""
+        return self._around(self.target.encode(text, special=True), self.begin)
 
     def _around(self, tokens: list[int], begin: int | None) -> list[int]:
         if begin is not None and tokens[:1] != [begin]:

@@ -84,6 +84,9 @@ class ModelRecipe(Section):
     word_dropout: float = Field(0.0, ge=0, lt=1, description="share of the words hidden from the network in training")
     family: str = Field("nanochat", description="layout of the saved model")
     depth: int = Field(4, ge=1, le=1000, description="the one dial: number of layers")
+    decoder_depth: int | None = Field(
+        None, ge=1, le=1000, description="layers of the decoder behind an encoder; default: depth"
+    )
     width: int | None = Field(None, ge=1, description="default: 64 * depth")
     head_dim: int | None = Field(None, ge=1, description="default: 64, or 32 for narrow models")
     heads: int | None = Field(None, ge=1, description="default: width / head_dim")
@@ -91,6 +94,9 @@ class ModelRecipe(Section):
     mlp_width: int | None = Field(None, ge=1, description="default: 4 * width, or 8/3 of it when gated")
     context: int = Field(256, ge=2, description="longest sequence, in tokens")
     hidden: int | None = Field(None, ge=1, description="rnn, lstm, gru: size of the state; default: width")
+    attention: Literal["luong", "bahdanau"] | None = Field(
+        None, description="whose attention a recurrent encoder-decoder has; default: luong"
+    )
     order: int | None = Field(None, ge=1, description="ngram: length of the longest n-grams; default: 5")
     count_memory: int | None = Field(None, ge=1, description="ngram: bytes for sorting while counting; default: 1 GiB")
     tied: bool | None = Field(None, description="share embedding and output matrix; default: as the family does")
@@ -240,6 +246,18 @@ class TaskRecipe(Section):
     )
     focal: float = Field(0.0, ge=0, description="focal loss: exponent of (1 - p) (Lin et al. 2017); 0 is off")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each target spread over all labels")
+    beams: int | None = Field(
+        None, ge=1, le=64, description="seq2seq: beams that held-out texts are written with in the end; default: 4"
+    )
+    length_penalty: float = Field(1.0, ge=0, le=10, description="seq2seq: of beam search; above 0 favours longer ones")
+    noise: float | None = Field(
+        None, gt=0, le=0.5, description="span-corruption, denoising: share of the tokens taken out; default: 0.15, 0.3"
+    )
+    mean_span: float | None = Field(
+        None, ge=1, le=100, description="span-corruption, denoising: mean length of what is taken out; default: 3"
+    )
+    permute_sentences: bool = Field(True, description="denoising: put sentences into another order")
+    prefix: str | None = Field(None, description="seq2seq: what stands before every source, as T5 is told its task")
     r_drop: float = Field(0.0, ge=0, description="weight of the agreement of two passes under dropout (R-Drop)")
     summary: Literal["first", "mean", "max", "mean_sqrt"] | None = Field(
         None, description="what a sequence's label is read from: the first token's vector, or all of them pooled"

@@ -160,6 +160,10 @@ class TransformerEncoderDecoder(ReadingTransformer):
         for side, config in ((self.encoder, self.config.encoder), (self.decoder, self.config.decoder)):
             if config.scale_embeddings:
                 nn.init.normal_(side.embedding.weight, std=config.width**-0.5, generator=generator)
+        for name, parameter in self.named_parameters():
+            if self.config.decoder.attention_scale is not None and name.endswith(".query.weight"):
+                # Queries make up for scores that are not scaled (Raffel et al. 2020).
+                parameter.data.mul_(self.config.decoder.head_dim**-0.5 / self.config.decoder.attention_scale)
 
     def read(self, sources: Ragged) -> Source:
         """Reads sources; returns what the decoder's layers look at, one row for each."""

@@ -112,3 +112,30 @@ def framed_as_bert(tokenizer: Tokenizer) -> Tokenizer:
         roles.pop(role, None)
     roles |= {"cls_token": "[CLS]", "sep_token": "[SEP]"}
     return Tokenizer(definition, {**tokenizer.config, **roles})
+
+
+def framed_with_end(tokenizer: Tokenizer, end: str, pad: str) -> Tokenizer:
+    """Returns a tokenizer that puts an end token behind texts, as encoder-decoders expect; as it is where it already
+    frames texts, or lacks that token.
+
+    Args:
+        tokenizer: One that a run has trained.
+        end: The name of the end token.
+        pad: The name of the token that fills up short texts, given that role where there is one.
+    """
+    ids = tokenizer.special_tokens
+    if tokenizer.definition.get("post_processor") is not None or end not in ids:
+        return tokenizer
+    behind = {"SpecialToken": {"id": end, "type_id": 0}}
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    definition = copy.copy(tokenizer.definition)
+    definition["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [first, behind],
+        "pair": [first, behind, second, behind],
+        "special_tokens": {end: {"id": end, "ids": [ids[end]], "tokens": [end]}},
+    }
+    roles = {role: name for role, name in tokenizer.roles.items() if role != "bos_token"} | {"eos_token": end}
+    if pad in ids:
+        roles["pad_token"] = pad
+    return Tokenizer(definition, {**tokenizer.config, **roles})

@@ -98,6 +98,8 @@ def resolve_records(recipe: Recipe) -> Recipe:
     if tokenizer.path is None and done.model.start is None:
         if tokenizer.special_tokens is None:
             tokenizer.special_tokens = maker.special_tokens(tokenizer.kind)
+            if objective.special_tokens:
+                tokenizer.special_tokens = [*(tokenizer.special_tokens or ()), *objective.special_tokens]
         if tokenizer.vocab_size is None and tokenizer.kind in LEARNERS:
             tokenizer.vocab_size = DEFAULT_VOCAB_SIZE
     maker.resolve(done)
@@ -162,7 +164,7 @@ def _check_start(recipe: Recipe) -> None:
 def _resolve_optimizer(optimizer: OptimizerRecipe, recipe: Recipe) -> None:
     """Chooses rates: AdamW with small ones behind a pretrained start, larger ones from scratch."""
     model, given = recipe.model, optimizer.model_fields_set
-    recurrent = model.family.endswith("-encoder")
+    recurrent = model.family.endswith(("-encoder", "-seq2seq"))
     if "name" not in given and (model.start is not None or recurrent):
         optimizer.name = "adamw"
     if optimizer.name == "muon" and (recurrent or model.start is not None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zhixing.core.recipe import Recipe
-from zhixing.families.registry import ENCODERS
+from zhixing.families.registry import ENCODERS, SEQ2SEQ
 from zhixing.families.vision_encoder_decoder import NAME as DESCRIBER
 from zhixing.training.objectives import objective_named
 from zhixing.version import __version__
@@ -17,6 +17,7 @@ TASKS = {
     "masked": "fill-mask",
     "contrastive": "sentence-similarity",
     "caption": "image-to-text",
+    "seq2seq": "translation",
 }
 """The hub's words for what a model is for, by objective."""
 
@@ -56,7 +57,7 @@ def record_card(recipe: Recipe, facts: dict[str, Any]) -> str:
     """Returns the text of the card for a finished run."""
     model, data, evaluation = facts["model"], facts["data"], facts["evaluation"]
     objective = objective_named(recipe.train.objective)
-    known = model["family"] in (*ENCODERS, DESCRIBER)
+    known = model["family"] in (*ENCODERS, *SEQ2SEQ, DESCRIBER)
     task = TASKS.get(objective.name)
     by_name = {one["measure"]: one for one in evaluation["scores"]}
     figures = []

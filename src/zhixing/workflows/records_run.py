@@ -62,6 +62,7 @@ from zhixing.workflows.prepare import (
 from zhixing.workflows.record_card import record_card
 from zhixing.workflows.tuned_card import tuned_card
 from zhixing.workflows.writer import writer_for
+from zhixing.workflows.written import write_targets
 
 INITIAL = "initial"
 """The folder of the model that a run began with, inside the run's own: resuming needs nothing else."""
@@ -108,6 +109,7 @@ def record_phases(run: Run, prove_first: bool, begun_at: float) -> RecordOutcome
     objective, tokenizer, examples = prepare_examples(run, kind, maker, start)
     check_unchanged(run, examples.hash, FOLDER)
     report_examples(run, examples, objective)
+    objective.target_writer = write_targets
     trainer, begun = build_record_trainer(run, objective, maker, tokenizer, examples, start)
     train = recipe.train
     assert train.validation_tokens is not None
@@ -265,6 +267,7 @@ def _finish(
     """Measures the published weights on the held-out records and writes the model folder."""
     train = run.recipe.train
     device = torch.device(train.device)
+    objective.final = True
     validation = ExampleValidation(examples.validation, objective, measure_for(objective), train.evaluation_tokens)
     with torch.inference_mode():
         loss, targets, predictions, references, records = validation.outcomes(begun.model, device)

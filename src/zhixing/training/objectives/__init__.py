@@ -18,13 +18,16 @@ from zhixing.training.objectives.causal import Causal
 from zhixing.training.objectives.chat import ChatTurns
 from zhixing.training.objectives.classification import Classification
 from zhixing.training.objectives.contrastive import Contrastive
+from zhixing.training.objectives.denoising import Denoising
 from zhixing.training.objectives.distillation import Distillation
 from zhixing.training.objectives.masked import Masked
 from zhixing.training.objectives.policy import Grpo, Reinforce
 from zhixing.training.objectives.preference import Dpo, Ipo, Kto, Orpo, SimPo
 from zhixing.training.objectives.regression import Regression
 from zhixing.training.objectives.replaced import Replaced
+from zhixing.training.objectives.seq2seq import Seq2Seq
 from zhixing.training.objectives.span import Span
+from zhixing.training.objectives.span_corruption import SpanCorruption
 from zhixing.training.objectives.tagging import Tagging
 
 __all__ = [
@@ -50,6 +53,7 @@ OBJECTIVES: dict[str, type[Causal] | type[RecordObjective]] = {
         Classification,
         Distillation,
         Contrastive,
+        Denoising,
         Dpo,
         Grpo,
         Ipo,
@@ -59,8 +63,10 @@ OBJECTIVES: dict[str, type[Causal] | type[RecordObjective]] = {
         Regression,
         Reinforce,
         Replaced,
+        Seq2Seq,
         SimPo,
         Span,
+        SpanCorruption,
         Tagging,
     )
 }

@@ -86,6 +86,24 @@ class Objective(Protocol):
         """Returns the loss summed over the batch's targets, in nats."""
 
 
+class TargetWriter(Protocol):
+    """Writes targets with an encoder-decoder."""
+
+    def __call__(
+        self, model: Any, sources: Any, end: int, longest: int, beams: int, length_penalty: float
+    ) -> Sequence[Sequence[int]]:
+        """Returns the likeliest target behind each source.
+
+        Args:
+            model: The network, in evaluation mode.
+            sources: What it reads, such as a list of token ids for each text.
+            end: The token that ends a target.
+            longest: Tokens that a target has at most.
+            beams: 1 takes the likeliest token each time.
+            length_penalty: Of beam search.
+        """
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What became of one record.
@@ -161,6 +179,9 @@ class RecordObjective(ABC):
         sample: A record as it may stand in a JSONL file.
         fields: Number type of each field of its examples.
         most_characters: A record with a longer text is wrong; None: texts of any length are cut into windows.
+        special_tokens: Tokens of its own that a tokenizer trained by the run has.
+        final: Whether what is measured now is the finished model: predictions may take their time.
+        target_writer: Writes targets, for objectives of encoder-decoders; given by the workflow.
     """
 
     name: ClassVar[str]
@@ -175,6 +196,9 @@ class RecordObjective(ABC):
     sample: ClassVar[Mapping[str, Any]]
     fields: ClassVar[Mapping[str, str]]
     most_characters: ClassVar[int | None] = 100_000
+    special_tokens: ClassVar[tuple[str, ...]] = ()
+    final: bool = False
+    target_writer: TargetWriter | None = None
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.task = recipe, recipe.task
