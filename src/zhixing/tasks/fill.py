@@ -123,11 +123,14 @@ class MaskedFiller:
     def _best(self, scores: Tensor) -> dict[str, float | None]:
         scores = scores.clone()
         scores[torch.tensor(sorted(self.runner.tokenizer.special_ids), device=scores.device)] = -torch.inf
-        values, tokens = scores.softmax(0).topk(min(self.top, len(scores)))
-        words = [self.runner.tokenizer.decode([token]).strip() for token in tokens.tolist()]
+        values, tokens = scores.softmax(0).topk(min(4 * self.top + 8, len(scores)))
         best: dict[str, float | None] = {}
-        for word, value in zip(words, values.tolist(), strict=True):
-            best.setdefault(word, round(value, 6))
+        for token, value in zip(tokens.tolist(), values.tolist(), strict=True):
+            word = self.runner.tokenizer.decode([token]).strip()
+            if word and len(best) < self.top:  # a space is no word
+                best.setdefault(word, round(value, 6))
+        if not best:
+            raise BadInput("the model gave no word for a gap")
         return best
 
 

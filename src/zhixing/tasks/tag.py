@@ -24,6 +24,7 @@ from zhixing.models.ragged import Ragged
 from zhixing.tasks.base import TEXT, Row
 from zhixing.tasks.encoders import EncoderRunner
 from zhixing.tasks.extract import Extract
+from zhixing.training.objectives.tagging import forbid
 
 DEFAULT_LABELS = ("person", "organization", "location")
 AROUND = 16
@@ -103,6 +104,8 @@ class HeadTagger:
         head = runner.model.head
         assert isinstance(head, TokenHead)
         self.head = head
+        if head.crf is not None and self.chunked:
+            forbid(head.crf, self.labels)
 
     def identity(self) -> dict[str, Any]:
         """See `Tagger`."""
