@@ -167,7 +167,10 @@ def test_a_reward_that_is_only_watched_shows_what_training_does_to_it(workspace:
     outcome = start_run(_recipe(workspace, task={"rewards": rewards}), workspace / "run")
     assert {"reward", "reward_pattern", "reward_pattern-2"} <= _rows(outcome.folder, "train")[0].keys()
     assert {"reward", "reward_pattern", "reward_pattern-2"} <= outcome.score.measures.keys()
-    assert "reward pattern-2" in (outcome.folder / "report.html").read_text(encoding="utf-8")
+    report = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    for shown in ("reward pattern-2, held out", "answer tokens", "entropy", "What it wrote while it learned"):
+        assert shown in report
+    assert _rows(outcome.folder, "validation")[0]["written"][0].keys() == {"prompt", "text", "reward"}
 
 
 def test_faults_are_named_before_anything_is_trained(workspace: Path) -> None:

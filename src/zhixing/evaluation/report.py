@@ -110,6 +110,7 @@ def _content(run: Run) -> dict[str, Any]:
         "validations": [_validation_row(record, _columns(run)) for record in run.validation],
         "scores": _score_rows(run),
         "predictions": _predictions(run),
+        "written": _written(run),
         "bars": bars,
         "samples": _samples(run),
         "groups": fact_groups(run),
@@ -247,13 +248,61 @@ def _small_charts(run: Run) -> list[tuple[str, str, Chart]]:
         ("share of matmul peak", "算力利用率", small_chart(
             "Share of the matmul peak over steps", "share", share, top=1.0, y_format=percent)),
     )  # fmt: skip
-    return [(title, chinese, chart) for title, chinese, chart in made if chart is not None]
+    found = [(title, chinese, chart) for title, chinese, chart in made if chart is not None]
+    return [*found, *_own_charts(run)]
+
+
+STANDARD = frozenset(
+    {"kind", "step", "loss", "learning_rate", "gradient_norm", "tokens", "seconds", "tokens_per_second", "matmul_share",
+     "bits_per_byte", "perplexity", "written"}
+)  # fmt: skip
+"""Figures that have a place of their own in the report."""
+
+IN_CHINESE = {
+    "reward": "奖励", "entropy": "熵", "kl": "KL 散度", "answer tokens": "回答长度",
+    "finished": "完成率", "clipped": "裁剪率", "undecided": "无差异组", "margin": "奖励差",
+    "pair accuracy": "偏好正确率", "chosen logprob": "优选对数概率", "rejected logprob": "劣选对数概率",
+    "agreement": "一致率",
+}  # fmt: skip
+
+
+def _own_charts(run: Run) -> list[tuple[str, str, Chart]]:
+    """Returns a chart of each figure that the objective itself records: of every step, and of what is held out."""
+    found = []
+    for records, held_out in ((run.train, False), (run.validation, True)):
+        for key in dict.fromkeys(key for record in records for key in record if key not in STANDARD):
+            name = key.replace("_", " ")
+            title, chinese = name + (", held out" if held_out else ""), IN_CHINESE.get(name, "")
+            chart = small_chart(f"{title} over steps", name, _points(records, key), zero=False)
+            if chart is not None:
+                found.append((title, chinese + ("（留出）" if held_out and chinese else ""), chart))
+    return found
+
+
+def _written(run: Run) -> list[dict[str, str]]:
+    """Returns what the network wrote while it learned, of the first, the middle and the last measurement."""
+    records = [record for record in run.validation if isinstance(record.get("written"), list)]
+    chosen = dict.fromkeys((0, len(records) // 2, len(records) - 1)) if records else ()
+    rows = []
+    for index in chosen:
+        for one in records[index]["written"]:
+            if isinstance(one, dict):
+                reward = number(one.get("reward"))
+                rows.append(
+                    {
+                        "step": f"{records[index]['step']:,}",
+                        "prompt": str(one.get("prompt", "")),
+                        "text": str(one.get("text", "")),
+                        "reward": "–" if reward is None else f"{reward:g}",
+                    }
+                )
+    return rows
 
 
 def _columns(run: Run) -> list[str]:
     """Returns the figures that validations recorded, in their order; those of running text where there are none."""
     first: dict[str, Any] = run.validation[0] if run.validation else {}
-    own = [key for key in first if key not in ("kind", "step", "tokens", "seconds")]
+    own = [key for key in first if key not in ("kind", "step", "tokens", "seconds", "written")]
     return own or ["loss", "bits_per_byte", "perplexity"]
 
 

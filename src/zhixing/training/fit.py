@@ -214,9 +214,10 @@ class Fit:
     def _validate(self, bar: Bar, tracker: Tracker) -> ValidationScore:
         with self.trainer.averaged_weights(), self.trainer.autocast():
             score = self.validation.measure(self.trainer.model, self.trainer.device)
-        step, figures = self.trainer.done, score.figures()
+        step, figures, written = self.trainer.done, score.figures(), self.trainer.written()
         self.run.log(
-            "validation", step=step, **figures, tokens=self.trainer.tokens, seconds=round(self._seconds(), 3)
+            "validation", step=step, **figures, tokens=self.trainer.tokens, seconds=round(self._seconds(), 3),
+            **({"written": written} if written else {}),
         )  # fmt: skip
         tracker.validation(step, score)
         if self._better(figures):

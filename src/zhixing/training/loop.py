@@ -145,6 +145,10 @@ class Trainer:
         """Returns what the objective has to say of the last step."""
         return self.objective.step_figures() if isinstance(self.objective, RecordObjective) else {}
 
+    def written(self) -> list[dict[str, Any]]:
+        """Returns some of what the network wrote in the last step, where the objective lets it write."""
+        return self.objective.written() if isinstance(self.objective, RecordObjective) else []
+
     def _unscale(self) -> None:
         if self.loss_scale is not None:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]

@@ -302,6 +302,10 @@ class RecordObjective(ABC):
         """Returns the part of what was trained that becomes the model folder."""
         return model
 
+    def written(self) -> list[dict[str, Any]]:
+        """Returns some of what the network wrote in the last step, to be read: prompt, text and reward of each."""
+        return []
+
     # Batches and losses.
 
     @abstractmethod

@@ -37,6 +37,9 @@ from zhixing.training.policy import clipped_loss, divergence, group_advantages, 
 from zhixing.training.rewards import Attempt, build_rewards
 from zhixing.training.rollouts import Rollout, Rollouts, RolloutSampler, padded_rows
 
+SHOWN = 3
+"""Prompts of a step of which answers are kept to be read."""
+
 COMMON = frozenset({"rewards", "samples", "temperature", "max_tokens", "beta", "reuse"})
 
 
@@ -110,6 +113,7 @@ class _Policy(RecordObjective):
         self.rewards = build_rewards(recipe.task.rewards or ())
         self._reference: Any = None
         self._figures: dict[str, list[float]] = defaultdict(list)
+        self._written: list[dict[str, Any]] = []
 
     @classmethod
     def check_recipe(cls, recipe: Recipe) -> None:
@@ -200,6 +204,7 @@ class _Policy(RecordObjective):
         advantages = self._advantages(rewards).flatten().tolist()
         written = [one for group in answers for one in group]
         self._note_draw(rewards, scores.parts, written)
+        self._note_written(raw.examples, written, scores.total)
         rows = [
             Rollout(prompt, one.tokens, advantage, [])
             for (prompt, one), advantage in zip(
@@ -210,6 +215,21 @@ class _Policy(RecordObjective):
             if one.tokens
         ]
         return Rollouts(self._with_old(rows) if self.task.reuse > 1 else rows)
+
+    def _note_written(self, examples: Sequence[Example], written: Sequence[Written], totals: Sequence[float]) -> None:
+        """Keeps the best and the worst answer to some prompts."""
+        self._written = []
+        for index, example in enumerate(examples[:SHOWN]):
+            group = range(index * self.task.samples, (index + 1) * self.task.samples)
+            best, worst = max(group, key=totals.__getitem__), min(group, key=totals.__getitem__)
+            for place in dict.fromkeys((best, worst)):
+                self._written.append(
+                    {"prompt": read_text(example["prompt"]), "text": written[place].text, "reward": totals[place]}
+                )
+
+    def written(self) -> list[dict[str, Any]]:
+        """Returns the best and the worst answer to some prompts of the last step."""
+        return self._written
 
     def _note_draw(self, rewards: Tensor, parts: Mapping[str, Sequence[float]], written: Sequence[Written]) -> None:
         figures = self._figures
