@@ -69,6 +69,17 @@ def _without_runs(mask: Sequence[bool], count: int) -> list[bool]:
     return kept
 
 
+def judged(encoder: AnswerEncoder, prompt: Sequence[Message], answer: Sequence[Message]) -> list[int]:
+    """Returns a conversation's tokens as a reward model reads it: without ends of text behind it.
+
+    Those are what `transformers` takes for padding, so that it would look for the last token before them.
+    """
+    tokens, _ = encoder.encode(prompt, answer)
+    while len(tokens) > 1 and tokens[-1] == encoder.tokenizer.end_of_text_id:
+        tokens = tokens[:-1]
+    return tokens
+
+
 def padded_answers(rows: Sequence[tuple[NDArray[Any], NDArray[Any]]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Lays sequences side by side, filled up behind their ends, where a causal network does not see them.
 

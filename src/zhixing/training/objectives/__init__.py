@@ -25,6 +25,7 @@ from zhixing.training.objectives.policy import Grpo, Reinforce
 from zhixing.training.objectives.preference import Dpo, Ipo, Kto, Orpo, SimPo
 from zhixing.training.objectives.regression import Regression
 from zhixing.training.objectives.replaced import Replaced
+from zhixing.training.objectives.reward_model import RewardModel
 from zhixing.training.objectives.seq2seq import Seq2Seq
 from zhixing.training.objectives.span import Span
 from zhixing.training.objectives.span_corruption import SpanCorruption
@@ -64,6 +65,7 @@ OBJECTIVES: dict[str, type[Causal] | type[RecordObjective]] = {
         Reinforce,
         Replaced,
         Seq2Seq,
+        RewardModel,
         SimPo,
         Span,
         SpanCorruption,

@@ -25,7 +25,7 @@ from zhixing.data.shapes import Shape
 from zhixing.models.heads import HeadConfig
 from zhixing.tokenization.tokenizer import Tokenizer
 
-NetworkKind = Literal["causal", "encoder", "seq2seq", "vision"]
+NetworkKind = Literal["causal", "scorer", "encoder", "seq2seq", "vision"]
 """What an objective trains: see `training.kinds`."""
 
 

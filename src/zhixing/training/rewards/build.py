@@ -10,6 +10,7 @@ from zhixing.core.recipe import RewardRecipe
 from zhixing.training.rewards.base import Attempt, Reward
 from zhixing.training.rewards.code import UnitTests
 from zhixing.training.rewards.function import UserFunction
+from zhixing.training.rewards.model import ModelReward
 from zhixing.training.rewards.numeric import ExactNumber
 from zhixing.training.rewards.pattern import Pattern
 from zhixing.training.rewards.schema import JsonSchema
@@ -43,6 +44,7 @@ REWARDS: dict[str, Callable[[RewardRecipe], Reward]] = {
         recipe.field or "answer", all_or_nothing=recipe.whole, isolation=recipe.isolation
     ),
     "function": _function,
+    "model": lambda recipe: ModelReward(_given(recipe, "model", recipe.model)),
 }
 """Every kind of reward, by name."""
 
