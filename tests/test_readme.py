@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from zhixing.cli.main import app
+from zhixing.core.comparison_recipe import load_comparison
 from zhixing.core.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +74,8 @@ def test_python_example_compiles():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_valid(path):
-    assert load_recipe(path).name == path.stem
+    load = load_comparison if "variants:" in path.read_text(encoding="utf-8") else load_recipe
+    assert load(path).name == path.stem
 
 
 @pytest.mark.slow
