@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from zhixing.checkpoints.adapters import is_adapter, load_adapter, open_adapter, save_adapter
+from zhixing.checkpoints.describe import describe
 from zhixing.checkpoints.folder import load_folder
 from zhixing.checkpoints.opening import open_model
 from zhixing.checkpoints.references import resolve
@@ -160,6 +161,9 @@ def test_an_adapter_folder_is_a_model_reference(bases, tmp_path):
     save_adapter(tmp_path / "run" / "model", opened.transformer, opened.family, str(bases["llama"]))
     path = resolve(str(tmp_path / "run"))
     assert is_adapter(path)
+    facts = describe(path)
+    assert facts.family == f"lora on {bases['llama']}"
+    assert facts.parameters == sum(p.numel() for p in opened.model.parameters() if p.requires_grad)
     torch.testing.assert_close(our_logits(open_model(path).model), our_logits(opened.model), atol=1e-4, rtol=0)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import zhixing
-from zhixing.checkpoints.adapters import is_adapter
+from zhixing.checkpoints.adapters import is_adapter, load_adapter
 from zhixing.checkpoints.folder import save_folder
 from zhixing.checkpoints.opening import open_model
 from zhixing.checkpoints.references import resolve
@@ -115,7 +115,14 @@ def test_every_method_learns_resumes_and_publishes(base: Path, tmp_path: Path, m
     path = resolve(str(run))
     assert is_adapter(path) == (method not in ("full", "last", "merged"))
     # What is published answers as well as what was measured: the same loss on the held-out records.
-    opened = open_model(path)
+    if method == "prompt":
+        with pytest.raises(BadInput, match="learned prompt"):
+            open_model(path)
+        opened = open_model(base / "base")
+        assert opened.family is not None
+        load_adapter(opened.transformer, opened.family, path)
+    else:
+        opened = open_model(path)
     objective = ChatTurns(Recipe())
     assert opened.tokenizer is not None
     objective.attach(opened.tokenizer, 96)

@@ -16,7 +16,7 @@ from typing import Any
 
 from zhixing.checkpoints.gguf.describe import describe_gguf
 from zhixing.checkpoints.gguf.header import is_gguf
-from zhixing.checkpoints.tensor_files import open_weights
+from zhixing.checkpoints.tensor_files import open_tensors, open_weights
 from zhixing.core.errors import BadInput, ZhixingError
 from zhixing.core.files import os_fault, read_json
 
@@ -97,7 +97,29 @@ def describe(path: Path) -> ModelFacts:
         MissingResource: A file is missing.
         BadInput: The configuration or a header is damaged.
     """
-    return _describe_gguf(path) if is_gguf(path) else _describe_folder(path)
+    if is_gguf(path):
+        return _describe_gguf(path)
+    adapter = (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()
+    return _describe_adapter(path) if adapter else _describe_folder(path)
+
+
+def _describe_adapter(folder: Path) -> ModelFacts:
+    """Looks at an adapter in PEFT's layout; what its base is, its base says."""
+    values = read_json(folder / "adapter_config.json")
+    if not isinstance(values, dict):
+        raise BadInput("adapter_config.json is not a mapping", where=str(folder / "adapter_config.json"))
+    file = open_tensors(folder / "adapter_model.safetensors")
+    types: Counter[str] = Counter()
+    for entry in file.entries.values():
+        types[entry.dtype] += entry.size
+    notes: list[str] = []
+    base = _text(values.get("base_model_name_or_path")) or "a base that it does not name"
+    return ModelFacts(
+        folder, "adapter (PEFT)", f"{_text(values.get('peft_type')).lower()} on {base}",
+        None, sum(entry.values for entry in file.entries.values()), dict(types), {}, None, _tokenizer(folder),
+        _template(folder, _optional_json(folder / "tokenizer_config.json", notes)), _licence(folder, {}),
+        _files(folder), notes,
+    )  # fmt: skip
 
 
 def _describe_folder(folder: Path) -> ModelFacts:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zhixing.checkpoints.adapters import is_adapter
+from zhixing.checkpoints.adapters import is_adapter, is_prompt
 from zhixing.checkpoints.folder import ModelFolder, save_folder
 from zhixing.checkpoints.gguf.write import write_gguf
 from zhixing.checkpoints.opening import open_model
 from zhixing.checkpoints.references import resolve
 from zhixing.core.errors import BadInput, MissingResource, unknown_name
 from zhixing.core.files import atomic_folder
-from zhixing.models.adapters import prompted
 from zhixing.native.choice import choose
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.workflows.parity import CHATS, TOLERANCES, Chat, Parity, ParityFault, View, check_parity
@@ -62,15 +61,11 @@ def export(
     if to not in FORMS:
         raise unknown_name("form", to, FORMS, where="--to")
     source = resolve(ref)
+    if is_adapter(source) and is_prompt(source):
+        return _export_prompt(source, to, out)
     opened = open_model(source, compact=False)
     if opened.family is None or opened.tokenizer is None:
         raise BadInput("only decoders with a published layout and a tokenizer are exported", where=str(source))
-    if prompted(opened.model) is not None and to != "hf":
-        raise BadInput(
-            "learned prompt tokens are inputs and no weights: no other form holds them",
-            where=str(source),
-            remedy="export it for peft: --to hf",
-        )
     notes = list(opened.notes)
     if to == "gguf":
         notes += write_gguf(out, opened, kind).notes
@@ -99,7 +94,7 @@ def check_export(opened: ModelFolder, tokenizer: Tokenizer, out: Path, kind: str
     """Holds an export, and the engine, against a model as it was trained."""
     name = "GGUF file" if out.is_file() else "HF folder"
     views = [View("the model", opened.model, tokenizer, 0.0)]
-    engine = choose(opened.model).network if prompted(opened.model) is None else None
+    engine = choose(opened.model).network
     if engine is not None:
         views.append(View("the engine", engine, tokenizer, TOLERANCES["engine"]))
     again = open_model(out, compact=False)
@@ -107,6 +102,19 @@ def check_export(opened: ModelFolder, tokenizer: Tokenizer, out: Path, kind: str
         raise MissingResource("the export has no tokenizer", where=str(out))
     views.append(View(f"the {name}", again.model, again.tokenizer, TOLERANCES.get(kind, 4.0)))
     return check_parity(views, chats)
+
+
+def _export_prompt(source: Path, to: str, out: Path) -> Exported:
+    """Copies a learned prompt, which only PEFT's layout holds; nothing here writes with it, so there is no gate."""
+    if to != "hf":
+        raise BadInput(
+            "learned prompt tokens are inputs and no weights: no other form holds them",
+            where=str(source),
+            remedy="export it for peft: --to hf",
+        )
+    _copy(source, out)
+    size = sum(file.stat().st_size for file in out.rglob("*"))
+    return Exported(out, size, None, ["a learned prompt is used through peft: the parity gate does not apply"])
 
 
 def _copy(source: Path, out: Path) -> None:

@@ -46,6 +46,15 @@ def is_adapter(path: Path) -> bool:
     return (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file()
 
 
+def is_prompt(folder: Path) -> bool:
+    """Tells whether an adapter is a learned prompt (prompt tuning).
+
+    Raises:
+        BadInput: Its configuration is damaged.
+    """
+    return read_config(read_json(folder / ADAPTER_CONFIG), str(folder / ADAPTER_CONFIG)).kind == "prompt"
+
+
 def base_reference(folder: Path) -> str:
     """Returns the reference of the model that an adapter belongs to.
 
@@ -301,14 +310,19 @@ def open_adapter(folder: Path, dtype: torch.dtype = torch.float32, depth: int = 
 
     if depth > MOST_DEEP:
         raise BadInput(f"adapters on adapters, more than {MOST_DEEP} deep", where=str(folder))
+    if is_prompt(folder):
+        raise BadInput(
+            "this adapter is a learned prompt: inputs, which no weights can hold, and nothing here writes with those",
+            where=str(folder),
+            remedy="use it with peft; or tune with tune.method: lora, whose adapters are models like any other",
+        )
     reference = base_reference(folder)
     path = resolve_base(reference, folder)
     base = open_adapter(path, dtype, depth + 1) if is_adapter(path) else open_model(path, dtype, compact=False)
     if base.family is None:
         raise BadInput("the adapter's base has no published layout", where=str(folder))
     notes = load_adapter(base.transformer, base.family, folder)
-    if prompted(base.transformer) is None:
-        merge(base.transformer)
+    merge(base.transformer)
     own = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model"))
     tokenizer = Tokenizer.load(folder) if own else base.tokenizer
     detail = f"an adapter on {reference}, folded into its weights"
