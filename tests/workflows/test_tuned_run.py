@@ -156,6 +156,18 @@ def test_the_card_says_what_was_done(base: Path, tmp_path: Path) -> None:
     assert str(base) not in card
 
 
+def test_the_run_knows_whether_it_is_better(base: Path, tmp_path: Path) -> None:
+    outcome = train(base, tmp_path / "run", train={"steps": 24})
+    facts = json.loads((outcome.folder / "facts.json").read_text())
+    found = facts["improvement"]
+    assert found["n"] == 16
+    assert found["loss_before"] == pytest.approx(losses(outcome.folder)[0])
+    assert found["loss_after"] == pytest.approx(outcome.score.loss, rel=1e-4)
+    assert found["verdict"].startswith("the second is better")
+    nats, targets = (sum(column) for column in zip(*facts["before"]["records"], strict=True))
+    assert nats / targets == pytest.approx(found["loss_before"])
+
+
 def examples_of(count: int) -> list[Any]:
     generator = torch.Generator().manual_seed(count)
     found = []

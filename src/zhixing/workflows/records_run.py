@@ -12,7 +12,7 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -31,11 +31,13 @@ from zhixing.training.kinds import MAKERS, Begun, NetworkMaker
 from zhixing.training.loop import Trainer
 from zhixing.training.objectives import RecordObjective, objective_named
 from zhixing.training.objectives.base import Setting
+from zhixing.training.objectives.chat import ChatTurns
 from zhixing.training.prove import Proof
 from zhixing.training.regularisers import freeze
 from zhixing.training.resolve_records import fill_rate, fill_steps
 from zhixing.training.run import Run
 from zhixing.training.validation import ExampleValidation, ValidationScore
+from zhixing.workflows.before_after import compare_with_start, remember_start
 from zhixing.workflows.console import say
 from zhixing.workflows.drawn import draw_pictures
 from zhixing.workflows.examples import (
@@ -117,30 +119,23 @@ def record_phases(run: Run, prove_first: bool, begun_at: float) -> RecordOutcome
     validation = ExampleValidation(examples.validation, objective, measure, train.validation_tokens)
     described = f"{begun.family}, {human_count(begun.parameters)} parameters ({begun.describe}), reads {begun.longest}"
     fit = Fit(run, trainer, validation, lower=objective.lower | {"loss"})
-    if maker.name == "causal" and recipe.model.start is not None:
-        measure_start(run, begun, validation)
+    tuned = isinstance(objective, ChatTurns) and recipe.model.start is not None
+    if tuned:
+        remember_start(run, begun.model, cast(ChatTurns, objective), validation)
     fitted = fit_run(fit, f"{described} tokens", prove_first=prove_first)
     if train.average_last > 1:
         averaged = average_weights_into(run, begun.model, train.average_last)
         say(f"Published: the mean of the checkpoints of steps {', '.join(map(str, averaged))}")
     else:
         load_weights_into(run, begun.model, fitted.published_step)
+    if tuned:
+        compare_with_start(run, begun.model, cast(ChatTurns, objective), validation)
     outcome = _finish(run, objective, maker, begun, tokenizer, examples, fitted.proof)
     run.set_state(
         "finished", step=trainer.done, peak_memory=peak_memory_bytes(), total_seconds=time.monotonic() - begun_at
     )
     write_report(run.folder)
     return outcome
-
-
-def measure_start(run: Run, begun: Begun, validation: ExampleValidation) -> None:
-    """Measures a model before its first step, once: only what is held against the beginning is known to be better."""
-    if "before" in run.facts():
-        return
-    score = validation.measure(begun.model, torch.device(run.recipe.train.device))
-    run.log("validation", step=0, **score.figures(), tokens=0, seconds=0.0)
-    run.add_facts(before=score.figures())
-    say("Before: " + ", ".join(f"{name} {value:.4f}" for name, value in score.figures().items()))
 
 
 def _card(recipe: Recipe, facts: dict[str, Any]) -> str:

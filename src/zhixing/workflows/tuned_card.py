@@ -80,8 +80,15 @@ def tuned_card(recipe: Recipe, facts: dict[str, Any]) -> str:
         front["base_model"] = start if entry is not None or ":" in start else Path(start).name
     licence = next((name for key, name in LICENCES.items() if entry and entry.licence.lower().startswith(key)), None)
     front |= {"license": licence} if licence else {}
-    before: dict[str, float] = facts.get("before", {})
     figures = {**evaluation["measures"], "loss": evaluation["loss"]}
+    better: dict[str, Any] = facts.get("improvement", {})
+    rows = [f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in figures.items()]
+    if better:
+        p = max(better["p_bootstrap"], better["p_randomisation"])
+        rows.append(
+            f"| loss before, after | {better['loss_before']:.4f}, {better['loss_after']:.4f} (paired tests over"
+            f" {better['n']} records: p = {p:.2g}) |"
+        )
     base = f"`{front['base_model']}`" if start is not None else "random weights"
     inputs = [
         f"| `{Path(one['path']).name}` | `{one.get('sha256') or 'unknown'}` | {one.get('size', 0):,} |"
@@ -94,11 +101,7 @@ def tuned_card(recipe: Recipe, facts: dict[str, Any]) -> str:
         base=base + (f" ({entry.licence})" if entry else ""), method=_method(recipe),
         trained=model["parameters"] - model.get("frozen", 0), parameters=model["parameters"], family=model["family"],
         opens=opens, steps=recipe.train.steps or 0, records=data["train"]["records"], tokens=data["train"]["tokens"],
-        figures="\n".join(
-            f"| {name.replace('_', ' ')} | {value:.4f}"
-            + (f" (before, on the part measured on the way: {before[name]:.4f})" if name in before else "") + " |"
-            for name, value in figures.items()
-        ),
+        figures="\n".join(rows),
         measured=evaluation["records"], all_records=evaluation["all_records"], inputs="\n".join(inputs),
         licence=recipe.data.licence or "not given; it is their owner's", data_hash=data["data_hash"], cut=data["cut"],
         dropped=data["dropped"], faulty=data["faulty"], recipe=_shortened(recipe),
