@@ -187,7 +187,7 @@ def _show_batch(number: int, batch: ShownBatch, most: int) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console, facts = Console(highlight=False), batch.facts()
+    console, facts = Console(highlight=False, markup=False), batch.facts()
     coloured = console.color_system is not None
     console.print(
         f"Batch {number}: {facts['rows']} row(s), {facts['documents']} documents, {facts['tokens']} tokens,"
