@@ -133,6 +133,7 @@ def test_it_is_described_and_checked(tmp_path):
     facts = describe(tmp_path)
     assert facts.family == "vision-encoder-decoder"
     assert (facts.sizes["layers"], facts.sizes["width"], facts.context) == (2, 24, 24)
+    assert (facts.sizes["image_size"], facts.sizes["patch_size"], facts.sizes["image_layers"]) == (16, 4, 2)
     assert check_model(tmp_path) == [
         f"{tmp_path}: no preprocessor_config.json; images are resized to 16 x 16, from -1 to 1"
     ]

@@ -140,7 +140,8 @@ def _describe_folder(folder: Path) -> ModelFacts:
     kind = "sentence encoder" if (folder / "modules.json").is_file() else "model folder"
     return ModelFacts(
         folder, f"{kind}, safetensors{shards}", _text(values.get("model_type")) or "unknown",
-        _text(values.get("_name_or_path")) or None, parameters, dict(types.most_common()), _sizes(inner),
+        _text(values.get("_name_or_path")) or None, parameters, dict(types.most_common()),
+        _sizes(inner) | _image_sizes(values),
         _first(inner, CONTEXT), _tokenizer(folder), _template(folder, config),
         _licence(folder, values), _files(folder), notes,
     )  # fmt: skip
@@ -172,6 +173,15 @@ def _first(values: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 
 def _sizes(values: Mapping[str, Any]) -> dict[str, int]:
     return {ours: size for ours, names in SIZES.items() if (size := _first(values, names)) is not None}
+
+
+def _image_sizes(values: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the sizes of the side that reads images, where there is one."""
+    side = values.get("encoder", values)
+    if not isinstance(side, Mapping) or "patch_size" not in side:
+        return {}
+    names = {"image_size": ("image_size",), "patch_size": ("patch_size",), "image_layers": ("num_hidden_layers",)}
+    return {ours: size for ours, theirs in names.items() if (size := _first(side, theirs)) is not None}
 
 
 def _optional_json(path: Path, notes: list[str]) -> dict[str, Any]:

@@ -294,7 +294,8 @@ def _size(count: float) -> str:
 
 SIZE_WORDS = {
     "layers": "layers", "width": "width", "heads": "heads", "kv_heads": "key-value heads", "head_dim": "head size",
-    "mlp_width": "feed-forward", "vocab_size": "vocabulary",
+    "mlp_width": "feed-forward", "vocab_size": "vocabulary", "image_size": "image side", "patch_size": "patch side",
+    "image_layers": "image layers",
 }  # fmt: skip
 
 
