@@ -170,6 +170,10 @@ class NativeNetwork(CausalNetwork):
         assert isinstance(cache, NativeCache)
         return self._read(tokens, cache, every=False)
 
+    def every_logits(self, tokens: Tensor) -> Tensor:
+        """Reads one sequence, (time), from its beginning; returns the logits behind every token, (time, vocab)."""
+        return self._read(tokens[None], self.new_cache(1, len(tokens)), every=True)
+
     def losses(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
         """Returns the cross-entropy in nats of every position, (batch, time), 0 where IGNORED."""
         if segments is not None:
