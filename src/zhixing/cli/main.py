@@ -107,7 +107,7 @@ app.command("find")(find.command)
 app.add_typer(find.app, name="index")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(models.app, name="models")
-assert quality.app is models.app  # importing it adds its command
+models.app.command("quality")(quality.command)
 app.add_typer(ngram.app, name="ngram")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(vectors.app, name="vectors")

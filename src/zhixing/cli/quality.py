@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from zhixing.cli.models import MODEL, app
+from zhixing.cli.models import MODEL
 
 
-@app.command("quality")
 def command(
     model: Annotated[str, typer.Argument(help=MODEL)],
     text: Annotated[Path, typer.Argument(help="A text to compare on; .gz and .zst are read, too.")],
