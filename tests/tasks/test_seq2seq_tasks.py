@@ -1,0 +1,72 @@
+"""Encoder-decoders behind `translate`, `summarize` and `rewrite`: sentence by sentence, beams, what is not for them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import zhixing
+from zhixing.checkpoints.seq2seq_folder import save_seq2seq
+from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers
+from zhixing.core.errors import BadInput
+from zhixing.models.config import TransformerConfig
+from zhixing.models.transformer_seq2seq import TransformerEncoderDecoder, TransformerSeq2SeqConfig
+from zhixing.tasks.base import run_texts
+from zhixing.tasks.rewrite import Rewrite
+from zhixing.tasks.summarize import Summarize
+from zhixing.tasks.translate import Translate
+from zhixing.tokenization.train import train_tokenizer
+
+SENTENCES = ["a dog runs over the green field.", "two cats sleep.", "zwei Katzen schlafen."]
+SIDE = {
+    "vocab_size": 300, "width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_width": 24,
+    "context": 40, "norm": "layer", "norm_eps": 1e-5, "norm_placement": "residual", "position": "sinusoidal",
+    "activation": "relu", "gated": False, "attention_bias": True, "attention_output_bias": True, "mlp_bias": True,
+    "tied": True, "scale_embeddings": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    one = train_tokenizer(SENTENCES * 5, vocab_size=300).tokenizer
+    encoder, decoder = (
+        TransformerConfig(**SIDE, causal=False),
+        TransformerConfig(**SIDE, cross_width=16, head_bias=True),
+    )
+    model = TransformerEncoderDecoder(TransformerSeq2SeqConfig(encoder, decoder, start=1))
+    model.initialise(torch.Generator().manual_seed(0))
+    path = tmp_path_factory.mktemp("seq2seq") / "model"
+    save_seq2seq(
+        path, model.eval(), Tokenizers(one, one, end=one.end_of_text_id), "marian", generation={"max_new_tokens": 6}
+    )
+    return path
+
+
+def test_each_sentence_gets_what_it_gets_alone(folder: Path) -> None:
+    model = zhixing.load(folder)
+    alone = [model.generate(sentence, temperature=0.0).strip() for sentence in SENTENCES]
+    results = run_texts(Translate(folder), [" ".join(SENTENCES), SENTENCES[1], f"{SENTENCES[0]}\n\n{SENTENCES[1]}"])
+    assert results[0].parts == 3
+    assert results[0].text == " ".join(alone).strip()
+    assert results[1].text == alone[1]
+    assert results[2].text == f"{alone[0]}\n\n{alone[1]}".strip()
+    assert results[0].cut <= 3
+
+
+def test_what_is_longer_than_the_encoder_reads_is_read_in_parts(folder: Path) -> None:
+    for make in (Translate, Summarize, Rewrite):
+        (found,) = run_texts(make(folder), ["a dog runs over the green field and " * 20])
+        assert found.parts > 3
+
+
+def test_beams(folder: Path) -> None:
+    found = run_texts(Translate(folder, beams=3), SENTENCES)
+    model = zhixing.load(folder)
+    assert [one.text for one in found] == [text.strip() for text in model.generate(SENTENCES, num_beams=3)]
+
+
+def test_what_is_not_for_them(folder: Path) -> None:
+    with pytest.raises(BadInput, match="one pair of languages"):
+        Translate(folder, "en", "de")
+    with pytest.raises(BadInput, match="takes no prompt"):
+        Summarize(folder, prompt="x.yaml")
