@@ -4,11 +4,14 @@ import json
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
 import zhixing
 from zhixing.checkpoints.opening import check_model
 from zhixing.checkpoints.seq2seq_folder import is_seq2seq, load_seq2seq, save_seq2seq
 from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers
+from zhixing.cli import generate
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.models.config import TransformerConfig
 from zhixing.models.ragged import Ragged
@@ -101,6 +104,17 @@ def test_transformers_writes_the_same_texts_with_the_folders_own_tokenizer(tmp_p
         assert ids[0].tolist() == tokenizers.encode_source(sentence)
         written = theirs.generate(ids, attention_mask=torch.ones_like(ids), num_beams=3, max_new_tokens=9)[0, 1:]
         assert model.generate(sentence) == tokenizer.decode(written, skip_special_tokens=True)
+
+
+def test_the_command_writes_behind_a_source(tmp_path, tokenizers):
+    save_seq2seq(tmp_path / "m", paper(), tokenizers, "marian", generation={"num_beams": 2, "max_new_tokens": 7})
+    app = typer.Typer()
+    app.command()(generate.command)
+    result = CliRunner().invoke(app, [str(tmp_path / "m"), "a dog", "--json"])
+    assert result.exit_code == 0
+    answer = json.loads(result.stdout)
+    assert answer["text"] == zhixing.load(tmp_path / "m").generate("a dog")
+    assert answer["prompt_tokens"] == len(tokenizers.encode_source("a dog"))
 
 
 @pytest.fixture(scope="module")

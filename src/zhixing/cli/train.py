@@ -74,9 +74,8 @@ def _list_objectives(as_json: bool) -> None:
         return
     for name, one in OBJECTIVES.items():
         print(f"{name}: {one.summary}")
-        print(
-            f"  records: {' or '.join(one.shapes)}; network: {one.network}; measures: {', '.join(one.measures)}, loss"
-        )
+        measures = ", ".join([*one.measures, "loss"])
+        print(f"  records: {' or '.join(one.shapes)}; network: {one.network}; measures: {measures}")
         if one.options:
             print(f"  task options: {', '.join(sorted(one.options))}")
         print(f"  {json.dumps(dict(one.sample), ensure_ascii=False)}\n")
