@@ -154,6 +154,11 @@ private:
                 r_.need(done.first == a[3] && done.second == m.cols, "a product reads rows that were not quantised");
             }
             r_.need(m.cols == matrix(a[6]).cols, "matrices of one product must read the same columns");
+            // Different threads write them.
+            for (int64_t j = 0; j < i; ++j) {
+                const int64_t* other = a + 6 + 3 * j;
+                r_.need(part[1] >= other[1] + matrix(other[0]).rows || other[1] >= part[1] + m.rows, "parts of one product overlap");
+            }
         }
     }
     void flag(int64_t value) { r_.need(value == 0 || value == 1, "a flag must be 0 or 1"); }
