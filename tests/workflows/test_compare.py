@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from zhixing.core.comparison_recipe import ComparisonRecipe, build_comparison, load_comparison
+from zhixing.core.comparison_recipe import build_comparison, load_comparison
 from zhixing.core.errors import BadInput, Interrupted, MissingResource
+from zhixing.training.resolve import resolve
 from zhixing.workflows import compare as workflow
 from zhixing.workflows.compare import Comparison, compare, open_comparison
 
@@ -238,7 +239,13 @@ def test_another_comparison_is_not_overwritten(done: Comparison, text: Path, tmp
         open_comparison(tmp_path)
 
 
-def test_the_ready_recipe_is_whole() -> None:
-    recipe = load_comparison(Path(__file__).parents[2] / "recipes" / "compare-shakespeare.yaml")
-    assert isinstance(recipe, ComparisonRecipe)
-    assert len(list(workflow._plan(recipe))) == 10
+@pytest.mark.parametrize("name", ["compare-shakespeare", "compare-sentiment", "compare-multi30k"])
+def test_the_ready_recipes_are_whole(name: str) -> None:
+    recipe = load_comparison(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    plan = list(workflow._plan(recipe))
+    assert len(plan) == 3 * len(recipe.variants) - 2 * ("n-gram" in recipe.variants)
+    for variant, seed, one in plan:
+        assert (one.name, one.train.seed) == (variant, seed)
+        if one.model.family != "ngram":
+            one.train.matmul = "torch"
+        resolve(one)

@@ -108,7 +108,8 @@ def _written(facts: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     for key, first, second in (("samples", "prompt", "text"), ("predictions", "right", "predicted")):
         rows = facts.get(key)
         if isinstance(rows, list) and rows:
-            return tuple((str(one.get(first) or ""), str(one.get(second) or "")) for one in rows)
+            gap = "" if key == "samples" else "\n"
+            return tuple((str(one.get(first) or ""), gap + str(one.get(second) or "")) for one in rows)
     return ()
 
 
