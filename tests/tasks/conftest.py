@@ -9,6 +9,7 @@ import torch
 from tests.tasks.support import save_chat, save_encoder_model
 from zhixing.models import ops
 from zhixing.models.heads import HeadConfig
+from zhixing.tasks.files import run as run_module
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -24,6 +25,7 @@ def no_measuring() -> Iterator[None]:
     """The choice of the library for products takes seconds on a busy machine, and is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ops, "select_matmul", lambda training=False: "torch")
+        patch.setattr(run_module, "settled_matmul", lambda: "torch")
         yield
 
 

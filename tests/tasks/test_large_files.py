@@ -38,7 +38,8 @@ def peak_memory(words: list[str]) -> int:
 
 
 @pytest.mark.slow
-def test_memory_is_flat_and_kills_change_nothing(models: Path, tmp_path: Path) -> None:
+def test_memory_is_flat_and_kills_change_nothing(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZHIXING_CACHE", str(tmp_path / "cache"))
     write_rows(tmp_path / "few.jsonl", 5_000)
     write_rows(tmp_path / "many.jsonl", 100_000)
     small = peak_memory(command(models, tmp_path / "few.jsonl", tmp_path / "few.out.jsonl"))

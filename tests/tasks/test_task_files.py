@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from zhixing.core.errors import BadInput, Interrupted, MissingResource
+from zhixing.models import ops
 from zhixing.tasks.base import TEXT, Column, Fault, Row, run_rows
 from zhixing.tasks.files import run_file
+from zhixing.tasks.files.products import settled_matmul
 from zhixing.tasks.files.reading import Reader
 
 
@@ -201,3 +203,20 @@ def test_a_group_that_fails_is_halved() -> None:
     assert [str(one) if isinstance(one, Shout) else one.message for one in results] == [
         "A", "B", "this text is bad", "broken", "D", "this text is bad", "E",
     ]  # fmt: skip
+
+
+def test_the_library_of_products_is_settled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZHIXING_CACHE", str(tmp_path / "cache"))
+    before = ops.matmul_backend()
+    try:
+        ops.set_matmul("onednn")
+        assert settled_matmul() == "onednn"
+        ops.set_matmul("torch")  # another measurement, on a busy machine
+        assert settled_matmul() == "onednn"
+        (tmp_path / "cache" / "products.json").write_text("[]")
+        assert settled_matmul() == "torch"
+        monkeypatch.setenv("ZHIXING_CACHE", "/dev/null/nowhere")
+        ops.set_matmul("onednn")
+        assert settled_matmul() == "torch"  # what cannot be kept must not depend on a measurement
+    finally:
+        ops.set_matmul(before)

@@ -21,6 +21,7 @@ from zhixing.core.files import atomic_write, hash_json, os_fault, read_json, syn
 from zhixing.core.progress import progress_bar, say
 from zhixing.models import ops
 from zhixing.tasks.base import Fault, Task, run_rows
+from zhixing.tasks.files.products import settled_matmul
 from zhixing.tasks.files.reading import InputRow, Reader
 from zhixing.tasks.files.writing import Writer
 
@@ -126,7 +127,7 @@ class _Job:
         """Returns the state of an interrupted run, or that of a new one."""
         identity = self._identity()
         fresh: dict[str, Any] = {"identity": identity, "rows": 0, "bytes": 0, "bad": 0, "faults": []}
-        fresh |= {"columns": None, "matmul": ops.matmul_backend()}
+        fresh |= {"columns": None, "matmul": settled_matmul()}
         if not self.state_path.exists():
             return fresh
         state = read_json(self.state_path)
