@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from zhixing.checkpoints.model_tokenizer import tokenizer_of
 from zhixing.checkpoints.own.recurrent_encoder import NAME as RECURRENT
 from zhixing.checkpoints.own.recurrent_encoder import read_recurrent_encoder, recurrent_encoder_values
 from zhixing.checkpoints.tensor_files import open_weights
@@ -99,7 +100,7 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> EncoderFol
     kind = values["model_type"]
     if kind == RECURRENT:
         recurrent = read_recurrent_encoder(values, folder, dtype).eval()
-        tokenizer = _tokenizer(folder, recurrent.config.vocab_size)
+        tokenizer = tokenizer_of(folder, recurrent.config.vocab_size)
         return EncoderFolder(recurrent, tokenizer, None, folder, recurrent.config.context)
     if kind not in ENCODERS:
         raise unknown_name("encoder family", kind, [*ENCODERS, RECURRENT], where=str(folder / "config.json"))
@@ -119,26 +120,9 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> EncoderFol
     if notes:
         model.initialise_head(torch.Generator().manual_seed(0))
     _reset_buffers(model)
-    tokenizer = _tokenizer(folder, config.vocab_size)
+    tokenizer = tokenizer_of(folder, config.vocab_size)
     longest = _longest(folder, config.context)
     return EncoderFolder(model.eval(), tokenizer, family, folder, longest, unused, notes)
-
-
-def _tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
-    tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
-    if tokenizer is not None and tokenizer.vocab_size > vocab_size:
-        raise BadInput(
-            f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {vocab_size}",
-            where=str(folder),
-            remedy="the tokenizer belongs to another model: put the right tokenizer.json here",
-        )
-    return tokenizer
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Tells whether a folder holds a tokenizer in any known format."""
-    names = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")
-    return any((folder / name).exists() for name in names)
 
 
 def _reset_buffers(model: EncoderModel) -> None:

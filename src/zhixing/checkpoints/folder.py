@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from zhixing.checkpoints.model_tokenizer import tokenizer_of
 from zhixing.checkpoints.own import OWN, kind_of
 from zhixing.checkpoints.tensor_files import TensorFile, open_weights
 from zhixing.checkpoints.tensors import MAX_SHARD_SIZE, check_match, check_types, shape_of, stream, write_weights
@@ -156,15 +157,7 @@ def check_folder(folder: Path) -> list[str]:
 
 def _read_companions(folder: Path, vocab_size: int) -> tuple[Tokenizer | None, dict[str, Any]]:
     """Reads what lies beside the weights: the tokenizer, if there is one, and generation_config.json."""
-    tokenizer = None
-    if any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")):
-        tokenizer = Tokenizer.load(folder)
-        if tokenizer.vocab_size > vocab_size:
-            raise BadInput(
-                f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {vocab_size}",
-                where=str(folder),
-                remedy="the tokenizer belongs to another model: put the right tokenizer.json here",
-            )
+    tokenizer = tokenizer_of(folder, vocab_size)
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.exists() else {}
     if not isinstance(generation, dict):

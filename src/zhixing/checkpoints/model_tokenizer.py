@@ -1,4 +1,4 @@
-"""A tokenizer by the name of its model: whatever a model may be called, or the path of a tokenizer alone."""
+"""A model's tokenizer: by whatever the model may be called, by the path of a tokenizer alone, or beside the weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zhixing.checkpoints.gguf.header import is_gguf, open_gguf
 from zhixing.checkpoints.references import is_remote, resolve
-from zhixing.core.errors import MissingResource
+from zhixing.core.errors import BadInput, MissingResource
 from zhixing.tokenization.tokenizer import Tokenizer
 
 
@@ -30,3 +30,32 @@ def open_tokenizer(ref: str | Path) -> Tokenizer:
         return found.tokenizer
     inner = path / "model"
     return Tokenizer.load(inner if (inner / "config.json").is_file() else path)
+
+
+FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")
+"""Files by which a folder shows that it holds a tokenizer, in any known format."""
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Tells whether a folder holds a tokenizer in any known format."""
+    return any((folder / name).exists() for name in FILES)
+
+
+def tokenizer_of(folder: Path, vocab_size: int) -> Tokenizer | None:
+    """Opens the tokenizer beside a model's weights, if there is one.
+
+    Args:
+        folder: The model folder.
+        vocab_size: Tokens that the model knows.
+
+    Raises:
+        BadInput: It is damaged, or has tokens that the model does not know.
+    """
+    tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
+    if tokenizer is not None and tokenizer.vocab_size > vocab_size:
+        raise BadInput(
+            f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {vocab_size}",
+            where=str(folder),
+            remedy="the tokenizer belongs to another model: put the right tokenizer.json here",
+        )
+    return tokenizer

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from zhixing.checkpoints.image_folder import read_processor, write_processor
+from zhixing.checkpoints.model_tokenizer import tokenizer_of
 from zhixing.checkpoints.tensor_files import open_weights
 from zhixing.checkpoints.tensors import check_match, check_types, stream, write_weights
 from zhixing.core.device import check_memory
@@ -117,21 +118,8 @@ def load_vision(folder: Path, dtype: torch.dtype = torch.float32) -> VisionFolde
     model = model.to_empty(device="cpu")
     model.load_state_dict(weights)
     return VisionFolder(
-        model.eval(), _tokenizer(folder, config.vocab_size), processor, folder, generation, unused, notes
+        model.eval(), tokenizer_of(folder, config.vocab_size), processor, folder, generation, unused, notes
     )
-
-
-def _tokenizer(folder: Path, vocab_size: int) -> Tokenizer | None:
-    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")):
-        return None
-    tokenizer = Tokenizer.load(folder)
-    if tokenizer.vocab_size > vocab_size:
-        raise BadInput(
-            f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {vocab_size}",
-            where=str(folder),
-            remedy="the tokenizer belongs to another model: put the right tokenizer.json here",
-        )
-    return tokenizer
 
 
 def save_vision(
