@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.tasks.support import LONGEST, run
 from zhixing.checkpoints.encoder_folder import load_encoder
@@ -16,7 +14,7 @@ from zhixing.models.ragged import Ragged
 from zhixing.tasks.answer import AnswerTask, _cited
 from zhixing.tasks.base import run_all, run_texts
 from zhixing.tasks.fill import Fill
-from zhixing.tasks.tag import Tag, _windows, located, words_of
+from zhixing.tasks.tag import Tag, located, words_of
 from zhixing.tokenization.framing import frame_of
 from zhixing.training.objectives.tagging import forbid
 
@@ -64,17 +62,6 @@ def test_long_texts_are_tagged_to_their_end(models: Path) -> None:
     tags = Tag(models / "tagger").tagger.tags([text.split()])[0][0]
     assert len(tags) == 150
     assert all(tags)
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 9), max_size=80), st.integers(9, 30))
-def test_windows_ask_about_every_word_once(lengths: list[int], room: int) -> None:
-    asked = []
-    for begin, end, first, last in _windows(lengths, room):
-        assert sum(lengths[begin:end]) <= room
-        assert begin <= first < last <= end
-        asked += range(first, last)
-    assert asked == list(range(len(lengths)))
 
 
 def test_named_entities_are_found_in_their_text() -> None:

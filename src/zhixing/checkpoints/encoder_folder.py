@@ -22,10 +22,12 @@ from zhixing.checkpoints.tensor_files import open_weights
 from zhixing.checkpoints.tensors import MODEL_TYPES, stream, write_tensors
 from zhixing.core.errors import BadInput, MissingResource, unknown_name
 from zhixing.core.files import atomic_folder, read_json
+from zhixing.data.shapes.schemes import allowed, find_scheme
 from zhixing.families.base import Weights
 from zhixing.families.encoders import EncoderFamily
 from zhixing.families.registry import ENCODERS, encoder_named
-from zhixing.models.heads import EncoderModel, HeadConfig, PoolingMode
+from zhixing.models.crf import IMPOSSIBLE
+from zhixing.models.heads import EncoderModel, HeadConfig, PoolingMode, TokenHead
 from zhixing.models.recurrent_encoder import RecurrentEncoder
 from zhixing.tokenization.tokenizer import Tokenizer
 
@@ -101,6 +103,8 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> EncoderFol
     if kind == RECURRENT:
         recurrent = read_recurrent_encoder(values, folder, dtype).eval()
         tokenizer = tokenizer_of(folder, recurrent.config.vocab_size)
+        _reset_buffers(recurrent)
+        tokenizer = _tokenizer(folder, recurrent.config.vocab_size)
         return EncoderFolder(recurrent, tokenizer, None, folder, recurrent.config.context)
     if kind not in ENCODERS:
         raise unknown_name("encoder family", kind, [*ENCODERS, RECURRENT], where=str(folder / "config.json"))
@@ -130,6 +134,17 @@ def _reset_buffers(model: EncoderModel) -> None:
     for name, buffer in model.named_buffers():
         if "forbidden" in name:
             buffer.zero_()
+    forbid_transitions(model)
+
+
+def forbid_transitions(model: EncoderModel) -> None:
+    """Forbids a CRF what the scheme of its tags does not have (I-PER after B-LOC); classes follow each other freely."""
+    labels = model.head_config.labels
+    if not isinstance(model.head, TokenHead) or model.head.crf is None or find_scheme([labels]) == "none":
+        return
+    crf = model.head.crf
+    for buffer, table in zip((crf.forbidden, crf.forbidden_first, crf.forbidden_last), allowed(labels), strict=True):
+        buffer.copy_(torch.where(torch.tensor(table), 0.0, IMPOSSIBLE))
 
 
 def _check(model: EncoderModel, weights: Weights, head: HeadConfig, where: str) -> list[str]:

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from zhixing.workflows.pretrain import Outcome
     from zhixing.workflows.records_run import RecordOutcome
 
+USES = {
+    "classification": 'zhixing classify "TEXT" --model {model}',
+    "tagging": 'zhixing tag "TEXT" --model {model}',
+    "span": 'zhixing answer "QUESTION" "TEXT" --model {model}',
+    "masked": 'zhixing fill "The ____ of the text." --model {model}',
+    "contrastive": 'zhixing embed "TEXT" --model {model}',
+}
+"""What a model of an objective is used with."""
+
 
 def print_outcome(outcome: Outcome | RecordOutcome, as_json: bool) -> None:
     """Prints what came out of a run, and where everything is."""
@@ -58,7 +67,9 @@ def _print_records(outcome: RecordOutcome, as_json: bool) -> None:
     for sample in outcome.samples[:3]:
         print(f"  predicted {sample['predicted']}   right {sample['right']}")
     print(f"\nModel:  {folder}/model\nReport: {folder}/report.html")
-    print(f"\nNext:\n  zhixing resume {shlex.quote(folder)} --prove\n  zhixing report {shlex.quote(folder)}")
+    name = shlex.quote(folder)
+    use = USES.get(outcome.objective)
+    print("\nNext:" + (f"\n  {use.format(model=name)}" if use else "") + f"\n  zhixing report {name}")
 
 
 def _print_text(outcome: Outcome, as_json: bool) -> None:

@@ -99,3 +99,11 @@ def words_of_tokens(offsets: Sequence[tuple[int, int]], numbers: Sequence[int]) 
         numbers: What `WordBounds.numbers` returned of the same text.
     """
     return [numbers[max(begin, end - 1)] if numbers else 0 for begin, end in offsets]
+
+
+def spaced(words: Sequence[str]) -> list[str]:
+    """Returns words as they stand in running text: a space in front of each but the first, and of Chinese ones none.
+
+    Byte-level tokens carry that space.
+    """
+    return [f" {word}" if place and word[:1].isascii() else word for place, word in enumerate(words)]

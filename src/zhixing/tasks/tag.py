@@ -19,16 +19,15 @@ from zhixing.checkpoints.encoder_folder import is_encoder
 from zhixing.checkpoints.references import resolve
 from zhixing.core.errors import BadInput
 from zhixing.data.shapes.schemes import chunks, find_scheme
+from zhixing.data.word_bounds import spaced
 from zhixing.models.heads import TokenHead
 from zhixing.models.ragged import Ragged
 from zhixing.tasks.base import TEXT, Row
 from zhixing.tasks.encoders import EncoderRunner
 from zhixing.tasks.extract import Extract
-from zhixing.training.objectives.tagging import forbid
+from zhixing.training.objectives.tagging import forbid, windows
 
 DEFAULT_LABELS = ("person", "organization", "location")
-AROUND = 16
-"""Words that a window shows on either side of those that it is asked about."""
 
 _WORD = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3400-\u9fff]+(?:[-'’.,&/][^\W_\u3400-\u9fff]+)*|\S")
 
@@ -142,16 +141,12 @@ class HeadTagger:
         """
         tokenizer, room = self.runner.tokenizer, self.runner.room
         unknown = tokenizer.unknown_id
-        spaced = tokenizer.kind == "byte-bpe"
         sequences: list[list[int]] = []
         asked: list[tuple[int, int, list[int]]] = []  # the sentence, its first word that is asked about, their places
         for owner, words in enumerate(sentences):
-            # Byte-level tokens carry the space in front of a word; Chinese is written without.
-            texts = [
-                f" {word}" if spaced and place and word[:1].isascii() else word for place, word in enumerate(words)
-            ]
+            texts = spaced(words) if tokenizer.kind == "byte-bpe" else words
             pieces = [piece[:room] or [unknown or 0] for piece in (tokenizer.encode_batch(texts) if texts else [])]
-            for begin, end, first, last in _windows([len(piece) for piece in pieces], room):
+            for begin, end, first, last in windows([len(piece) for piece in pieces], room):
                 places, at = [], len(self.runner.frame.front)
                 for index in range(begin, end):
                     if first <= index < last:
@@ -178,37 +173,6 @@ class HeadTagger:
         if sequences:
             self.runner.forward(sequences, take)
         return list(zip(tags, scores, strict=True))
-
-
-def _windows(lengths: Sequence[int], room: int) -> list[tuple[int, int, int, int]]:
-    """Cuts a sentence into windows of whole words.
-
-    Args:
-        lengths: Tokens of each word, none above `room`.
-        room: Tokens that a window holds.
-
-    Returns:
-        The words that each window shows, [begin, end), and those of them that it is asked about, [first, last): over
-        all windows every word once.
-    """
-    found = []
-    first = 0
-    while first < len(lengths):
-        begin, used = first, 0
-        # What was asked about before stands in front, as far as half of the room allows.
-        while begin > 0 and first - begin < AROUND and used + lengths[begin - 1] <= room // 4:
-            begin -= 1
-            used += lengths[begin]
-        end = first
-        while end < len(lengths) and used + lengths[end] <= room:
-            used += lengths[end]
-            end += 1
-        if end == first:  # a word as long as the room: without what stands before it
-            begin, end = first, first + 1
-        last = end if end == len(lengths) else max(first + 1, end - min(AROUND, (end - first) // 4))
-        found.append((begin, end, first, last))
-        first = last
-    return found
 
 
 class PromptTagger:

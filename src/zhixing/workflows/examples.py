@@ -27,6 +27,7 @@ from zhixing.data.shapes.read import texts_of
 from zhixing.data.shapes.records import Misfit, brief
 from zhixing.data.sources import find_sources
 from zhixing.data.split import document_hash, held_out
+from zhixing.data.word_bounds import spaced
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.objectives import RecordObjective
 from zhixing.training.run import Run
@@ -149,7 +150,11 @@ class Records:
     def training_texts(self) -> Iterator[str]:
         """Yields the texts of the training records, for a tokenizer."""
         for placed, is_held_out in self(Problems()):
-            if not is_held_out:
+            if is_held_out:
+                continue
+            if isinstance(placed.record, Tagged):
+                yield "".join(spaced(placed.record.tokens))
+            else:
                 yield from texts_of(placed.record)
 
 

@@ -17,14 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhixing.checkpoints.encoder_folder import forbid_transitions
 from zhixing.core.errors import BadInput
 from zhixing.core.recipe import Recipe
 from zhixing.data.examples import Example
 from zhixing.data.length_batches import RawBatch
 from zhixing.data.shapes import Shape, Tagged
 from zhixing.data.shapes.records import Misfit, brief
-from zhixing.data.shapes.schemes import allowed, convert, split_tag
-from zhixing.models.crf import IMPOSSIBLE, LinearChainCRF
+from zhixing.data.shapes.schemes import convert, split_tag
+from zhixing.data.word_bounds import spaced
 from zhixing.models.heads import EncoderModel, HeadConfig, TokenHead
 from zhixing.models.ragged import Ragged
 from zhixing.tokenization.framing import Frame, frame_of
@@ -207,9 +208,7 @@ class Tagging(RecordObjective):
 
     def _pieces(self, words: Sequence[str]) -> tuple[list[list[int]], int]:
         """Returns the tokens of each word, and how many did not fit (of words longer than a window)."""
-        # Byte-level tokens carry the space in front of a word; Chinese is written without.
-        spaced = self.tokenizer.kind == "byte-bpe" and self.recipe.model.start is not None
-        texts = [f" {word}" if spaced and place and word[:1].isascii() else word for place, word in enumerate(words)]
+        texts = spaced(words) if self.tokenizer.kind == "byte-bpe" else words
         try:
             pieces = self.tokenizer.encode_batch(texts)
         except BadInput as error:
@@ -231,8 +230,7 @@ class Tagging(RecordObjective):
     def wrap(self, model: nn.Module, new_head: bool) -> nn.Module:
         """Forbids a CRF what the scheme forbids."""
         assert isinstance(model, EncoderModel)
-        if isinstance(model.head, TokenHead) and model.head.crf is not None and self.scheme != "none":
-            forbid(model.head.crf, self.labels.names)
+        forbid_transitions(model)
         return model
 
     def to_device(self, raw: RawBatch, device: torch.device) -> TagBatch:
@@ -309,12 +307,6 @@ def _is_tag(tag: str) -> bool:
     except BadInput:
         return False
     return True
-
-
-def forbid(crf: LinearChainCRF, tags: Sequence[str]) -> None:
-    """Forbids transitions that the scheme of the tags does not have (I-PER after B-LOC)."""
-    for buffer, table in zip((crf.forbidden, crf.forbidden_first, crf.forbidden_last), allowed(tags), strict=True):
-        buffer.copy_(torch.where(torch.tensor(table), 0.0, IMPOSSIBLE))
 
 
 def windows(lengths: Sequence[int], room: int, around: int = AROUND) -> Iterator[tuple[int, int, int, int]]:
