@@ -104,7 +104,6 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> EncoderFol
         recurrent = read_recurrent_encoder(values, folder, dtype).eval()
         tokenizer = tokenizer_of(folder, recurrent.config.vocab_size)
         _reset_buffers(recurrent)
-        tokenizer = _tokenizer(folder, recurrent.config.vocab_size)
         return EncoderFolder(recurrent, tokenizer, None, folder, recurrent.config.context)
     if kind not in ENCODERS:
         raise unknown_name("encoder family", kind, [*ENCODERS, RECURRENT], where=str(folder / "config.json"))

@@ -25,7 +25,7 @@ from zhixing.models.ragged import Ragged
 from zhixing.tasks.base import TEXT, Row
 from zhixing.tasks.encoders import EncoderRunner
 from zhixing.tasks.extract import Extract
-from zhixing.training.objectives.tagging import forbid, windows
+from zhixing.training.objectives.tagging import windows
 
 DEFAULT_LABELS = ("person", "organization", "location")
 
@@ -103,8 +103,6 @@ class HeadTagger:
         head = runner.model.head
         assert isinstance(head, TokenHead)
         self.head = head
-        if head.crf is not None and self.chunked:
-            forbid(head.crf, self.labels)
 
     def identity(self) -> dict[str, Any]:
         """See `Tagger`."""
