@@ -11,7 +11,11 @@ from pydantic import ValidationError
 from zhixing.core.errors import BadInput, MissingResource, ZhixingError
 from zhixing.core.recipe import Recipe, apply_override, build_recipe, load_recipe, parse_recipe
 
-READY = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+READY = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+    if not path.name.startswith("compare-")  # comparisons have a schema of their own
+]
 
 
 @pytest.mark.parametrize("path", READY, ids=lambda path: path.name)
