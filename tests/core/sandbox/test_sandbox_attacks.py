@@ -203,7 +203,9 @@ def test_a_last_burst_of_output_is_cut_too(way: str) -> None:
     assert (result.ending, result.output) == ("output", "x" * 1000)
 
 
-@pytest.mark.parametrize("target", ["os.getppid()", "-1", "0", str(os.getpid())])
+@pytest.mark.parametrize(
+    "target", ["os.getppid()", "-1", "0", str(os.getpid())], ids=["parent", "all", "group", "tester"]
+)
 def test_other_processes_cannot_be_signalled(way: str, target: str) -> None:
     result = _run(f"import os, signal\nsignal.signal(15, signal.SIG_IGN)\nos.kill({target}, 15)\nprint('sent')", way)
     assert result.ending == "exit"
