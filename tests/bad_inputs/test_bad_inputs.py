@@ -227,7 +227,7 @@ MODELS = {
     "config is binary": (replace(CONFIG, b"\xff\xfe"), 2, ["config.json", "not UTF-8"]),
     "config is deep": (replace(CONFIG, b"[" * 99_999), 2, ["nested beyond"]),
     "config is missing": (remove(CONFIG), 3, ["no model yet"]),
-    "architecture is unknown": (config(model_type="bart"), 2, ["unknown architecture 'bart'", "llama"]),
+    "architecture is unknown": (config(model_type="whisper"), 2, ["unknown architecture 'whisper'", "llama"]),
     "encoder": (config(model_type="bert"), 2, ["'bert' is an encoder", "writes none", "zhixing embed"]),
     "architecture is missing": (config(model_type=...), 2, ["no 'model_type'"]),
     "field is unknown": (config(secret=3), 2, ["unknown configuration field 'secret' = 3"]),
@@ -407,7 +407,7 @@ def test_other_arguments(place, call, arguments, code, words):
     [
         ([], ["Missing command"]),
         (["fly"], ["No such command 'fly'"]),
-        (["train"], ["Missing argument"]),
+        (["train"], ["no recipe is named", "recipes/"]),
         (["generate", "run", "hi", "--temperature", "warm"], ["--temperature", "valid number"]),
         (["quickstart", "--minutes", "0"], ["--minutes"]),
         (["tokenizer", "train", "text.txt"], ["Missing option '--out'"]),

@@ -15,8 +15,10 @@ from zhixing.cli.sampling_options import Grouped, setting
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.families.llama import FIXED
 from zhixing.generation import Generator
+from zhixing.generation.engine import Request
 from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer import Transformer
+from zhixing.native import absence
 from zhixing.tokenization.train import train_tokenizer
 
 GREEDY = ("--greedy", "--max-tokens", "9")
@@ -76,7 +78,7 @@ def test_verbose_shows_what_is_in_force_and_where_it_comes_from(run):
     assert any(line.startswith("end_tokens <|endoftext|>") for line in lines)
     default = next(line for line in lines if line.startswith("by default: "))
     assert "min_p 0.0, " in default and "temperature" not in default
-    assert "in order: TopK, Temperature, TopP, draw" in lines
+    assert "in order: WholeCharacters, TopK, Temperature, TopP, draw" in lines
 
 
 def test_verbose_says_what_has_no_effect(run):
@@ -102,7 +104,7 @@ def test_every_option_can_be_set_and_the_models_own_taken_back(run):
     ).stderr.splitlines()  # fmt: skip
     for shown in ("top_k None", "min_p 0.0", "top_p 1", "suppress_tokens (3, 4)", "end_tokens none"):
         assert f"{shown} (command line)" in lines
-    assert "in order: Suppress, Temperature, draw" in lines
+    assert "in order: Suppress, WholeCharacters, Temperature, draw" in lines
 
 
 def test_searches(run):
@@ -191,10 +193,25 @@ def test_interruption_prints_what_is_there_and_exits_130(run, monkeypatch):
         original(self, *arguments, **{**options, "rules": [Interrupt()]})
 
     monkeypatch.setattr(Generator, "__init__", interrupted)
-    for extra in ((), ("--no-stream",)):
+    for extra in ((), ("--no-stream", "--engine", "torch")):
         result = call(run, "a", *GREEDY, *extra)
         assert result.exit_code == 130 and "stopped by the user" in result.stderr
         assert "answer 3 tokens" in result.stderr
+
+
+@pytest.mark.skipif(absence() is not None, reason="the native core is not there")
+def test_interruption_of_the_engine_exits_130_too(run, monkeypatch):
+    original, asked = Request.generation, []
+
+    def interrupted(self):
+        asked.append(self)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(Request, "generation", interrupted)
+    result = call(run, "a", *GREEDY, "--no-stream")
+    assert result.exit_code == 130 and "stopped by the user" in result.stderr
 
 
 @pytest.mark.parametrize("flag", ["--compact", "--expanded"])
