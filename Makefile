@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Tests that run side by side, each with one thread.
+WORKERS ?= 2
 
 .PHONY: demo test test-all check native-sanitize format clean
 
 demo: $(VENV)/.installed ## Train a small model on Python's own library sources, in about five minutes
 	$(BIN)/zhixing quickstart
 
-test: $(VENV)/.installed-test check ## Lint, types, layers, and the fast tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-test check ## Lint, types, layers, and the fast tests, two side by side
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 test-all: $(VENV)/.installed-test check ## Also the slow tests and those that need real data
 	$(BIN)/python -m pytest -m ""
