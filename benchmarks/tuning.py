@@ -10,7 +10,6 @@ of their own. Tokens are real ones: padding does not count.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import common
 from zhixing.checkpoints.folder import save_folder
 from zhixing.checkpoints.opening import open_model
 from zhixing.checkpoints.references import resolve
-from zhixing.core.device import processor_name, tune_allocator
+from zhixing.core.device import peak_memory_bytes, processor_name, tune_allocator
 from zhixing.core.recipe import build_recipe
 from zhixing.data.examples import Example
 from zhixing.data.length_batches import RawBatch
@@ -158,7 +157,7 @@ def only(options: argparse.Namespace) -> None:
         step = their_step(Path(options.folder), batches, options.method)
     for _ in batches:
         step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+    print(peak_memory_bytes() / 1e9)
 
 
 def seconds(work: Step) -> float:
