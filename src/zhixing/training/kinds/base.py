@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from zhixing.core.recipe import Recipe
+from zhixing.core.errors import BadInput
+from zhixing.core.recipe import ModelRecipe, Recipe
 from zhixing.families.base import Weights
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.objectives.base import NetworkKind, RecordObjective
@@ -82,3 +83,26 @@ class NetworkMaker(Protocol):
 
     def save(self, folder: Path, begun: Begun, tokenizer: Tokenizer, card: str) -> None:
         """Writes the model folder."""
+
+
+def resolve_sizes(model: ModelRecipe, head_dim: int = 64) -> None:
+    """Fills what the sizes of a Transformer leave open, from its depth; embeddings are tied unless told otherwise.
+
+    Args:
+        model: The recipe's model section, filled in place.
+        head_dim: Width of a head where nothing is said.
+
+    Raises:
+        BadInput: The width is not a multiple of the heads.
+    """
+    model.width = model.width or 64 * model.depth
+    model.heads = model.heads or max(1, model.width // (model.head_dim or head_dim))
+    if model.width % model.heads:
+        raise BadInput(
+            f"model.width ({model.width}) is not a multiple of model.heads ({model.heads})",
+            where="model",
+            remedy="choose heads that divide the width",
+        )
+    model.head_dim = model.width // model.heads
+    model.mlp_width = model.mlp_width or 4 * model.width
+    model.tied = True if model.tied is None else model.tied

@@ -20,7 +20,7 @@ from zhixing.models.recurrent import CELLS
 from zhixing.models.recurrent_encoder import RecurrentEncoder, RecurrentEncoderConfig, recurrent_encoder_model
 from zhixing.tokenization.framing import ENCODER_TOKENS, framed_as_bert
 from zhixing.tokenization.tokenizer import Tokenizer
-from zhixing.training.kinds.base import Begun
+from zhixing.training.kinds.base import Begun, resolve_sizes
 from zhixing.training.objectives import record_objective
 from zhixing.training.objectives.base import NetworkKind, RecordObjective
 from zhixing.training.regularisers import hide_words
@@ -78,18 +78,8 @@ class EncoderMaker:
             raise unknown_name("encoder family", model.family, [*ENCODERS, *RECURRENT], where="model.family")
         if model.hidden is not None:
             raise BadInput("model.hidden is of recurrent encoders", where="model.hidden", remedy="leave it out")
-        model.width = model.width or 64 * model.depth
-        model.heads = model.heads or max(1, model.width // (model.head_dim or 64))
-        if model.width % model.heads:
-            raise BadInput(
-                f"model.width ({model.width}) is not a multiple of model.heads ({model.heads})",
-                where="model",
-                remedy="choose heads that divide the width",
-            )
-        model.head_dim = model.width // model.heads
-        model.mlp_width = model.mlp_width or 4 * model.width
+        resolve_sizes(model)
         model.init_std = model.init_std or 0.02
-        model.tied = True if model.tied is None else model.tied
 
     def longest(self, recipe: Recipe, start: Path | None) -> int:
         """Returns the model's own longest input, or the recipe's where that is lower."""

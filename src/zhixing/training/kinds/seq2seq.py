@@ -24,7 +24,7 @@ from zhixing.models.recurrent_seq2seq import RecurrentEncoderDecoder, RecurrentS
 from zhixing.models.transformer_seq2seq import TransformerEncoderDecoder, TransformerSeq2SeqConfig
 from zhixing.tokenization.framing import frame_of, framed_with_end
 from zhixing.tokenization.tokenizer import Tokenizer
-from zhixing.training.kinds.base import Begun
+from zhixing.training.kinds.base import Begun, resolve_sizes
 from zhixing.training.objectives.base import NetworkKind, RecordObjective
 
 RECURRENT = {f"{cell}-seq2seq": cell for cell in CELLS}
@@ -87,17 +87,7 @@ class Seq2SeqMaker:
         if "zero_init_outputs" not in model.model_fields_set:
             model.zero_init_outputs = False
         model.decoder_depth = model.decoder_depth or model.depth
-        model.width = model.width or 64 * model.depth
-        model.heads = model.heads or max(1, model.width // (model.head_dim or 64))
-        if model.width % model.heads:
-            raise BadInput(
-                f"model.width ({model.width}) is not a multiple of model.heads ({model.heads})",
-                where="model",
-                remedy="choose heads that divide the width",
-            )
-        model.head_dim = model.width // model.heads
-        model.mlp_width = model.mlp_width or 4 * model.width
-        model.tied = True if model.tied is None else model.tied
+        resolve_sizes(model)
         if not model.tied and model.family != "t5":
             raise BadInput(f"a {model.family} model's head is tied", where="model.tied", remedy="leave it out")
 

@@ -19,7 +19,7 @@ from zhixing.models.config import TransformerConfig
 from zhixing.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncoderDecoderConfig
 from zhixing.models.vit import ViTConfig
 from zhixing.tokenization.tokenizer import Tokenizer
-from zhixing.training.kinds.base import Begun
+from zhixing.training.kinds.base import Begun, resolve_sizes
 from zhixing.training.objectives.base import NetworkKind, RecordObjective
 from zhixing.training.objectives.caption import Caption
 
@@ -77,18 +77,8 @@ class VisionMaker:
         model.image_size = model.image_size or IMAGE_SIZE
         model.patch_size = model.patch_size or max(1, model.image_size // PATCHES_ACROSS)
         model.image_depth = model.image_depth or model.depth
-        model.width = model.width or 64 * model.depth
-        model.heads = model.heads or max(1, model.width // (model.head_dim or 32))
-        if model.width % model.heads:
-            raise BadInput(
-                f"model.width ({model.width}) is not a multiple of model.heads ({model.heads})",
-                where="model",
-                remedy="choose heads that divide the width",
-            )
-        model.head_dim = model.width // model.heads
-        model.mlp_width = model.mlp_width or 4 * model.width
+        resolve_sizes(model, head_dim=32)
         model.init_std = model.init_std or 0.02
-        model.tied = True if model.tied is None else model.tied
         _config(recipe, vocab_size=2, start=0)  # sizes that contradict one another are said before anything is read
 
     def longest(self, recipe: Recipe, start: Path | None) -> int:
