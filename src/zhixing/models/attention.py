@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from zhixing.models import ops
 from zhixing.models.cache import LayerCache
 from zhixing.models.config import TransformerConfig
+from zhixing.models.dropout import dropout as drop
 from zhixing.models.layers import Linear, Norm, side_by_side
 from zhixing.models.packing import Packing
 from zhixing.models.ragged import Ragged
@@ -175,7 +176,7 @@ def _capped_attention(
     if allowed is not None:
         scores = scores.masked_fill(~allowed, float("-inf"))
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
-    weights = F.dropout(weights, dropout) if dropout else weights
+    weights = drop(weights, dropout) if dropout else weights
     return (weights.view(batch, kv_heads, -1, keys) @ v).view(batch, heads, time, head_dim)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zhixing.core.errors import BadInput
 from zhixing.models import ops
 from zhixing.models.config import TransformerConfig
+from zhixing.models.dropout import Dropout
 from zhixing.models.layers import Embedding, FeedForward, Linear, Norm
 from zhixing.models.positions import RelativeBias, sinusoids
 from zhixing.models.ragged import Ragged
@@ -71,7 +72,7 @@ class EncoderBlock(nn.Module):
         self.attention_norm = Norm(config)
         self.mlp = FeedForward(config)
         self.mlp_norm = Norm(config)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, batch: Ragged, bias: Tensor | None = None) -> Tensor:
         """Maps (total, width) to the same shape; see `EncoderAttention.forward`."""
@@ -116,7 +117,7 @@ class Encoder(nn.Module):
         self.types = Embedding(config.token_types, size) if config.token_types else None
         self.embedding_norm = Norm(config, size) if config.embedding_norm else None
         self.projection = Linear(size, config.width) if size != config.width else None
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.layers))
         self.final_norm = Norm(config) if config.norm_placement == "pre" else None
 

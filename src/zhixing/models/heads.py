@@ -16,6 +16,7 @@ from zhixing.core.errors import BadInput
 from zhixing.models import ops
 from zhixing.models.config import TransformerConfig
 from zhixing.models.crf import LinearChainCRF
+from zhixing.models.dropout import Dropout
 from zhixing.models.encoder import Encoder
 from zhixing.models.layers import Linear, Norm, activate
 from zhixing.models.ragged import Ragged
@@ -116,7 +117,7 @@ class ClassificationHead(nn.Module):
         super().__init__()
         self.activation = head.activation
         self.dense = Linear(config.width, config.width)
-        self.dropout = nn.Dropout(head.dropout) if head.dropout else nn.Identity()
+        self.dropout = Dropout(head.dropout)
         self.out = Linear(config.width, len(head.labels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,7 +141,7 @@ class TokenHead(nn.Module):
 
     def __init__(self, width: int, scores: int, dropout: float = 0.0, crf: bool = False) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout)
         self.out = Linear(width, scores)
         self.crf = LinearChainCRF(scores) if crf else None
 

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from zhixing.core.errors import BadInput
 from zhixing.models import ops
+from zhixing.models.dropout import Dropout
 from zhixing.models.layers import Embedding, Linear
 from zhixing.models.loss import IGNORED, cross_entropy_sum, token_losses
 from zhixing.models.network import UNBOUNDED, Cache, CausalNetwork
@@ -230,7 +231,7 @@ class RecurrentNetwork(CausalNetwork):
         super().__init__()
         self._config = config
         self.embedding = Embedding(config.vocab_size, config.width)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout)
         self.cells = make_cells(config.cell, config.width, config.hidden, config.layers, config.dropout)
         self.projection = Linear(config.hidden, config.width, bias=False) if config.projected else None
         self.head = None if config.tied else Linear(config.hidden, config.vocab_size, bias=False)

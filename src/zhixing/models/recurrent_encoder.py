@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zhixing.core.errors import BadInput
 from zhixing.models.config import TransformerConfig
+from zhixing.models.dropout import Dropout
 from zhixing.models.heads import EncoderModel, HeadConfig
 from zhixing.models.layers import Embedding
 from zhixing.models.network import UNBOUNDED
@@ -104,7 +105,7 @@ class RecurrentEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = Embedding(config.vocab_size, config.embedding)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout)
         self.cells = make_cells(
             config.cell, config.embedding, config.hidden, config.layers, config.dropout,
             bidirectional=config.bidirectional,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from zhixing.core.errors import BadInput
+from zhixing.models.dropout import Dropout
 from zhixing.models.encoder_decoder import EncoderDecoder, check_pairs, check_rows
 from zhixing.models.layers import Embedding, Linear
 from zhixing.models.network import UNBOUNDED, Cache, CausalNetwork
@@ -195,7 +196,7 @@ class RecurrentEncoderDecoder(EncoderDecoder):
         seen = config.hidden + width + (config.embedding if config.attention == "bahdanau" else 0)
         self.combine = Linear(seen, config.output, bias=False)
         self.head = None if config.tied else Linear(config.output, config.vocab_size, bias=False)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout)
 
     @property
     def config(self) -> RecurrentSeq2SeqConfig:

@@ -23,6 +23,7 @@ from zhixing.models.attention import Attention
 from zhixing.models.cache import KVCache, LayerCache
 from zhixing.models.config import TransformerConfig
 from zhixing.models.cross_attention import CrossAttention, Source, read_source
+from zhixing.models.dropout import Dropout
 from zhixing.models.layers import Embedding, FeedForward, Linear, Norm
 from zhixing.models.loss import IGNORED, cross_entropy_sum, soft_cap, token_losses
 from zhixing.models.network import Cache, CausalNetwork
@@ -70,7 +71,7 @@ class Block(nn.Module):
         self.mlp_norm = Norm(config) if before else None
         self.mlp = FeedForward(config)
         self.mlp_post_norm = Norm(config) if behind else None
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,
@@ -151,7 +152,7 @@ class Transformer(CausalNetwork):
         local = config.position == "rotary" and config.local_rope_theta is not None
         self.local_rotary = RotaryTable(config, local=True) if local else None
         self.embedding_norm = Norm(config) if config.embedding_norm else None
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.final_norm = None if config.norm_placement == "residual" else Norm(config)
         self.head = None if config.tied else Linear(config.width, config.vocab_size, bias=False)

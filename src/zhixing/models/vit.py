@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zhixing.core.errors import BadInput
 from zhixing.models.config import Activation, TransformerConfig
+from zhixing.models.dropout import Dropout
 from zhixing.models.encoder import EncoderBlock
 from zhixing.models.layers import Linear, Norm
 from zhixing.models.ragged import Ragged
@@ -103,7 +104,7 @@ class ViT(nn.Module):
         self.patches = nn.Conv2d(config.channels, config.width, config.patch_size, stride=config.patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.positions = nn.Parameter(torch.zeros(1, config.patches + 1, config.width))
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(EncoderBlock(blocks) for _ in range(config.layers))
         self.final_norm = Norm(blocks)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zhixing.core.errors import BadInput
 from zhixing.models import ops
 from zhixing.models.adapters.products import Term, adapted_linear
+from zhixing.models.dropout import dropout
 from zhixing.models.layers import Linear
 from zhixing.models.quantized import BlockMatrix
 
@@ -177,7 +178,7 @@ class AdaptedLinear(Linear):
         plain = ops.joined_linear(x, [self.base.weight])
         y = plain
         for low, share in self._chosen():
-            seen = F.dropout(x, low.spec.dropout, self.training)
+            seen = dropout(x, low.spec.dropout) if self.training else x
             added = F.linear(F.linear(seen, low.down), low.up) * (low.spec.scale * share)
             # A decomposed adapter turns and lengthens the whole map, and what it adds is the difference.
             y = y + (added if low.magnitude is None else (plain + added) * self._lengthening(low, share) - plain)
