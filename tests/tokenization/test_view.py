@@ -5,7 +5,8 @@ import pytest
 from zhixing.core.errors import BadInput
 from zhixing.tokenization import Tokenizer
 from zhixing.tokenization.readable import readable_bytes, readable_text
-from zhixing.tokenization.view import compare, describe, script_of_token, split_text
+from zhixing.tokenization.train import train_tokenizer
+from zhixing.tokenization.view import SPELT_ON, compare, describe, running_pieces, script_of_token, split_text
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,17 @@ def test_compare(tokenizers: dict[str, Tokenizer]) -> None:
     ]
     with pytest.raises(BadInput, match="no text"):
         compare(tokenizers, [""])
+
+
+def test_characters_in_several_tokens_can_be_read() -> None:
+    tokenizer = train_tokenizer([], "byte").tokenizer
+    text = "知a🙂<E6>"
+    pieces = running_pieces(tokenizer, tokenizer.encode(text))
+    assert len(pieces) == len(text.encode())
+    assert "".join(piece for piece in pieces if piece != SPELT_ON) == text
+    assert pieces[:4] == ["知", SPELT_ON, SPELT_ON, "a"]
+    cut = tokenizer.encode("知")[:2]
+    end = tokenizer.end_of_text_id
+    assert end is not None
+    assert running_pieces(tokenizer, [*cut, end, *cut]) == ["<E7>", "<9F>", tokenizer.piece(end), "<E7>", "<9F>"]
+    assert running_pieces(tokenizer, []) == []

@@ -15,7 +15,7 @@ from zhixing.core.recipe import build_recipe
 from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer import Transformer
 from zhixing.tokenization.train import train_tokenizer
-from zhixing.training.objectives.chat import PLAIN_TEMPLATE
+from zhixing.training.objectives.chat import PLAIN_TEMPLATE, ChatTurns
 from zhixing.workflows.inspection import inspect_recipe, inspection_page
 
 
@@ -53,7 +53,7 @@ def recipe(place: Path, **sections: Any) -> Any:
 
 
 def test_every_token_is_told_apart(place: Path) -> None:
-    (batch,) = inspect_recipe(recipe(place))
+    (batch,) = inspect_recipe(recipe(place)).batches
     assert len(batch.rows) == 1
     assert len(batch.documents) == 3
     for document in batch.documents:
@@ -63,6 +63,7 @@ def test_every_token_is_told_apart(place: Path) -> None:
 
         whole = joined(lambda token: True)
         assert whole.startswith("<|user|>")
+        assert "答" in whole  # three tokens of a byte tokenizer, and one character for a person
         content = joined(lambda token: not token.template)
         assert content.startswith("q")
         assert "<|" not in content.replace("<|endoftext|>", "")
@@ -76,7 +77,7 @@ def test_every_token_is_told_apart(place: Path) -> None:
 
 
 def test_learned_tokens_stand_in_front(place: Path) -> None:
-    (batch,) = inspect_recipe(recipe(place, tune={"method": "prompt", "prompt_tokens": 2}))
+    (batch,) = inspect_recipe(recipe(place, tune={"method": "prompt", "prompt_tokens": 2})).batches
     for document in batch.documents:
         assert [token.text for token in document.tokens[:3]].count("[learned]") == 2
         assert not any(token.wanted for token in document.tokens[:2])
@@ -88,7 +89,7 @@ def test_running_text_has_loss_everywhere(place: Path) -> None:
         "data": {"paths": [str(place / "text.txt")], "validation_fraction": 0.4, "split": "tail"},
         "tokenizer": {"kind": "byte"}, "model": {"depth": 1, "context": 32}, "train": {"steps": 1, "batch_size": 2},
     })  # fmt: skip
-    (batch,) = inspect_recipe(text)
+    (batch,) = inspect_recipe(text).batches
     facts = batch.facts()
     assert facts["rows"] == 2
     assert facts["wanted"] == 64
@@ -122,3 +123,41 @@ def test_nothing_to_learn_stops_the_run(place: Path, tmp_path: Path) -> None:
     data = {"paths": [str(tmp_path / "long.jsonl")], "validation_fraction": 0.01}
     with pytest.raises(BadInput, match=r"no records to train on|no token that carries loss"):
         inspect_recipe(recipe(place, data=data))
+
+
+def test_a_large_file_is_not_encoded_whole(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first records are enough to look at; the page and the command say so, and all can be asked for."""
+    rows = [
+        {"messages": [{"role": "user", "content": f"q{index}"}, {"role": "assistant", "content": "a"}]}
+        for index in range(200)
+    ]
+    (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    large = recipe(place, data={"paths": [str(tmp_path / "many.jsonl")], "validation_fraction": 0.01})
+    encoded = 0
+    plain = ChatTurns.encode
+
+    def counted(self: ChatTurns, record: Any) -> Any:
+        nonlocal encoded
+        encoded += 1
+        return plain(self, record)
+
+    monkeypatch.setattr(ChatTurns, "encode", counted)
+    found = inspect_recipe(large, records=40)
+    assert found.records == 40
+    assert encoded <= 80  # once to make the batch, once to find the template's part
+    assert "first 40 records" in inspection_page("large", found)
+    monkeypatch.setattr("zhixing.workflows.inspection.RECORDS", 50)
+    assert inspect_recipe(large).records == 50
+    whole = inspect_recipe(large, records=0)
+    assert whole.records is None
+    assert not whole.note
+    run = CliRunner().invoke(
+        app, ["data", "inspect", str(place / "recipe.yaml"), str(tmp_path / "many.jsonl"), "--records", "40"]
+    )
+    assert "Drawn from the first 40 records" in run.output
+
+
+def test_a_small_file_gives_the_batches_of_training(place: Path) -> None:
+    found = inspect_recipe(recipe(place))
+    assert found.records is None
+    assert found.batches == inspect_recipe(recipe(place), records=0).batches

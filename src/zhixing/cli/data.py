@@ -152,6 +152,10 @@ def inspect(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe.")
     ] = None,
     batches: Annotated[int, typer.Option(min=1, max=100, help="Show so many batches.")] = 1,
+    records: Annotated[
+        int | None,
+        typer.Option(min=0, help="Draw from the first so many records; 0: all, as training does. Default: 1000 or so."),
+    ] = None,
     documents: Annotated[int, typer.Option(help="Show so many documents of each on the terminal.")] = 4,
     html: Annotated[Path | None, typer.Option(metavar="OUT", help="Also write all of it as one HTML page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -170,14 +174,17 @@ def inspect(
     loaded = load_recipe(recipe, changes or ())
     if paths:
         loaded.data.paths = list(paths)
-    found = inspect_recipe(loaded, batches)
+    found = inspect_recipe(loaded, batches, records)
     if html is not None:
         atomic_write(html, inspection_page(loaded.name, found))
     if as_json:
-        print(json.dumps({"batches": [batch.to_json() for batch in found]}, ensure_ascii=False))
+        shown = {"records": found.records, "batches": [batch.to_json() for batch in found.batches]}
+        print(json.dumps(shown, ensure_ascii=False))
         return
-    for number, batch in enumerate(found, 1):
+    for number, batch in enumerate(found.batches, 1):
         _show_batch(number, batch, documents)
+    if found.note:
+        print(found.note)
     if html is not None:
         print(f"All of it: {html}")
 
@@ -191,7 +198,8 @@ def _show_batch(number: int, batch: ShownBatch, most: int) -> None:
     coloured = console.color_system is not None
     console.print(
         f"Batch {number}: {facts['rows']} row(s), {facts['documents']} documents, {facts['tokens']} tokens,"
-        f" {facts['wanted']} carry loss, {facts['template']} are the template's"
+        f" {facts['wanted']} carry loss, {facts['template']} are the template's",
+        soft_wrap=True,
     )
     legend = Text("  ").append("carries loss", "black on green").append("  ").append("template", "italic blue")
     console.print(legend.append("  read only") if coloured else "  [[carries loss]]  read only")

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from zhixing.core.errors import BadInput
+from zhixing.tokenization.readable import readable_bytes
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.tokenization.utf8 import utf8_size
 
@@ -33,6 +34,12 @@ SCRIPTS = {
 }
 """First word of a letter's Unicode name, and the script it is counted as."""
 
+
+SPELT_ON = "⁺"
+"""Stands for a token that goes on spelling the character before it."""
+
+MOST_SPELLING = 8
+"""Tokens that are looked at to complete a character: one takes four at most, and several may share a token."""
 
 TIMED_FROM = 100_000
 """Bytes of text below which an encoding speed says nothing."""
@@ -139,6 +146,35 @@ def describe(tokenizer: Tokenizer, count: int = 20) -> TokenizerFacts:
 
 def _views(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[TokenView]:
     return [TokenView(token, tokenizer.piece(token), token in tokenizer.special_ids) for token in tokens]
+
+
+def running_pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
+    """Returns consecutive tokens in readable form, one text each, so that a person can read what they spell.
+
+    A character that several tokens spell stands whole at the first of them, and `SPELT_ON` at the others; bytes that
+    never become a character are shown as such.
+    """
+    pieces: list[str] = []
+    while len(pieces) < len(tokens):
+        place = len(pieces)
+        spelt, count = b"", 0
+        for token in tokens[place : place + MOST_SPELLING]:
+            if token in tokenizer.special_ids:
+                break
+            spelt, count = spelt + tokenizer.token_bytes(token), count + 1
+            if _is_text(spelt):
+                break
+        whole = count > 1 and _is_text(spelt)
+        pieces += [readable_bytes(spelt), *[SPELT_ON] * (count - 1)] if whole else [tokenizer.piece(tokens[place])]
+    return pieces
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def split_text(

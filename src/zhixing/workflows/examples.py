@@ -8,6 +8,7 @@ are. The result lies in the run folder (`examples/`): resuming needs nothing els
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -102,10 +103,16 @@ class Records:
     Args:
         recipe: Its data section names the files.
         objective: Says which shapes it reads.
+        most: Stop behind so many records of `data.paths` (and of `data.validation_paths`); a tokenizer still learns
+            from all of them.
+
+    Attributes:
+        more: There were more records than `most`.
     """
 
-    def __init__(self, recipe: Recipe, objective: type[RecordObjective]) -> None:
-        self.data, self.objective = recipe.data, objective
+    def __init__(self, recipe: Recipe, objective: type[RecordObjective], most: int | None = None) -> None:
+        self.data, self.objective, self.most = recipe.data, objective, most
+        self.more = False
 
     @property
     def harmless(self) -> frozenset[str]:
@@ -137,11 +144,18 @@ class Records:
         total = sum(source.size for source in find_sources([*data.paths, *data.validation_paths], Problems()))
         with contextlib.nullcontext() if not title else progress_bar(title, total) as bar:
             advance = None if bar is None else bar.advance
-            for placed in self.read(data.paths, problems, advance):
+            for placed in self._first(self.read(data.paths, problems, advance)):
                 yield placed, not data.validation_paths and self.is_held_out(placed.record)
             if data.validation_paths:
-                for placed in self.read(data.validation_paths, problems, advance):
+                for placed in self._first(self.read(data.validation_paths, problems, advance)):
                     yield placed, True
+
+    def _first(self, reading: Reading) -> Iterator[Placed]:
+        for number, placed in enumerate(reading):
+            if number == self.most:
+                self.more = True
+                return
+            yield placed
 
     def is_held_out(self, record: Record) -> bool:
         """Tells whether a record is held out, by the hash of what is asked in it (not of its answer)."""
@@ -149,7 +163,9 @@ class Records:
 
     def training_texts(self) -> Iterator[str]:
         """Yields the texts of the training records, for a tokenizer."""
-        for placed, is_held_out in self(Problems()):
+        every = copy.copy(self)
+        every.most = None
+        for placed, is_held_out in every(Problems()):
             if is_held_out:
                 continue
             if isinstance(placed.record, Tagged):

@@ -1,14 +1,15 @@
 """The exact token stream of a recipe's first batches: what carries loss, where documents begin, what a template added.
 
-The batches are those that training would draw: the same code makes them, in a run folder that is thrown away. What is
-shown in colour, on a terminal or as a page, is the command line's and `evaluation.pages`' work.
+The same code makes the batches that makes those of training, in a run folder that is thrown away. Of a large file only
+the first records are encoded, unless all are asked for: then the batches are the very ones that training draws first.
+What is shown in colour, on a terminal or as a page, is the command line's and `evaluation.pages`' work.
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,7 @@ from zhixing.evaluation.pages import render
 from zhixing.models.loss import IGNORED
 from zhixing.tokenization.chat_template import NONCHARACTERS
 from zhixing.tokenization.tokenizer import Tokenizer
+from zhixing.tokenization.view import running_pieces
 from zhixing.training.kinds import MAKERS
 from zhixing.training.objectives import RecordObjective, objective_named
 from zhixing.training.objectives.base import TensorBatch
@@ -37,6 +39,12 @@ from zhixing.workflows.prepare import prepare_shards, prepare_tokenizer, sampler
 from zhixing.workflows.records_run import prepare_examples, prepare_start
 
 LEARNED = "[learned]"
+RECORDS = 1000
+"""Records that are encoded, where nothing else is asked for and the batches do not need more."""
+
+POOL = 8
+"""Records for each one that is shown, at least: batches are drawn from many, of similar length."""
+
 Marks = dict[tuple[int, ...], list[bool]]
 """For the tokens of a conversation, whether each is the template's."""
 
@@ -47,7 +55,7 @@ class ShownToken:
 
     Attributes:
         id: Its id.
-        text: What it adds to the text.
+        text: What it adds to the text; see `running_pieces`.
         wanted: It carries loss: the model learns to write it.
         template: The chat template wrote it, and no message.
     """
@@ -96,28 +104,57 @@ class ShownBatch:
         return {**self.facts(), "stream": [[asdict(document) for document in row] for row in self.rows]}
 
 
-def inspect_recipe(recipe: Recipe, batches: int = 1) -> list[ShownBatch]:
+@dataclass(frozen=True)
+class Inspection:
+    """Batches of a recipe.
+
+    Attributes:
+        batches: The batches.
+        records: They were drawn from so many records, the first ones; None: from all, as in training.
+    """
+
+    batches: list[ShownBatch]
+    records: int | None = None
+
+    @property
+    def note(self) -> str:
+        """Says what the batches were drawn from, where that is less than training reads; else nothing."""
+        if self.records is None:
+            return ""
+        return f"Drawn from the first {self.records:,} records; the very batches of training need all: --records 0"
+
+
+def inspect_recipe(recipe: Recipe, batches: int = 1, records: int | None = None) -> Inspection:
     """Makes the first batches of a recipe and takes them apart.
 
     Args:
         recipe: As it is given to training.
         batches: How many.
+        records: Encode so many records, the first ones; 0: all, however long that takes. None: some thousand, enough
+            for the batches. Running text is always read whole.
 
     Raises:
         BadInput: The recipe, or a record, is wrong; a batch has no token that carries loss; or what the objective
             learns is no token.
         MissingResource: Something is not there.
     """
+    recipe = recipe.model_copy(deep=True)
+    recipe.train.matmul = "torch"  # nothing is multiplied here: no library need be chosen by measuring
     resolved = resolve(recipe)
     kind = objective_named(resolved.train.objective)
     with tempfile.TemporaryDirectory(prefix="zhixing-inspect-") as place:
         run = Run.create(Path(place) / "run", resolved)
         try:
-            found = list(_record_batches(run, kind, batches) if issubclass(kind, RecordObjective) else
-                         _text_batches(run, batches))  # fmt: skip
+            if issubclass(kind, RecordObjective):
+                if records is None:
+                    records = max(RECORDS, POOL * batches * (resolved.train.batch_size or 1))
+                chosen = Records(resolved, kind, records or None)
+                found = Inspection(list(_record_batches(run, chosen, batches)), chosen.most if chosen.more else None)
+            else:
+                found = Inspection(list(_text_batches(run, batches)))
         finally:
             run.close()
-    for number, batch in enumerate(found, 1):
+    for number, batch in enumerate(found.batches, 1):
         if not batch.facts()["wanted"]:
             raise BadInput(
                 f"batch {number} has no token that carries loss: nothing would be learned from it",
@@ -140,10 +177,10 @@ def _text_batches(run: Run, count: int) -> Iterator[ShownBatch]:
         yield _shown(batch.tokens, batch.targets, segments, tokenizer, {})
 
 
-def _record_batches(run: Run, kind: type[RecordObjective], count: int) -> Iterator[ShownBatch]:
-    recipe, train, maker = run.recipe, run.recipe.train, MAKERS[kind.network]
+def _record_batches(run: Run, records: Records, count: int) -> Iterator[ShownBatch]:
+    recipe, train, kind = run.recipe, run.recipe.train, records.objective
     start = prepare_start(run)
-    objective, tokenizer, examples = prepare_examples(run, kind, maker, start)
+    objective, tokenizer, examples = prepare_examples(run, records, MAKERS[kind.network], start)
     if recipe.tune.method == "prompt" and start is not None:
         first = configuration_of(start).vocab_size
         objective.prefix = list(range(first, first + recipe.tune.prompt_tokens))
@@ -160,7 +197,7 @@ def _record_batches(run: Run, kind: type[RecordObjective], count: int) -> Iterat
             )
         marks = {}
         if isinstance(objective, ChatTurns):
-            marks = template_marks(Records(recipe, kind), objective, raw)
+            marks = template_marks(records, objective, raw)
         yield _shown(parts[0], parts[1], parts[2], tokenizer, marks, len(objective.prefix))
 
 
@@ -176,9 +213,11 @@ def _shown(tokens: Any, targets: Any, segments: Any, tokenizer: Tokenizer, marks
             learned = [False, *(target != IGNORED for target in wanted)][: len(stream)]
             template = marks.get(tuple(stream[skip:]))
             special = tokenizer.special_ids
+            known = [place for place, token in enumerate(stream) if token < tokenizer.vocab_size]
+            texts = dict(zip(known, running_pieces(tokenizer, [stream[place] for place in known]), strict=True))
             documents.append(ShownDocument([
                 ShownToken(
-                    token, LEARNED if token >= tokenizer.vocab_size else tokenizer.piece(token), learned[place],
+                    token, texts.get(place, LEARNED), learned[place],
                     token in special if template is None or place < skip else template[place - skip],
                 )
                 for place, token in enumerate(stream)
@@ -199,8 +238,10 @@ def template_marks(records: Records, objective: ChatTurns, raw: RawBatch) -> Mar
     wanted = {tuple(example["tokens"].tolist()) for example in raw.examples}
     begin, end = NONCHARACTERS[0], NONCHARACTERS[1]
     found: Marks = {}
-    for placed, held_out in records(Problems()):
-        if held_out or len(found) == len(wanted):
+    for placed, held_out in records(Problems(), title="Finding what the template wrote"):
+        if len(found) == len(wanted):
+            break
+        if held_out:
             continue
         try:
             encoded = objective.encode(cast(Chat, placed.record)).examples
@@ -246,6 +287,8 @@ def _marks(tokenizer: Tokenizer, text: str, begin: str, end: str) -> list[tuple[
     ]  # fmt: skip
 
 
-def inspection_page(name: str, batches: Sequence[ShownBatch]) -> str:
+def inspection_page(name: str, inspection: Inspection) -> str:
     """Returns a page that shows the batches in colour and loads nothing."""
-    return render("inspection.html", {"name": name, "language": "en", "batches": batches})
+    return render(
+        "inspection.html", {"name": name, "language": "en", "batches": inspection.batches, "note": inspection.note}
+    )

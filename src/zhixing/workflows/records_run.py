@@ -108,7 +108,7 @@ def record_phases(run: Run, prove_first: bool, begun_at: float) -> RecordOutcome
     maker = MAKERS[kind.network]
     start = prepare_start(run)
     draw_pictures(run)
-    objective, tokenizer, examples = prepare_examples(run, kind, maker, start)
+    objective, tokenizer, examples = prepare_examples(run, Records(recipe, kind), maker, start)
     check_unchanged(run, examples.hash, FOLDER)
     report_examples(run, examples, objective)
     objective.target_writer = write_targets
@@ -183,19 +183,18 @@ def _place(source: Path, target: Path) -> None:
 
 
 def prepare_examples(
-    run: Run, kind: type[RecordObjective], maker: NetworkMaker, start: Path | None
+    run: Run, records: Records, maker: NetworkMaker, start: Path | None
 ) -> tuple[RecordObjective, Tokenizer, Examples]:
     """Opens the run's tokenizer and examples, or makes them; the objective knows both."""
-    recipe, known = run.recipe, run.folder / FOLDER
-    records, longest = Records(recipe, kind), maker.longest(recipe, start)
+    known, kind, longest = run.folder / FOLDER, records.objective, maker.longest(run.recipe, start)
     if known.is_dir() and (run.folder / "tokenizer").is_dir():
-        objective, tokenizer = kind(recipe), prepare_tokenizer(run)
+        objective, tokenizer = kind(run.recipe), prepare_tokenizer(run)
         objective.begin_with(start)
         objective.attach(tokenizer, longest)
         examples = open_examples(known, objective, tokenizer.fingerprint)
         if examples is not None:
             return objective, tokenizer, examples
-    objective = kind(recipe)
+    objective = kind(run.recipe)
     objective.begin_with(start)
     checked = check_records(records, objective)
     tokenizer = prepare_tokenizer(run, records.training_texts, maker.prepare_tokenizer, start)
