@@ -1,11 +1,12 @@
-"""PyTorch's path in float32: greedy decoding and reading of prompts, beside `transformers` on the same folder.
+"""Float32 weights: greedy decoding and reading of prompts, by PyTorch and by the core, beside `transformers`.
 
-    python benchmarks/generate.py [--model REF] [--peer transformers] [--quick] [--json] [--threads N]
+    python benchmarks/generate.py [--model REF] [--engine torch|native] [--peer transformers] [--quick] [--json]
 
 Without --model, folders of random weights (6 layers, 384 wide) are made; a GGUF file is expanded first. Both write the
 same number of tokens from the same prompt, turn by turn, so that whatever else the machine does falls on both; the best
-run of each counts. The texts must be equal. Reading is that of 512 tokens, with one token written. The roof is the
-memory bandwidth that reading 128 MB reaches, over the bytes of weights that one token must read.
+run of each counts. The texts of PyTorch's path must be the peer's; the core adds in another order. Reading is of 512
+tokens, with one token written. The roof is the bandwidth that reading 128 MB reaches, over the bytes of weights
+that one token must read.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from zhixing.generation import Generator, SamplingOptions
 from zhixing.models import ops
 from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer import Transformer
+from zhixing.native.choice import choose
 
 Write = Callable[[int], list[int]]
 FAMILIES = {"llama": {}, "nanochat": {"logit_softcap": 15.0}, "gpt2": {"tied": True, "activation": "gelu_tanh"}}
@@ -61,11 +63,12 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def ours(folder: Path, prompt: list[int]) -> tuple[Write, int]:
+def ours(folder: Path, prompt: list[int], engine: str) -> tuple[Write, int]:
     """Returns the writer, and the bytes of weights that it reads per token."""
     ops.select_matmul()
     model = load_folder(folder).model
-    generator = Generator(model, None, owned=True)
+    network = choose(model, engine).network
+    generator = Generator(model if network is None else network, None, owned=True)
     tables = 0 if model.head is None else model.embedding.weight.nbytes
     read = sum(parameter.nbytes for parameter in model.parameters()) - tables
 
@@ -94,16 +97,18 @@ def theirs(folder: Path, prompt: list[int]) -> Write:
     return write
 
 
-def measure(name: str, folder: Path, peer: str | None, count: int, turns: int) -> list[Measurement]:
-    """Measures decoding and reading of one model folder."""
+def measure(name: str, folder: Path, engine: str, peer: str | None, count: int, turns: int) -> list[Measurement]:
+    """Measures decoding and reading of one model folder through one engine."""
+    threads = torch.get_num_threads()
     vocabulary = load_folder(folder).model.config.vocab_size
     tokens = torch.randint(0, vocabulary, (READ,), generator=torch.Generator().manual_seed(1)).tolist()
     results = []
     for what, prompt, new in (("decode", tokens[:PROMPT], count), (f"read {READ}", tokens, 1)):
-        write, weights = ours(folder, prompt)
+        write, weights = ours(folder, prompt, engine)
+        torch.set_num_threads(threads)  # the core has PyTorch keep to one thread; the peer is to have them all
         other = theirs(folder, prompt) if peer else None
         expected = write(new)  # also warms up
-        if other is not None and other(new) != expected:
+        if other is not None and other(new) != expected and engine == "torch":
             sys.exit(f"{name}: the peer wrote another text from the same weights")
         amount = new if what == "decode" else len(prompt)
         own: list[float] = []
@@ -115,13 +120,14 @@ def measure(name: str, folder: Path, peer: str | None, count: int, turns: int) -
         best, peer_best = max(own), max(peers, default=None)
         roof = best * weights / bandwidth() if what == "decode" else None
         ratio = best / peer_best if peer_best else None
-        results.append(Measurement(f"{what}, {name}", best, "tokens/s", peer, peer_best, ratio, roof, own))
+        results.append(Measurement(f"{what}, {name}, {engine}", best, "tokens/s", peer, peer_best, ratio, roof, own))
     return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a model reference instead of random weights")
+    parser.add_argument("--engine", choices=["torch", "native"], help="only this path; default: both")
     parser.add_argument("--peer", choices=["transformers"], help="also measure this library, if it is installed")
     parser.add_argument("--quick", action="store_true", help="fewer tokens and turns")
     parser.add_argument("--json", action="store_true", help="one object a line")
@@ -141,7 +147,8 @@ def main() -> None:
             else:
                 make_folder(name, folder)
                 label = f"{name}, 6 layers of 384"
-            rows += measure(label, folder, arguments.peer, count, turns)
+            for engine in [arguments.engine] if arguments.engine else ["torch", "native"]:
+                rows += measure(label, folder, engine, arguments.peer, count, turns)
     report(rows, arguments.json)
 
 

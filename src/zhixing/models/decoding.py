@@ -91,6 +91,12 @@ def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return result
 
 
+def _fused(rows: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor, operation: str) -> Tensor:
+    """Computes (rows @ weight.T + bias) + other, or times it ("mul"), in one pass: other (n, out) -> (n, out)."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, other, weight, bias, operation)
+    return result
+
+
 _products: dict[int, Product] = {}
 
 
@@ -188,6 +194,13 @@ class _FastBlock:
         self.qkv, self.qkv_bias = _joined([attention.query, attention.key, attention.value], share)
         self.output, self.output_bias = _joined([attention.output], share)
         self.up, self.up_bias = _joined([mlp.up] if mlp.gate is None else [mlp.gate, mlp.up], share)
+        self.gate_of_two: tuple[Tensor, Tensor | None, Tensor, Tensor | None] | None = None
+        if mlp.gate is not None and config.activation == "silu" and type(self.up) is Tensor:
+            (gate, up), size = self.up.chunk(2), mlp.up.out_features
+            biased = self.up_bias is not None
+            self.gate_of_two = (
+                gate, self.up_bias[:size] if biased else None, up, self.up_bias[size:] if biased else None,
+            )  # fmt: skip
         self.down, self.down_bias = _joined([mlp.down], share)
         self.turn = (2 if config.layer_is_local(layer) else 1) if config.layer_rotates(layer) else 0
         self.window = config.layer_window(layer)
@@ -259,31 +272,43 @@ class _FastStep:
             (local[0][positions], local[1][positions]) if local is not None else None,
         )
         mask = self._mask[..., : start + 1] if self._mask is not None else None
-        product = self._product
+        product, fused = self._product, self._product is _onednn
         for index, block in enumerate(self._blocks):
             read = x if block.attention_norm is None else block.attention_norm(x)
             mixed = self._attend(index, block, read, rotations[block.turn], mask, start)
-            mixed = product(mixed, block.output, block.output_bias)
-            if block.attention_post_norm is not None:
-                mixed = block.attention_post_norm(mixed)
-            stream = x + mixed
+            if fused and block.attention_post_norm is None:
+                stream = _fused(mixed, block.output, block.output_bias, x, "add")
+            else:
+                mixed = product(mixed, block.output, block.output_bias)
+                if block.attention_post_norm is not None:
+                    mixed = block.attention_post_norm(mixed)
+                stream = x + mixed
             read = x if config.parallel_residual else stream
             if block.mlp_norm is not None:
                 read = block.mlp_norm(read)
-            hidden = product(read, block.up, block.up_bias)
-            if config.gated:
-                gate, up = hidden.chunk(2, dim=1)
-                hidden = activate(gate, config.activation) * up
-            elif config.activation == "relu2":
-                hidden = F.relu(hidden).square_()
+            hidden = self._hidden(block, read)
+            if fused and block.mlp_post_norm is None:
+                x = _fused(hidden, block.down, block.down_bias, stream, "add")
             else:
-                hidden = activate(hidden, config.activation)
-            hidden = product(hidden, block.down, block.down_bias)
-            if block.mlp_post_norm is not None:
-                hidden = block.mlp_post_norm(hidden)
-            x = stream + hidden
+                hidden = product(hidden, block.down, block.down_bias)
+                if block.mlp_post_norm is not None:
+                    hidden = block.mlp_post_norm(hidden)
+                x = stream + hidden
         self._cache.length = start + 1
         return soft_cap(product(self._final_norm(x), self._head, None), config.logit_softcap)
+
+    def _hidden(self, block: _FastBlock, x: Tensor) -> Tensor:
+        """Returns what the feed-forward's second map reads: (batch, width) -> (batch, hidden)."""
+        config, product = self._config, self._product
+        if block.gate_of_two is not None and product is _onednn:
+            gate_weight, gate_bias, up_weight, up_bias = block.gate_of_two
+            gate = torch.ops.mkldnn._linear_pointwise(x, gate_weight, gate_bias, "swish", [], "")
+            return _fused(x, up_weight, up_bias, gate, "mul")
+        hidden = product(x, block.up, block.up_bias)
+        if config.gated:
+            gate, up = hidden.chunk(2, dim=1)
+            return activate(gate, config.activation) * up
+        return F.relu(hidden).square_() if config.activation == "relu2" else activate(hidden, config.activation)
 
     def _attend(
         self,
