@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from zhixing.core.errors import ZhixingError
+from zhixing.evaluation.greedy import greedy_answer
 from zhixing.models.network import CausalNetwork
 from zhixing.tokenization.chat_format import ChatFormat
 from zhixing.tokenization.tokenizer import Tokenizer
@@ -143,26 +143,6 @@ def training_view(tokenizer: Tokenizer, chat: Chat) -> list[int]:
     return encoded.tokens[: last + 1]
 
 
-def answer(network: CausalNetwork, tokens: Sequence[int], count: int) -> tuple[list[int], list[Tensor]]:
-    """Answers greedily.
-
-    Returns:
-        The tokens, and the logits that each was chosen by, (vocab).
-    """
-    network.eval()
-    cache = network.new_cache(1, len(tokens) + count)
-    written: list[int] = []
-    seen: list[Tensor] = []
-    read = torch.tensor([list(tokens)])
-    with torch.inference_mode():
-        for _ in range(count):
-            logits = network.next_logits(read, cache)[0].float()
-            seen.append(logits)
-            written.append(int(logits.argmax()))
-            read = torch.tensor([written[-1:]])
-    return written, seen
-
-
 def check_parity(views: Sequence[View], chats: Sequence[Chat] = CHATS, count: int = ANSWER) -> Parity:
     """Holds all views against the first.
 
@@ -179,7 +159,7 @@ def check_parity(views: Sequence[View], chats: Sequence[Chat] = CHATS, count: in
         as_trained = training_view(reference.tokenizer, chat)
         if as_trained != tokens:
             found.differences.append(_token_difference("training", number, tokens, as_trained, reference.tokenizer))
-        written, logits = answer(reference.network, tokens, count)
+        written, logits = greedy_answer(reference.network, tokens, count)
         found.answered += len(written)
         for view in others:
             theirs = render(view.tokenizer, chat)
@@ -206,7 +186,7 @@ def _answer_difference(
     view: View, chat: int, tokens: Sequence[int], written: Sequence[int], logits: Sequence[Tensor], tokenizer: Tokenizer
 ) -> Difference | None:
     """Compares a view's answer with the reference's, up to where they part: beyond, the texts are different ones."""
-    theirs, _ = answer(view.network, tokens, len(written))
+    theirs, _ = greedy_answer(view.network, tokens, len(written))
     for place, (ours, other) in enumerate(zip(written, theirs, strict=True)):
         if ours == other:
             continue
