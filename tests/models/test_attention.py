@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zhixing.models.attention import attend_in_blocks, causal_attention
+from zhixing.models.attention import attend_in_blocks, causal_attention, fused_causal
 
 
 @pytest.mark.parametrize("time", [1, 2, 63, 64, 65, 130, 200])
@@ -71,3 +71,15 @@ def test_dropped_weights_of_capped_attention_keep_their_mean():
     many = [attend_in_blocks(q, k, v, 0.5, softcap=4.0, dropout=0.4) for _ in range(3000)]
     assert not torch.allclose(many[0], plain)
     torch.testing.assert_close(torch.stack(many).mean(0), plain, atol=0.08, rtol=0)
+
+
+@pytest.mark.parametrize("time", [96, 129, 200])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2)])
+def test_reading_by_blocks_is_the_fused_kernels_attention(time: int, heads: int, kv_heads: int) -> None:
+    generator = torch.Generator().manual_seed(time)
+    q = torch.randn(2, time, heads, 8, generator=generator).transpose(1, 2)
+    k, v = (torch.randn(2, kv_heads, time, 8, generator=generator) for _ in range(2))
+    with torch.no_grad():
+        mine = fused_causal(q, k, v, 0.3)
+        theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3, enable_gqa=heads != kv_heads)
+    assert torch.allclose(mine, theirs, atol=1e-6)

@@ -88,3 +88,18 @@ def test_select_matmul_names_a_usable_library():
         assert ops.matmul_backend() == chosen
     finally:
         ops.set_matmul(before)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onednn"])
+@pytest.mark.parametrize("biased", [True, False])
+def test_silu_gate_is_the_formula(backend: ops.Matmul, biased: bool) -> None:
+    before = ops.matmul_backend()
+    ops.set_matmul(backend)
+    try:
+        x = torch.randn(3, 40, 16)
+        gate, up = ((torch.randn(24, 16), torch.randn(24) if biased else None) for _ in range(2))
+        with torch.no_grad():
+            got = ops.linear_silu_gated(x, gate, up)
+        assert torch.allclose(got, F.silu(F.linear(x, *gate)) * F.linear(x, *up), atol=1e-4)
+    finally:
+        ops.set_matmul(before)

@@ -28,6 +28,9 @@ BLOCK = 64
 LONGEST_BLOCKED = 512
 """Beyond this many tokens the stored attention weights cost more than they save."""
 
+SHORTEST_READ, LONGEST_READ = 96, 768
+"""Numbers of positions between which `fused_causal` goes by blocks."""
+
 ROWS = 128
 """Rows of queries that `attend_in_blocks` handles at a time: scores that stay in the cache, and few calls."""
 
@@ -105,9 +108,36 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
         out = ops.apply(_CausalBlocks, *flat, scale)
         return out.view(batch, heads, time, head_dim).transpose(1, 2)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    grouped = k.shape[1] != heads
-    fused = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=grouped)
-    return fused.transpose(1, 2)
+    return fused_causal(q, k, v, scale, dropout).transpose(1, 2)
+
+
+def fused_causal(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
+    """Attends causally without keeping the weights: q (batch, heads, time, head_dim), k, v with at most as many heads.
+
+    PyTorch's fused kernel leaves half of a CPU's rate unused where a few hundred positions are read; there, blocks of
+    queries, whose scores stay in the cache, are a quarter to a third faster.
+    """
+    batch, heads, time, head_dim = q.shape
+    kv_heads = k.shape[1]
+    plain = q.device.type == "cpu" and q.dtype == torch.float32 and not dropout and not torch.is_grad_enabled()
+    if not plain or not SHORTEST_READ <= time <= LONGEST_READ or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=kv_heads != heads
+        )
+    group, pairs = heads // kv_heads, batch * kv_heads
+    # The heads of a group are rows of one product: they share keys and values without a copy of them.
+    q = q.reshape(pairs, group, time, head_dim)
+    k, v = k.reshape(pairs, time, head_dim), v.reshape(pairs, time, head_dim)
+    out = torch.empty_like(q)
+    hidden = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype).triu_(1)  # masks the block's own future
+    for start in range(0, time, BLOCK):
+        end = min(start + BLOCK, time)
+        rows = (q[:, :, start:end] * scale).reshape(pairs, -1, head_dim)  # (pairs, group * rows, head_dim)
+        scores = torch.bmm(rows, k[:, :end].transpose(1, 2)).view(pairs, group, end - start, end)
+        scores[..., start:].add_(hidden[: end - start, : end - start])
+        weights = torch.softmax(scores, dim=-1).view(pairs, -1, end)
+        out[:, :, start:end] = torch.bmm(weights, v[:, :end]).view(pairs, group, end - start, head_dim)
+    return out.view(batch, heads, time, head_dim)
 
 
 def attend_in_blocks(
@@ -262,6 +292,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update(k, v, start)
         causal = mask is None and time > 1 and start == 0
+        if causal and k.shape[2] == time:
+            return fused_causal(q, k, v, self.scale, dropout).transpose(1, 2)
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale, dropout_p=dropout,
             enable_gqa=k.shape[1] != q.shape[1],

@@ -113,6 +113,9 @@ class FeedForward(nn.Module):
             hidden = activate(self.up(x), self.activation)
         elif self.training and self.activation in ops.GATES:
             hidden = ops.gated(side_by_side(x, (self.gate, self.up)), self.activation)
+        elif self.activation == "silu" and type(self.gate) is type(self.up) is Linear:
+            gate, up = ((part.weight, part.bias) for part in (self.gate, self.up))
+            hidden = ops.linear_silu_gated(x, gate, up)
         else:
             hidden = activate(self.gate(x), self.activation) * self.up(x)
         y: Tensor = self.down(hidden)

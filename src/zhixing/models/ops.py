@@ -27,6 +27,9 @@ FEW_ROWS = 8
 MATMUL_SIZE = 1024
 """Side of the square matrices on which the machine's rate is measured."""
 
+Linear = tuple[Tensor, Tensor | None]
+"""The weight and the bias of a map."""
+
 _matmul: Matmul = "torch"
 
 
@@ -175,6 +178,28 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, *, tanh: bool = 
     if _matmul != "torch" and plain and not torch.is_grad_enabled() and x.numel() > x.shape[-1] * FEW_ROWS:
         return _pointwise(x, weight, bias, "gelu", "tanh" if tanh else "none")
     return F.gelu(linear(x, weight, bias), approximate="tanh" if tanh else "none")
+
+
+def linear_silu_gated(x: Tensor, gate: Linear, up: Linear) -> Tensor:
+    """Computes silu(x G^T + b) * (x U^T + c) (Shazeer 2020), activation and product inside oneDNN where possible.
+
+    Args:
+        x: (..., in).
+        gate: Weight (hidden, in) and bias (hidden) or None.
+        up: The same.
+
+    Returns:
+        (..., hidden).
+    """
+    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    packed = any(type(weight) not in (Tensor, nn.Parameter) for weight, _ in (gate, up))
+    few = x.numel() <= x.shape[-1] * FEW_ROWS
+    if _matmul == "torch" or not plain or packed or few or torch.is_grad_enabled():
+        return F.silu(linear(x, *gate)) * linear(x, *up)
+    rows = x.reshape(-1, x.shape[-1])
+    opened = torch.ops.mkldnn._linear_pointwise(rows, gate[0], gate[1], "swish", [], "")
+    result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, opened, up[0], up[1], "mul")
+    return result.view(*x.shape[:-1], len(up[0]))
 
 
 def adjacent(weights: Sequence[Tensor]) -> Tensor | None:
