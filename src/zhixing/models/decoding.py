@@ -198,10 +198,8 @@ class _FastBlock:
         self.gate_of_two: tuple[Tensor, Tensor | None, Tensor, Tensor | None] | None = None
         if mlp.gate is not None and config.activation == "silu" and type(self.up) is Tensor:
             (gate, up), size = self.up.chunk(2), mlp.up.out_features
-            biased = self.up_bias is not None
-            self.gate_of_two = (
-                gate, self.up_bias[:size] if biased else None, up, self.up_bias[size:] if biased else None,
-            )  # fmt: skip
+            first, second = (None, None) if self.up_bias is None else (self.up_bias[:size], self.up_bias[size:])
+            self.gate_of_two = (gate, first, up, second)
         self.down, self.down_bias = _joined([mlp.down], share)
         self.plain = type(self.output) is Tensor and type(self.down) is Tensor  # not packed
         self.turn = (2 if config.layer_is_local(layer) else 1) if config.layer_rotates(layer) else 0
