@@ -390,7 +390,7 @@ class EncoderDecoderModel(LanguageModel):
         self.seq2seq, self.tokenizers = folder.model, folder.tokenizers
         self.tokenizer = None if folder.tokenizers is None else folder.tokenizers.target
         self.config = folder.model.config
-        self.details = [*folder.details, "an encoder-decoder, computed by PyTorch"]
+        self.details = ["an encoder-decoder", *folder.details]
         self._read_options(folder)
 
     @property

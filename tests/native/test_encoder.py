@@ -29,6 +29,7 @@ CASES = {
     "offset": {**BERT, "position_offset": 2, "token_types": 0},
     "pre": PRE,
     "grouped": {**PRE, "kv_heads": 2},
+    "relative": {**PRE, "position": "relative", "relative_buckets": 8, "relative_distance": 30, "attention_scale": 1.0},
 }
 
 
@@ -78,9 +79,9 @@ def test_two_segments_are_left_to_the_modules():
 
 
 def test_what_is_not_known_is_said():
-    with pytest.raises(Unsupported, match="relative"):
-        encoder_plan(encoder(**{**PRE, "position": "relative", "relative_buckets": 8}), Packing())
-    model = EncoderModel(encoder(**{**PRE, "position": "relative", "relative_buckets": 8}).config, HeadConfig("pool"))
+    with pytest.raises(Unsupported, match="factorised"):
+        encoder_plan(encoder(**{**PRE, "embedding_width": 8}), Packing())
+    model = EncoderModel(encoder(**{**PRE, "embedding_width": 8}).config, HeadConfig("pool"))
     assert "PyTorch" in put_on_core(model)
     with pytest.raises(BadInput, match="cannot run this encoder"):
         put_on_core(model, engine="native")

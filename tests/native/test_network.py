@@ -44,6 +44,12 @@ CASES = {
     "smollm3": {"rotary_layers": (True, False), "activation": "relu"},
     "wide-groups": {"heads": 12, "kv_heads": 1, "head_dim": 10},
     "positionless": {"position": "none"},
+    "vaswani": {
+        "norm": "layer", "norm_placement": "residual", "position": "sinusoidal", "gated": False, "activation": "relu",
+        "scale_embeddings": True, "head_bias": True, "tied": True, **BIASED,
+    },
+    "offset": {"position": "learned", "position_offset": 2, "logit_scale": 0.5},
+    "relative": {"position": "relative", "attention_scale": 0.3, "relative_buckets": 16, "relative_distance": 100},
 }  # fmt: skip
 
 
@@ -176,7 +182,7 @@ def test_what_a_plan_cannot_express_is_said():
     assert "Linear" in (why_not(torch.nn.Linear(1, 1)) or "")
 
 
-@pytest.mark.parametrize("changes", [{"position": "sinusoidal"}, {"token_types": 2}])
+@pytest.mark.parametrize("changes", [{"cross_width": 8}, {"token_types": 2}])
 def test_features_without_an_operation_are_refused_by_name(changes):
     with pytest.raises(Unsupported, match=next(iter(changes))):
         transformer_plan(Transformer(TransformerConfig(**{**BASE, **changes})), Packing())

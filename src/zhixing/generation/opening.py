@@ -100,15 +100,20 @@ def open_seq2seq(
         MissingResource: A file of the folder is missing, or there is no such device.
         BadInput: The model is damaged or not supported.
     """
-    from zhixing.native.choice import check_engine
+    from zhixing.native.choice import check_engine, choose_seq2seq
 
     number_type, where = _number_type(dtype), choose_device(device)
     check_engine(engine, quantize)
-    if engine == "native" or quantize is not None:
-        raise BadInput("the native engine does not know encoder-decoders", where=str(path), remedy="use --engine torch")
     folder = load_seq2seq(path, number_type)
     folder.model.to(where)
-    if where.type == "cpu" and number_type == torch.float32:
+    on_cpu = where.type == "cpu" and number_type == torch.float32
+    if engine == "auto" and quantize is None and not on_cpu:
+        return folder
+    choice = choose_seq2seq(folder.model, engine, quantize)
+    folder.details.append(choice.note)
+    if choice.network is not None:
+        folder.model = choice.network
+    elif on_cpu:
         ops.select_matmul()
     return folder
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from zhixing.core.errors import BadInput, MissingResource, unknown_name
+from zhixing.models.encoder_decoder import EncoderDecoder
 from zhixing.models.network import CausalNetwork
 from zhixing.models.transformer import Transformer
-from zhixing.native import library
+from zhixing.models.transformer_seq2seq import TransformerEncoderDecoder
+from zhixing.native import library, seq2seq
 from zhixing.native.network import NativeNetwork, why_not
 from zhixing.native.plan import Unsupported
+from zhixing.native.seq2seq import NativeEncoderDecoder
 from zhixing.native.weights import QUANTISERS
 
 Engine = Literal["auto", "native", "torch"]
@@ -25,6 +28,18 @@ class Choice(NamedTuple):
     """
 
     network: NativeNetwork | None
+    note: str
+
+
+class Seq2SeqChoice(NamedTuple):
+    """A path for an encoder-decoder.
+
+    Attributes:
+        network: The network on the core, or None when PyTorch computes.
+        note: A sentence that says which, and why.
+    """
+
+    network: NativeEncoderDecoder | None
     note: str
 
 
@@ -67,8 +82,29 @@ def choose(model: CausalNetwork, engine: str = "auto", quantize: str | None = No
             return Choice(network, f"computed by the native core: {network.describe()}")
         except Unsupported as error:
             reason = str(error)
+    return Choice(None, _fallback(reason, engine, quantize))
+
+
+def choose_seq2seq(model: EncoderDecoder, engine: str = "auto", quantize: str | None = None) -> Seq2SeqChoice:
+    """Puts an encoder-decoder on the C++ core where that can be done; see `choose`."""
+    check_engine(engine, quantize)
+    if engine == "torch":
+        return Seq2SeqChoice(None, "computed by PyTorch, as asked")
+    reason = seq2seq.why_not(model)
+    if reason is None:
+        assert isinstance(model, TransformerEncoderDecoder)
+        try:
+            network = NativeEncoderDecoder(model, quantize)
+            return Seq2SeqChoice(network, f"computed by the native core: {network.describe()}")
+        except Unsupported as error:
+            reason = str(error)
+    return Seq2SeqChoice(None, _fallback(reason, engine, quantize))
+
+
+def _fallback(reason: str, engine: str, quantize: str | None) -> str:
+    """Returns the sentence that says why PyTorch computes, or raises when the core was asked for."""
     if engine == "auto" and quantize is None:
-        return Choice(None, f"computed by PyTorch: {reason}")
+        return f"computed by PyTorch: {reason}"
     if (missing := library.absence()) is not None:
         raise MissingResource(missing, remedy=library.REMEDY)
     raise BadInput(f"the native engine cannot run this model: {reason}", remedy="use --engine torch, or auto")

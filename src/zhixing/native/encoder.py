@@ -14,8 +14,8 @@ from zhixing.models.ragged import Ragged
 from zhixing.native import library
 from zhixing.native.choice import check_engine
 from zhixing.native.encoder_plan import encoder_plan
-from zhixing.native.plan import Unsupported
-from zhixing.native.runtime import PAGE, Batch, Pages, Runtime
+from zhixing.native.plan import Unsupported, reach_of
+from zhixing.native.runtime import Pages, Runtime, whole_sequences
 from zhixing.native.weights import Packing
 
 STEP_TOKENS = 1024
@@ -38,14 +38,16 @@ class NativeEncoder(nn.Module):
         super().__init__()
         self.config: TransformerConfig = encoder.config
         self.modules_of = encoder
-        self._steps = max(STEP_TOKENS, encoder.config.context)
-        self._runtime = Runtime(encoder_plan(encoder, Packing(quantize)), self._steps)
+        plan = encoder_plan(encoder, Packing(quantize))
+        self._reach = reach_of(encoder.config)
+        self._steps = max(STEP_TOKENS, self._reach)
+        self._runtime = Runtime(plan, self._steps)
         self._pages = Pages(self._runtime, self._steps)
 
     def forward(self, batch: Ragged) -> Tensor:
         """Returns one vector per token, (total, width); see `Encoder.forward`."""
-        if batch.types is not None or max(batch.lengths) > self.config.context:
-            return self.modules_of(batch)  # type: ignore[no-any-return]  # the latter says what is wrong
+        if batch.types is not None or max(batch.lengths) > self._reach:
+            return self.modules_of(batch)  # type: ignore[no-any-return]  # the latter says what is wrong, if anything
         tokens = batch.tokens.to(torch.int32).numpy()
         out = np.empty((len(tokens), self.config.width), np.float32)
         first = begin = 0
@@ -64,16 +66,8 @@ class NativeEncoder(nn.Module):
         lengths: np.ndarray[tuple[int], np.dtype[np.int64]],
         out: np.ndarray[tuple[int, int], np.dtype[np.float32]],
     ) -> None:
-        count = np.arange(len(tokens), dtype=np.int32)
-        sequences = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        starts = np.cumsum(lengths) - lengths
-        needed = -(-lengths // PAGE)
-        before = np.cumsum(needed) - needed
-        # Pages one behind the other; what a shorter sequence lacks is page 0, which is never read.
-        place = np.arange(needed.max())
-        pages = np.where(place < needed[:, None], before[:, None] + place, 0).astype(np.int32)
-        positions = (count - starts[sequences]).astype(np.int32)
-        self._runtime.step(Batch(np.ascontiguousarray(tokens), sequences, positions, pages, count), self._pages, out)
+        wanted = np.arange(len(tokens), dtype=np.int32)
+        self._runtime.step(whole_sequences(tokens, lengths, wanted), self._pages, out)
 
 
 def put_on_core(model: EncoderModel, engine: str = "auto", quantize: str | None = None) -> str:

@@ -7,28 +7,49 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
 from torch import Tensor
 
 from zhixing.models.config import TransformerConfig
 from zhixing.models.encoder import Encoder, EncoderBlock
-from zhixing.models.positions import sinusoids
-from zhixing.native.plan import ACTIVATIONS, LARGEST_HEAD, Op, Plan, Slots, Unsupported
+from zhixing.models.layers import Norm
+from zhixing.native.plan import (
+    ACTIVATIONS,
+    LARGEST_HEAD,
+    Op,
+    Plan,
+    Slots,
+    Unsupported,
+    distance_biases,
+    position_table,
+    reach_of,
+)
 
 EXPRESSED = frozenset({
     "vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width", "context", "causal", "norm",
     "norm_eps", "norm_weight", "norm_offset", "norm_placement", "embedding_norm", "scale_embeddings", "position",
     "position_offset", "token_types", "embedding_width", "attention_scale", "activation", "gated", "attention_bias",
     "attention_output_bias", "mlp_bias", "tied", "dropout", "attention_dropout", "init_std", "zero_init_outputs",
+    "relative_buckets", "relative_distance",
 })  # fmt: skip
 """The configuration fields that a plan of an encoder expresses; see `native.plan.EXPRESSED`."""
-
-LONGEST = 8192
-"""Positions up to which a table is made."""
 
 
 def encoder_plan(encoder: Encoder, slots: Slots) -> Plan:
     """Writes down an encoder; its output is a row of every token.
+
+    Raises:
+        Unsupported: It has a feature that plans do not know.
+    """
+    plan = Plan()
+    x, norm = write_encoder(plan, encoder, slots)
+    wanted, plan.output = plan.buffer(encoder.config.width), plan.buffer(encoder.config.width)
+    plan.add(Op.GATHER, wanted, x)
+    plan.norm(norm, plan.output, wanted)
+    return plan
+
+
+def write_encoder(plan: Plan, encoder: Encoder, slots: Slots) -> tuple[int, Norm]:
+    """Writes an encoder down but for its last norm; returns the buffer of its vectors, and that norm.
 
     Raises:
         Unsupported: It has a feature that plans do not know.
@@ -38,51 +59,43 @@ def encoder_plan(encoder: Encoder, slots: Slots) -> Plan:
         value = getattr(config, item.name)
         if item.name not in EXPRESSED and value != item.default:
             raise Unsupported(f"the native core does not know {item.name} = {value!r} in an encoder")
-    if config.position not in ("learned", "sinusoidal", "none") or encoder.projection is not None:
-        raise Unsupported("the native core knows no relative positions and no factorised embeddings")
-    if config.head_dim > LARGEST_HEAD or config.context > LONGEST:
-        raise Unsupported(f"heads of {config.head_dim} values, or a context of {config.context} tokens")
-    plan = Plan()
+    if encoder.projection is not None:
+        raise Unsupported("the native core knows no factorised embeddings")
+    if config.head_dim > LARGEST_HEAD:
+        raise Unsupported(f"heads of {config.head_dim} values are larger than the native core's {LARGEST_HEAD}")
+    reach = reach_of(config)
     x = plan.buffer(config.width)
     embedding = plan.matrix(slots(encoder.embedding.weight))
     plan.add(Op.EMBED, x, embedding, factors=[config.width**0.5 if config.scale_embeddings else 1.0])
-    table = position_table(encoder)
+    table = _position_table(encoder)
     if table is not None:
         plan.add(Op.POSITION, x, plan.matrix(slots(table)))
     if encoder.embedding_norm is not None:
         plan.norm(encoder.embedding_norm, x, x)
     plan.layers.append((config.kv_heads, config.head_dim))
-    writer = _Writer(plan, slots, config, x)
+    biases = None if encoder.relative is None else distance_biases(encoder.relative, reach)
+    writer = _Writer(plan, slots, config, x, plan.vector(biases) + 1)
     blocks = [block for block in encoder.blocks if isinstance(block, EncoderBlock)]
     for number, block in enumerate(blocks):
         writer.write(block, last=number == len(blocks) - 1)
-    wanted, plan.output = plan.buffer(config.width), plan.buffer(config.width)
-    plan.add(Op.GATHER, wanted, x)
-    norm = encoder.final_norm if encoder.final_norm is not None else blocks[-1].mlp_norm
-    plan.norm(norm, plan.output, wanted)
-    return plan
+    return x, encoder.final_norm if encoder.final_norm is not None else blocks[-1].mlp_norm
 
 
-def position_table(encoder: Encoder) -> Tensor | None:
+def _position_table(encoder: Encoder) -> Tensor | None:
     """Returns what is added at every position, the first segment's vector included, (context, width)."""
-    config = encoder.config
-    table: Tensor | None = None
-    if encoder.positions is not None:
-        table = encoder.positions.weight.detach()[config.position_offset :]
-    elif config.position == "sinusoidal":
-        table = sinusoids(torch.arange(config.context), config.width)
+    table = position_table(encoder.positions, encoder.config)
     if encoder.types is not None:
         if table is None:
             raise Unsupported("segments without positions")
-        table = table + encoder.types.weight.detach()[0]
+        table = table.detach() + encoder.types.weight.detach()[0]
     return table
 
 
 class _Writer:
     """Writes the operations of one block after the other, into shared buffers."""
 
-    def __init__(self, plan: Plan, slots: Slots, config: TransformerConfig, x: int) -> None:
-        self.plan, self.slots, self.config, self.x = plan, slots, config, x
+    def __init__(self, plan: Plan, slots: Slots, config: TransformerConfig, x: int, biases: int) -> None:
+        self.plan, self.slots, self.config, self.x, self.biases = plan, slots, config, x, biases
         self.wide, self.narrow = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.read = plan.buffer(config.width)
         self.qkv = plan.buffer(self.wide + 2 * self.narrow)
@@ -118,9 +131,8 @@ class _Writer:
             self.qkv, source, [(self.slots(p.weight), at, p.bias) for p, at in zip(projections, places, strict=True)]
         )
         plan.add(Op.STORE, 0, self.qkv, places[1], self.qkv, places[2])
-        plan.add(
-            Op.ATTEND, 0, self.mixed, self.qkv, 0, self.config.heads, 0, 0, factors=[attention.scale, 0.0]
-        )  # fmt: skip
+        arguments = (0, self.mixed, self.qkv, 0, self.config.heads, 0, 0, self.biases)
+        plan.add(Op.ATTEND, *arguments, factors=[attention.scale, 0.0])
 
     def _feed_forward(self, block: EncoderBlock, source: int) -> None:
         plan, mlp, size = self.plan, block.mlp, self.config.mlp_width

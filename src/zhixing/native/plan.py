@@ -13,10 +13,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from zhixing.models.config import TransformerConfig
+from zhixing.models.cross_attention import CrossAttention
 from zhixing.models.layers import Linear, Norm
+from zhixing.models.positions import RelativeBias, sinusoids
 from zhixing.models.rotary import RotaryTable
 from zhixing.models.transformer import Block, Transformer
 from zhixing.native.packing import Floats, Kind
@@ -25,19 +29,23 @@ MAGIC, VERSION = 0x5A58504C, 1
 NUMBERS, FACTORS = 16, 4
 LARGEST_HEAD = 512
 
+LONGEST = 8192
+"""Positions up to which tables are made, where a network has no table of its own."""
+
+BIAS_MARGIN = 32
+"""Values behind the biases of every head; see csrc/plan.h."""
+
 EXPRESSED = frozenset({
     "vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width", "context", "norm", "norm_eps",
     "norm_weight", "norm_offset", "norm_placement", "parallel_residual", "embedding_norm", "scale_embeddings",
     "position", "rope_theta", "rope_scaling", "rope_reversed", "rotary_dim", "rotary_layers", "window", "window_layers",
     "local_rope_theta", "local_rope_scaling", "qk_norm", "qk_norm_scope", "attention_scale", "attention_softcap",
     "activation", "gated", "attention_bias", "attention_output_bias", "mlp_bias", "tied", "logit_softcap", "dropout",
-    "attention_dropout", "init_std", "zero_init_outputs",
+    "attention_dropout", "init_std", "zero_init_outputs", "position_offset", "relative_buckets", "relative_distance",
+    "cross_width", "head_bias", "logit_scale",
 })  # fmt: skip
 """The configuration fields that a plan expresses. It steps aside when any other is not at its default, so that a new
 feature of the Transformer is never silently left out here."""
-
-VALUES = {"norm_placement": ("pre", "post", "sandwich"), "position": ("rotary", "learned", "none")}
-"""Fields of which only some values are expressed."""
 
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2, "relu": 3, "relu2": 4}
 
@@ -62,6 +70,7 @@ class Op(IntEnum):
     ADD = 11
     GATHER = 12
     SOFT_CAP = 13
+    READ = 14
 
 
 @dataclass(frozen=True)
@@ -172,8 +181,40 @@ Slots = Callable[[Tensor], MatrixSlot]
 """Decides how each matrix is packed."""
 
 
-def transformer_plan(model: Transformer, slots: Slots) -> Plan:
-    """Writes down a decoder-only Transformer.
+def reach_of(config: TransformerConfig) -> int:
+    """Returns the positions that a plan's tables have: the context, where that is not too long.
+
+    Raises:
+        Unsupported: The context is bounded, but longer than tables are made.
+    """
+    if config.context > LONGEST and config.position != "relative":
+        raise Unsupported(f"{config.position} positions in a context of {config.context} tokens")
+    return min(config.context, LONGEST)
+
+
+def position_table(positions: nn.Embedding | None, config: TransformerConfig) -> Tensor | None:
+    """Returns what is added at every position, (context, width); None where nothing is."""
+    if positions is not None:
+        return positions.weight[config.position_offset :] if config.position_offset else positions.weight
+    if config.position == "sinusoidal":
+        return sinusoids(torch.arange(reach_of(config)), config.width)
+    return None
+
+
+def distance_biases(relative: RelativeBias, positions: int) -> Tensor:
+    """Returns what is added to the scores by distance: of every head 2 * positions + `BIAS_MARGIN` values, flat."""
+    distances = torch.arange(2 * positions + BIAS_MARGIN) - (positions - 1)
+    return relative.table.weight.detach()[relative.buckets(distances)].T.flatten()
+
+
+def transformer_plan(model: Transformer, slots: Slots, source: Sequence[int] | None = None) -> Plan:
+    """Writes down a Transformer that predicts the next token.
+
+    Args:
+        model: The network.
+        slots: Decides how each matrix is packed.
+        source: For a network with cross-attention: where in a page of the source's cache each layer's keys are, in
+            halves.
 
     Raises:
         Unsupported: It has a feature that plans do not know.
@@ -181,9 +222,10 @@ def transformer_plan(model: Transformer, slots: Slots) -> Plan:
     config = model.config
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        known = item.name in EXPRESSED and value in VALUES.get(item.name, (value,))
-        if not known and value != item.default:
+        if item.name not in EXPRESSED and value != item.default:
             raise Unsupported(f"the native core does not know {item.name} = {value!r}")
+    if (config.cross_width is None) != (source is None):
+        raise Unsupported(f"the native core does not know cross_width = {config.cross_width!r} without a source")
     if config.head_dim > LARGEST_HEAD:
         raise Unsupported(f"heads of {config.head_dim} values are larger than the native core's {LARGEST_HEAD}")
     for table in (model.rotary, model.local_rotary):
@@ -197,13 +239,14 @@ def transformer_plan(model: Transformer, slots: Slots) -> Plan:
     # Its number comes last, so that a tied table lies behind the blocks, where the head reads it.
     embed = len(plan.operations)
     plan.add(Op.EMBED, x, 0, factors=[scale])
-    if model.positions is not None:
-        plan.add(Op.POSITION, x, plan.matrix(slots(model.positions.weight)))
+    positions = position_table(model.positions, config)
+    if positions is not None:
+        plan.add(Op.POSITION, x, plan.matrix(slots(positions)))
     if model.embedding_norm is not None:
         plan.norm(model.embedding_norm, x, x)
     tables = {id(table): number for number, table in enumerate(t for t in (model.rotary, model.local_rotary) if t)}
     plan.tables = [table for table in (model.rotary, model.local_rotary) if table is not None]
-    builder = _BlockWriter(plan, slots, model, x)
+    builder = _BlockWriter(plan, slots, model, x, source)
     for layer, block in enumerate(model.blocks):
         assert isinstance(block, Block)
         rotary = model.local_rotary if config.layer_is_local(layer) else model.rotary
@@ -212,9 +255,11 @@ def transformer_plan(model: Transformer, slots: Slots) -> Plan:
     wanted, logits = plan.buffer(width), plan.buffer(config.vocab_size)
     plan.output = logits
     plan.add(Op.GATHER, wanted, x)
-    assert model.final_norm is not None
-    plan.norm(model.final_norm, wanted, wanted)
-    plan.linear(logits, wanted, [(slots(model.output_matrix), 0, None)])
+    if model.final_norm is not None:
+        plan.norm(model.final_norm, wanted, wanted)
+    if config.logit_scale is not None:
+        plan.add(Op.SOFT_CAP, wanted, factors=[config.logit_scale, 0.0])
+    plan.linear(logits, wanted, [(slots(model.output_matrix), 0, model.head_bias)])
     if config.logit_softcap is not None:
         plan.add(Op.SOFT_CAP, logits, factors=[1.0, config.logit_softcap])
     plan.operations[embed][2] = plan.matrix(embedding)
@@ -224,8 +269,13 @@ def transformer_plan(model: Transformer, slots: Slots) -> Plan:
 class _BlockWriter:
     """Writes the operations of one block after the other, into shared buffers."""
 
-    def __init__(self, plan: Plan, slots: Slots, model: Transformer, x: int) -> None:
+    def __init__(
+        self, plan: Plan, slots: Slots, model: Transformer, x: int, source: Sequence[int] | None = None
+    ) -> None:
         config = model.config
+        self.source = source
+        biases = None if model.relative is None else distance_biases(model.relative, reach_of(config))
+        self.biases = plan.vector(biases) + 1  # 0: none
         self.plan, self.slots, self.config, self.x = plan, slots, config, x
         self.wide, self.narrow = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.read = plan.buffer(config.width)
@@ -239,17 +289,21 @@ class _BlockWriter:
     def write(self, layer: int, block: Block, table: int | None) -> None:
         """Writes one block; `table` is the number of its table of rotations."""
         plan, x = self.plan, self.x
-        source = self._normed(block.attention_norm, self.read)
+        source = x if block.in_stream else self._normed(block.attention_norm, self.read)
         # In a parallel block the feed-forward part reads the stream before attention is added to it.
         second = self._normed(block.mlp_norm, self.second) if block.parallel else x
         if block.parallel and second == x:
             raise Unsupported("parallel residuals without a norm before the feed-forward part")
         self._attend(layer, block, source, table)
         self._add(block.attention.output, block.attention_post_norm, self.mixed)
-        if not block.parallel:
+        self._norm_stream(block, block.attention_norm)
+        if block.cross_attention is not None:
+            self._read_source(layer, block, block.cross_attention)
+        if not block.parallel and not block.in_stream:
             second = self._normed(block.mlp_norm, self.read)
         self._feed_forward(block, second)
         self._add(block.mlp.down, block.mlp_post_norm, self.active)
+        self._norm_stream(block, block.mlp_norm)
         plan.layers.append((self.config.kv_heads, self.config.head_dim))
 
     def _normed(self, norm: Norm | None, to: int) -> int:
@@ -258,6 +312,25 @@ class _BlockWriter:
             return self.x
         self.plan.norm(norm, to, self.x)
         return to
+
+    def _norm_stream(self, block: Block, norm: Norm | None) -> None:
+        """Writes the norm behind an addition, in blocks that have their norms there."""
+        if block.in_stream and norm is not None:
+            self.plan.norm(norm, self.x, self.x)
+
+    def _read_source(self, layer: int, block: Block, attention: CrossAttention) -> None:
+        """Writes the look at the source, whose keys and values are in the cache of another plan."""
+        plan, config = self.plan, self.config
+        assert self.source is not None
+        read = self.x if block.in_stream else self._normed(block.cross_norm, self.read)
+        query = attention.query
+        plan.linear(self.qkv, read, [(self.slots(query.weight), 0, query.bias)])
+        plan.add(
+            Op.READ, config.kv_heads, self.mixed, self.qkv, 0, config.heads, config.head_dim, self.source[layer],
+            factors=[attention.scale],
+        )  # fmt: skip
+        self._add(attention.output, block.cross_post_norm, self.mixed)
+        self._norm_stream(block, block.cross_norm)
 
     def _add(self, linear: Linear, norm: Norm | None, source: int) -> None:
         """Writes the projection that adds to the stream, normalised first where the block does that."""
@@ -284,7 +357,7 @@ class _BlockWriter:
             self._norm_heads(block)
         plan.add(Op.STORE, layer, qkv, places[1], qkv, places[2])
         plan.add(
-            Op.ATTEND, layer, self.mixed, qkv, 0, config.heads, attention.window or 0, 1,
+            Op.ATTEND, layer, self.mixed, qkv, 0, config.heads, attention.window or 0, 1, self.biases,
             factors=[attention.scale, attention.softcap or 0.0],
         )  # fmt: skip
 

@@ -44,6 +44,21 @@ class Batch:
     wanted: Ints
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What sequences read besides themselves: keys and values that another plan has stored.
+
+    Attributes:
+        pages: The cache that they are in.
+        table: Its pages of every source, (sources, pages).
+        lengths: Tokens of every source, (sources).
+    """
+
+    pages: Pages
+    table: Ints
+    lengths: Ints
+
+
 class Pages:
     """A cache of keys and values, in pages that sequences share by reference counts.
 
@@ -164,6 +179,49 @@ class Runtime:
             )
         )  # fmt: skip
         return out
+
+    def step_reading(self, batch: Batch, pages: Pages, sources: Sources, owners: Ints, out: Floats) -> Floats:
+        """Runs one step of sequences that read sources; returns `out`.
+
+        Args:
+            batch: The step.
+            pages: The cache of the sequences.
+            sources: What they read.
+            owners: Which source each sequence reads, (sequences).
+            out: Where the outputs go, (outputs, width of the output).
+
+        Raises:
+            ValueError: The batch is not in order; the text says how.
+        """
+        check(
+            library().zx_step_reading(
+                self.handle, pages.handle, sources.pages.handle, len(batch.tokens), address(batch.tokens),
+                address(batch.sequences), address(batch.positions), len(batch.pages), address(batch.pages),
+                batch.pages.shape[1], len(batch.wanted), address(batch.wanted), address(out), len(sources.lengths),
+                address(owners), address(sources.lengths), address(sources.table), sources.table.shape[1],
+            )
+        )  # fmt: skip
+        return out
+
+
+def whole_sequences(tokens: Ints, lengths: NDArray[np.int64], wanted: Ints, first_page: int = 0) -> Batch:
+    """Returns the step that reads whole sequences, laid end to end, into pages one behind the other.
+
+    Args:
+        tokens: Token ids, (total).
+        lengths: Of each sequence, (sequences).
+        wanted: The tokens whose vectors are wanted, (outputs).
+        first_page: Where the pages begin.
+    """
+    sequences = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    starts = np.cumsum(lengths) - lengths
+    needed = -(-lengths // PAGE)
+    before = np.cumsum(needed) - needed + first_page
+    # What a shorter sequence lacks is page 0, which is never read.
+    place = np.arange(needed.max())
+    pages = np.where(place < needed[:, None], before[:, None] + place, 0).astype(np.int32)
+    positions = (np.arange(len(tokens)) - starts[sequences]).astype(np.int32)
+    return Batch(np.ascontiguousarray(tokens), sequences, positions, pages, wanted)
 
 
 def pieces(total: int, size: int) -> Sequence[tuple[int, int]]:

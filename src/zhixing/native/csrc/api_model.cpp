@@ -69,10 +69,19 @@ ZX_API int zx_cache_copy(void* source, void* target, int64_t from, int64_t to) {
     return 0;
 }
 
-// Runs one step; see `Step` in engine.h for what the arguments are.
-ZX_API int zx_step(void* model, void* cache, int64_t tokens, const int32_t* ids, const float* inputs, const int32_t* sequence,
-                   const int32_t* position, int64_t sequences, const int32_t* pages, int64_t page_stride, int64_t outputs,
-                   const int32_t* rows, float* out) {
+static int run(void* model, const Step& step, void* cache, void* source) {
+    Model& m = *static_cast<Model*>(model);
+    std::lock_guard<std::mutex> lock(m.one_step);
+    try {
+        const std::string why = m.engine.run(step, static_cast<Cache*>(cache), static_cast<Cache*>(source));
+        return why.empty() ? 0 : fail(why);
+    } catch (const std::bad_alloc&) {
+        return fail("not enough memory for the step");
+    }
+}
+
+static Step step_of(int64_t tokens, const int32_t* ids, const float* inputs, const int32_t* sequence, const int32_t* position,
+                    int64_t sequences, const int32_t* pages, int64_t page_stride, int64_t outputs, const int32_t* rows, float* out) {
     Step step;
     step.tokens = tokens;
     step.ids = ids;
@@ -85,14 +94,28 @@ ZX_API int zx_step(void* model, void* cache, int64_t tokens, const int32_t* ids,
     step.outputs = outputs;
     step.rows = rows;
     step.out = out;
-    Model& m = *static_cast<Model*>(model);
-    std::lock_guard<std::mutex> lock(m.one_step);
-    try {
-        const std::string why = m.engine.run(step, static_cast<Cache*>(cache));
-        return why.empty() ? 0 : fail(why);
-    } catch (const std::bad_alloc&) {
-        return fail("not enough memory for the step");
-    }
+    return step;
+}
+
+// Runs one step; see `Step` in engine.h for what the arguments are.
+ZX_API int zx_step(void* model, void* cache, int64_t tokens, const int32_t* ids, const float* inputs, const int32_t* sequence,
+                   const int32_t* position, int64_t sequences, const int32_t* pages, int64_t page_stride, int64_t outputs,
+                   const int32_t* rows, float* out) {
+    return run(model, step_of(tokens, ids, inputs, sequence, position, sequences, pages, page_stride, outputs, rows, out), cache, nullptr);
+}
+
+// The same for sequences that read sources, which another model has stored in a cache of its own.
+ZX_API int zx_step_reading(void* model, void* cache, void* source, int64_t tokens, const int32_t* ids, const int32_t* sequence,
+                           const int32_t* position, int64_t sequences, const int32_t* pages, int64_t page_stride, int64_t outputs,
+                           const int32_t* rows, float* out, int64_t sources, const int32_t* owner, const int32_t* source_lengths,
+                           const int32_t* source_pages, int64_t source_page_stride) {
+    Step step = step_of(tokens, ids, nullptr, sequence, position, sequences, pages, page_stride, outputs, rows, out);
+    step.sources = sources;
+    step.owner = owner;
+    step.source_lengths = source_lengths;
+    step.source_pages = source_pages;
+    step.source_page_stride = source_page_stride;
+    return run(model, step, cache, source);
 }
 
 // Huge-page memory for weights, zeroed; null when there is none.

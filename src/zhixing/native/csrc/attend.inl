@@ -92,6 +92,7 @@ ZX_INLINE bool weigh(const Attend& a, int m, int32_t base, int length, float* sc
     Vec top = nothing;
     for (int i = 0; i < length; i += LANES) {
         Vec score = vmul(vload(scores + i), vset(a.scale));
+        if (a.bias[m]) score = vadd(score, vload(a.bias[m] + base + i));
         if (a.soft_cap > 0) score = vmul(vtanh(vdiv(score, vset(a.soft_cap))), vset(a.soft_cap));
         score = vwithin(score, nothing, a.begin[m] - base - i, a.end[m] - base - i);
         top = vmax(top, score);

@@ -31,6 +31,8 @@ constexpr int64_t cost_of(Op op) {
     }
 }
 
+bool attends(const Operation& o) { return o.op == Op::Attend || o.op == Op::Read; }
+
 }  // namespace
 
 Memory::Memory(size_t bytes) : bytes_(bytes + SLACK) {
@@ -86,7 +88,7 @@ uint8_t* Engine::quantised(int64_t buffer, int64_t token) const {
     return quantised_[size_t(buffer)] + size_t(token) * quant_bytes(size_t(plan_->quantised[size_t(buffer)]));
 }
 
-std::string Engine::check(const Step& s, const Cache* cache) const {
+std::string Engine::check(const Step& s, const Cache* cache, const Cache* source) const {
     if (s.tokens < 1 || s.tokens > plan_->max_tokens) return "a step has 1 to " + std::to_string(plan_->max_tokens) + " tokens";
     if (s.outputs < 0 || s.outputs > s.tokens || s.sequences < 1 || s.sequences > s.tokens) return "a step's counts are out of range";
     if (plan_->input_width && !s.inputs) return "the plan reads inputs, and none were given";
@@ -105,14 +107,27 @@ std::string Engine::check(const Step& s, const Cache* cache) const {
         if (s.pages[i] < 0 || s.pages[i] >= cache->pages) return "a page that is not in the cache";
     for (int64_t i = 0; i < s.outputs; ++i)
         if (s.rows[i] < 0 || s.rows[i] >= s.tokens) return "an output of a token that is not there";
+    return plan_->source_halves ? check_source(s, source) : "";
+}
+
+std::string Engine::check_source(const Step& s, const Cache* source) const {
+    if (!source || !s.owner || !s.source_lengths || !s.source_pages || s.sources < 1) return "the plan reads sources, and none were given";
+    if (source->page_halves < plan_->source_halves) return "the source's cache was made for another plan";
+    for (int64_t i = 0; i < s.sequences; ++i)
+        if (s.owner[i] < 0 || s.owner[i] >= s.sources) return "a sequence of a source that is not there";
+    for (int64_t i = 0; i < s.sources; ++i)
+        if (s.source_lengths[i] < 1 || (s.source_lengths[i] - 1) / PAGE >= s.source_page_stride) return "a source behind its pages";
+    for (int64_t i = 0; i < s.sources * s.source_page_stride; ++i)
+        if (s.source_pages[i] < 0 || s.source_pages[i] >= source->pages) return "a page that is not in the source's cache";
     return "";
 }
 
-std::string Engine::run(const Step& step, Cache* cache) {
-    std::string why = check(step, cache);
+std::string Engine::run(const Step& step, Cache* cache, Cache* source) {
+    std::string why = check(step, cache, source);
     if (!why.empty()) return why;
     step_ = step;
     cache_ = cache;
+    source_ = source;
     kernels_ = &kernels();
     tokens_in_tile_ = 0;
     buffers_[size_t(plan_->output)] = step.out;
@@ -123,12 +138,27 @@ std::string Engine::run(const Step& step, Cache* cache) {
     return "";
 }
 
-void Engine::make_tiles(int64_t tokens_in_tile) {
-    if (tokens_in_tile == tokens_in_tile_) return;
+Attention Engine::attention(const Operation& o) const {
+    if (o.op == Op::Read) return {o.a[5], o.a[1], o.a[6], 0, true};
+    const Layer& layer = plan_->layers[size_t(o.a[1])];
+    return {o.a[5], layer.kv_heads, layer.head_dim, o.a[6], false};
+}
+
+// Keys before which a token's reach ends.
+int64_t Engine::keys_of(const Operation& o, int64_t token) const {
+    if (o.op == Op::Read) return step_.source_lengths[owner(token)];
+    // Without causality a query sees all of the sequence's tokens in this step as well.
+    return (o.a[7] ? step_.position[token] : last_[size_t(token)]) + 1;
+}
+
+void Engine::make_tiles(int64_t tokens_in_tile, bool source) {
+    if (tokens_in_tile == tokens_in_tile_ && source == tiles_of_source_) return;
     tokens_in_tile_ = tokens_in_tile;
+    tiles_of_source_ = source;
     tiles_.clear();
     for (int64_t t = 0; t < step_.tokens; ++t) {
-        const bool same = !tiles_.empty() && tiles_.back().count < tokens_in_tile && step_.sequence[t] == step_.sequence[t - 1];
+        const bool room = !tiles_.empty() && tiles_.back().count < tokens_in_tile;
+        const bool same = room && (source ? owner(t) == owner(t - 1) : step_.sequence[t] == step_.sequence[t - 1]);
         if (same) ++tiles_.back().count;
         else tiles_.push_back({int32_t(t), 1});
     }
@@ -136,32 +166,32 @@ void Engine::make_tiles(int64_t tokens_in_tile) {
 
 // Decides how attention is split: by stretches of keys too, when there are fewer tiles than threads could use.
 void Engine::prepare_attention(const Operation& o) {
-    const Layer& layer = plan_->layers[size_t(o.a[1])];
-    const int64_t group = o.a[5] / layer.kv_heads;
-    make_tiles(std::max<int64_t>(1, ATTEND_ROWS / group));
+    const Attention by = attention(o);
+    const int64_t group = by.heads / by.kv_heads;
+    make_tiles(std::max<int64_t>(1, ATTEND_ROWS / group), by.source);
     stretches_ = 0;
-    const int64_t threads = pool().threads(), plain = int64_t(tiles_.size()) * o.a[5] / std::min<int64_t>(group, ATTEND_ROWS);
+    const int64_t threads = pool().threads(), plain = int64_t(tiles_.size()) * by.heads / std::min<int64_t>(group, ATTEND_ROWS);
     if (threads == 1 || plain >= 4 * threads) return;
     int64_t longest = 0;
-    for (const Tile& tile : tiles_) longest = std::max<int64_t>(longest, step_.position[tile.token + tile.count - 1] + 1);
-    const int64_t reach = o.a[6] ? std::min<int64_t>(longest, o.a[6] + STRETCH) : longest;
-    const int64_t wanted = (reach + STRETCH - 1) / STRETCH + (o.a[6] ? 1 : 0);
+    for (const Tile& tile : tiles_) longest = std::max<int64_t>(longest, keys_of(o, tile.token + tile.count - 1));
+    const int64_t reach = by.window ? std::min<int64_t>(longest, by.window + STRETCH) : longest;
+    const int64_t wanted = (reach + STRETCH - 1) / STRETCH + (by.window ? 1 : 0);
     if (wanted < 2) return;
     stretches_ = wanted;
-    const size_t heads = size_t(step_.tokens * o.a[5] * stretches_);
-    parts_.resize(heads * size_t(layer.head_dim + 2));
+    const size_t heads = size_t(step_.tokens * by.heads * stretches_);
+    parts_.resize(heads * size_t(by.head_dim + 2));
 }
 
 int64_t Engine::attention_units(const Operation& o) const {
-    const Layer& layer = plan_->layers[size_t(o.a[1])];
-    const int64_t group = o.a[5] / layer.kv_heads, chunks = (group + ATTEND_ROWS - 1) / ATTEND_ROWS;
-    return int64_t(tiles_.size()) * layer.kv_heads * chunks * std::max<int64_t>(1, stretches_);
+    const Attention by = attention(o);
+    const int64_t group = by.heads / by.kv_heads, chunks = (group + ATTEND_ROWS - 1) / ATTEND_ROWS;
+    return int64_t(tiles_.size()) * by.kv_heads * chunks * std::max<int64_t>(1, stretches_);
 }
 
 bool Engine::small_attention(const Operation& o) const {
     int64_t keys = 0;
-    for (const Tile& tile : tiles_) keys += (step_.position[tile.token + tile.count - 1] + 1) * tile.count;
-    return keys * o.a[5] * plan_->layers[size_t(o.a[1])].head_dim * 2 <= SMALL_ATTENTION;
+    for (const Tile& tile : tiles_) keys += keys_of(o, tile.token + tile.count - 1) * tile.count;
+    return keys * o.a[5] * attention(o).head_dim * 2 <= SMALL_ATTENTION;
 }
 
 // Tells the pool's threads which weights they will read in a later operation, when those are what takes the time.
@@ -191,7 +221,7 @@ int64_t Engine::units(int stage) {
     const int64_t count = rows(o);
     if (stage % 2) {
         block_ = 4;
-        return o.op == Op::Attend && stretches_ ? (count + block_ - 1) / block_ : 0;
+        return attends(o) && stretches_ ? (count + block_ - 1) / block_ : 0;
     }
     if (count == 0) return 0;
     if (o.op == Op::Linear) {
@@ -201,12 +231,12 @@ int64_t Engine::units(int stage) {
         for (block_ = TOKEN_BLOCK; panels * ((count + block_ - 1) / block_) > MOST_UNITS;) block_ *= 2;
         return panels * ((count + block_ - 1) / block_);
     }
-    if (o.op == Op::Attend) {
+    if (attends(o)) {
         prepare_attention(o);
         block_ = small_attention(o) ? attention_units(o) : 1;
         return (attention_units(o) + block_ - 1) / block_;
     }
-    const int64_t size = plan_->buffers[size_t(o.op == Op::Store || o.op == Op::Attend ? o.a[2] : o.a[1])] * cost_of(o.op);
+    const int64_t size = plan_->buffers[size_t(o.op == Op::Store ? o.a[2] : o.a[1])] * cost_of(o.op);
     block_ = std::max<int64_t>(1, SMALL_WORK / size);
     return (count + block_ - 1) / block_;
 }
@@ -214,9 +244,9 @@ int64_t Engine::units(int stage) {
 void Engine::work(int stage, int64_t first, int64_t last) {
     const Operation& o = plan_->operations[size_t(stage / 2)];
     if (o.op == Op::Linear) return linear(o, first, last);
-    if (o.op == Op::Attend && stage % 2 == 0) return attend(o, first * block_, last * block_);
+    if (attends(o) && stage % 2 == 0) return attend(o, first * block_, last * block_);
     const int64_t from = first * block_, to = std::min(last * block_, rows(o));
-    if (o.op == Op::Attend) merge(o, from, to);
+    if (attends(o)) merge(o, from, to);
     else each_row(o, from, to);
 }
 
@@ -248,20 +278,25 @@ void Engine::linear(const Operation& o, int64_t first, int64_t last) {
 }
 
 void Engine::attend(const Operation& o, int64_t first, int64_t last) {
-    const Layer& layer = plan_->layers[size_t(o.a[1])];
-    const int64_t heads = o.a[5], group = heads / layer.kv_heads, window = o.a[6], size = layer.head_dim;
+    const Attention by = attention(o);
+    const int64_t heads = by.heads, group = heads / by.kv_heads, window = by.window, size = by.head_dim;
+    const Cache& cache = by.source ? *source_ : *cache_;
+    const int64_t offset = by.source ? o.a[7] : plan_->layers[size_t(o.a[1])].offset;
+    const float* biases = !by.source && o.a[8] ? plan_->vectors[size_t(o.a[8] - 1)].at : nullptr;
+    const int64_t bias_row = biases ? plan_->vectors[size_t(o.a[8] - 1)].size / heads : 0;
     const int64_t chunks = (group + ATTEND_ROWS - 1) / ATTEND_ROWS, splits = std::max<int64_t>(1, stretches_);
     for (int64_t unit = first; unit < last; ++unit) {
-        const int64_t split = unit % splits, chunk = unit / splits % chunks, kv_head = unit / splits / chunks % layer.kv_heads;
-        const Tile& tile = tiles_[size_t(unit / splits / chunks / layer.kv_heads)];
+        const int64_t split = unit % splits, chunk = unit / splits % chunks, kv_head = unit / splits / chunks % by.kv_heads;
+        const Tile& tile = tiles_[size_t(unit / splits / chunks / by.kv_heads)];
         Attend a;
-        a.page_stride = plan_->page_halves;
-        a.cache = cache_->page(0) + layer.offset + kv_head * size * PAGE;
-        a.value_offset = layer.kv_heads * size * PAGE;
-        a.pages = step_.pages + step_.sequence[tile.token] * step_.page_stride;
+        a.page_stride = cache.page_halves;
+        a.cache = cache.page(0) + offset + kv_head * size * PAGE;
+        a.value_offset = by.kv_heads * size * PAGE;
+        a.pages = by.source ? step_.source_pages + owner(tile.token) * step_.source_page_stride
+                            : step_.pages + step_.sequence[tile.token] * step_.page_stride;
         a.head_dim = int(size);
         a.scale = o.f[0];
-        a.soft_cap = o.f[1];
+        a.soft_cap = by.source ? 0.0f : o.f[1];
         a.count = 0;
         // Stretches are counted from the first one in reach of the tile's first token; every query of a tile sees the
         // last token before it at least, so that no query is left without keys.
@@ -272,8 +307,8 @@ void Engine::attend(const Operation& o, int64_t first, int64_t last) {
             for (int64_t h = chunk * ATTEND_ROWS; h < std::min<int64_t>(group, (chunk + 1) * ATTEND_ROWS); ++h) {
                 const int64_t head = kv_head * group + h, at = step_.position[t];
                 int64_t begin = window ? std::max<int64_t>(0, at + 1 - window) : 0;
-                // Without causality a query sees all of the sequence's tokens in this step as well.
-                int64_t end = (o.a[7] ? at : last_[size_t(t)]) + 1;
+                int64_t end = keys_of(o, t);
+                a.bias[a.count] = biases ? biases + head * bias_row + (bias_row - BIAS_MARGIN) / 2 - 1 - at : nullptr;
                 a.total[a.count] = nullptr;
                 a.out[a.count] = row(o.a[2], t) + head * size;
                 if (stretches_) {
@@ -295,7 +330,7 @@ void Engine::attend(const Operation& o, int64_t first, int64_t last) {
 }
 
 void Engine::merge(const Operation& o, int64_t first, int64_t last) {
-    const int64_t heads = o.a[5], size = plan_->layers[size_t(o.a[1])].head_dim;
+    const int64_t heads = o.a[5], size = attention(o).head_dim;
     for (int64_t i = first * heads; i < last * heads; ++i) {
         float* out = row(o.a[2], i / heads) + i % heads * size;
         float state[2] = {0.0f, 0.0f};

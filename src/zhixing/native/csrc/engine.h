@@ -41,26 +41,39 @@ struct Step {
     int64_t page_stride = 0;
     const int32_t* rows = nullptr;        // [outputs] tokens whose output is wanted
     float* out = nullptr;                 // [outputs][output width]
+    // What sequences read besides themselves, where the plan has `Read`: keys and values that another plan stored.
+    int64_t sources = 0;
+    const int32_t* owner = nullptr;          // [sequences] which source each reads
+    const int32_t* source_lengths = nullptr; // [sources] tokens
+    const int32_t* source_pages = nullptr;   // [sources][source_page_stride] page numbers
+    int64_t source_page_stride = 0;
 };
+
+// What an operation that attends has: `Attend` over the sequence itself, or `Read` over its source.
+struct Attention { int64_t heads, kv_heads, head_dim, window; bool source; };
 
 class Engine : public Job {
 public:
     explicit Engine(std::unique_ptr<Plan> plan);
     // Checks the step; on success runs it. Returns an empty text, or what is wrong.
-    std::string run(const Step& step, Cache* cache);
+    std::string run(const Step& step, Cache* cache, Cache* source = nullptr);
     Plan& plan() { return *plan_; }
 
     int64_t units(int stage) override;
     void work(int stage, int64_t first, int64_t last) override;
 
 private:
-    // Queries that go over the keys together: consecutive tokens of one sequence.
+    // Queries that go over the keys together: consecutive tokens of one sequence, or of one source.
     struct Tile { int32_t token, count; };
 
-    std::string check(const Step& step, const Cache* cache) const;
+    std::string check(const Step& step, const Cache* cache, const Cache* source) const;
+    std::string check_source(const Step& step, const Cache* source) const;
     float* row(int64_t buffer, int64_t token) const;
     uint8_t* quantised(int64_t buffer, int64_t token) const;
     int64_t rows(const Operation& o) const { return o.outputs ? step_.outputs : step_.tokens; }
+    Attention attention(const Operation& o) const;
+    int64_t keys_of(const Operation& o, int64_t token) const;
+    int64_t owner(int64_t token) const { return step_.owner[step_.sequence[token]]; }
     void prepare_attention(const Operation& o);
     int64_t attention_units(const Operation& o) const;
     bool small_attention(const Operation& o) const;
@@ -68,7 +81,7 @@ private:
     void attend(const Operation& o, int64_t first, int64_t last);
     void merge(const Operation& o, int64_t first, int64_t last);
     void each_row(const Operation& o, int64_t first, int64_t last);
-    void make_tiles(int64_t tokens_in_tile);
+    void make_tiles(int64_t tokens_in_tile, bool source);
     void announce(size_t next);
 
     std::unique_ptr<Plan> plan_;
@@ -78,10 +91,11 @@ private:
     std::unique_ptr<Memory> memory_;
     const Kernels* kernels_ = nullptr;
     Step step_;
-    Cache* cache_ = nullptr;
+    Cache *cache_ = nullptr, *source_ = nullptr;
     std::vector<Tile> tiles_;
     std::vector<int32_t> last_;  // of every token: the last position of its sequence in this step
     int64_t tokens_in_tile_ = 0, block_ = 1;
+    bool tiles_of_source_ = false;
     int64_t stretches_ = 0;      // parts that every query's keys are split into; 0: not split
     std::vector<float> parts_;   // results of the parts, then (highest, total) of each
 };

@@ -67,6 +67,7 @@ struct Attend {
     const float* query[ATTEND_ROWS];
     int32_t begin[ATTEND_ROWS], end[ATTEND_ROWS];  // keys [begin, end) of each
     float* out[ATTEND_ROWS];    // head_dim values each; not divided by the total when `total` is given
+    const float* bias[ATTEND_ROWS];  // null, or what is added to the score of every key
     float* total[ATTEND_ROWS];  // null, or where (highest score, total weight) go: a part of a split
 };
 

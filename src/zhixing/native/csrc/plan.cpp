@@ -101,11 +101,25 @@ public:
                 flag(a[7]);
                 r_.need(!gathered_, "outputs cannot attend");
                 if (!r_.good()) return;
+                if (a[8]) check_biases(a[8] - 1, a[5]);
+                if (!r_.good()) return;
                 span(a[2], 0, a[5] * layer.head_dim);
                 span(a[3], a[4], a[5] * layer.head_dim);
                 r_.need(a[2] != a[3], "attention cannot write where it reads");
                 break;
             }
+            case Op::Read:
+                r_.need(a[1] >= 1 && a[1] <= 1024 && a[6] >= 1 && a[6] <= MAX_HEAD_DIM, "heads of a source out of range");
+                small(a[5]);
+                if (r_.good()) r_.need(a[5] >= 1 && a[5] % a[1] == 0, "heads must be a multiple of key-value heads");
+                r_.need(a[7] >= 0 && a[7] < FAR, "a source's layer is out of range");
+                r_.need(!gathered_, "outputs cannot attend");
+                if (!r_.good()) return;
+                span(a[2], 0, a[5] * a[6]);
+                span(a[3], a[4], a[5] * a[6]);
+                r_.need(a[2] != a[3], "attention cannot write where it reads");
+                p_.source_halves = std::max(p_.source_halves, a[7] + 2 * a[1] * a[6] * PAGE);
+                break;
             case Op::Activate:
                 small(a[5]);
                 r_.need(a[6] >= 0 && a[6] < int64_t(Activation::Count), "no such activation");
@@ -129,8 +143,9 @@ public:
             default: r_.refuse("no such operation"); return;
         }
         if (!r_.good()) return;
-        ready_[size_t(a[1 + (o.op == Op::Attend)])] = {-1, 0};  // what was quantised of it is no longer true
-        if (a[1 + (o.op == Op::Attend)] == p_.output) written_ = true;
+        const int64_t to = a[1 + (o.op == Op::Attend || o.op == Op::Read)];
+        ready_[size_t(to)] = {-1, 0};  // what was quantised of it is no longer true
+        if (to == p_.output) written_ = true;
     }
     void finish() { r_.need(written_, "nothing writes the output"); }
 
@@ -160,6 +175,13 @@ private:
                 r_.need(part[1] >= other[1] + matrix(other[0]).rows || other[1] >= part[1] + m.rows, "parts of one product overlap");
             }
         }
+    }
+    void check_biases(int64_t index, int64_t heads) {
+        r_.need(index >= 0 && index < int64_t(p_.vectors.size()), "no such vector");
+        if (!r_.good()) return;
+        const int64_t row = p_.vectors[size_t(index)].size / heads, positions = (row - BIAS_MARGIN) / 2;
+        r_.need(positions >= 1 && heads * (2 * positions + BIAS_MARGIN) == p_.vectors[size_t(index)].size, "biases of another size");
+        p_.positions = p_.positions ? std::min(p_.positions, positions) : positions;
     }
     void flag(int64_t value) { r_.need(value == 0 || value == 1, "a flag must be 0 or 1"); }
     void small(int64_t value) { r_.need(value >= 0 && value <= MAX_DIM, "a size is out of range"); }

@@ -21,12 +21,18 @@ enum class Op : int64_t {
     Linear = 6,     // dst, src, src_at, add?, n, then n <= 3 times (matrix, dst_at, bias)
     Rotate = 7,     // dst, at, heads, head_dim, half, table
     Store = 8,      // layer, key, key_at, value, value_at
-    Attend = 9,     // layer, dst, src, src_at, heads, window (0: none), causal?    f: scale, soft cap
+    Attend = 9,     // layer, dst, src, src_at, heads, window (0: none), causal?, biases    f: scale, soft cap
     Activate = 10,  // dst, src, gate_at, up_at (-1: none), size, activation
     Add = 11,       // dst, src                                     f: factor
     Gather = 12,    // dst, src: rows of the tokens whose output is wanted; later operations work on those
     SoftCap = 13,   // dst                                          f: factor, cap (0: none)
+    Read = 14,      // kv_heads, dst, src, src_at, heads, head_dim, offset: attention over a source    f: scale
 };
+
+// What `Attend` adds to the scores is given as the number of a vector plus one (0: none): of every head a row of
+// 2 * positions + BIAS_MARGIN values, where that of a key stands at positions - 1 + its distance from the query. The
+// offset of `Read` counts halves from the start of a page of the source's cache, which another plan has filled.
+constexpr int64_t BIAS_MARGIN = 32;  // vectors of scores reach behind the last key
 
 struct Vector { const float* at; int64_t size; };
 struct Layer { int64_t kv_heads, head_dim, offset; };  // offset: halves from the start of a page
@@ -49,6 +55,7 @@ struct Plan {
     int64_t max_tokens = 0, output = 0, vocab = 0, positions = 0;  // positions: rows of a learned table, or 0
     int64_t input_width = 0;                                       // of `Input`, or 0
     int64_t page_halves = 0;                                       // of one page, all layers
+    int64_t source_halves = 0;                                     // of a page of the source's cache at least, or 0
 
     // Quantised rows are kept per buffer; how many columns of it, or 0.
     std::vector<int64_t> quantised;
