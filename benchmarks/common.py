@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,46 @@ class Measurement:
     ratio: float | None = None
     roof_share: float | None = None
     runs: list[float] = field(default_factory=list)
+
+
+class Peer:
+    """A peer in a process of its own: orders and answers are JSON objects, one a line.
+
+    Args:
+        python: The Python that has the peer.
+        script: The file in this folder that runs it.
+        arguments: What the script is called with.
+        threads: Threads that the peer may use.
+    """
+
+    def __init__(self, python: str, script: str, arguments: Sequence[str], threads: int) -> None:
+        path = str(Path(__file__).with_name(script))
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self._process = subprocess.Popen(
+            [python, path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit("the peer ended before it answered; its message is above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def __call__(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Sends an order; returns what the peer answers."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """Ends the peer."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def report(measurements: Sequence[Measurement], as_json: bool) -> None:

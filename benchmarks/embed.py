@@ -13,18 +13,16 @@ Zhixing's float32 ones is shown.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from common import Measurement, report
+from common import Measurement, Peer, report
 from decode import TEXT
 
 LONGEST = 250
@@ -37,46 +35,18 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     return [" ".join(draw.choices(words, k=draw.randint(3, LONGEST - 80))) for _ in range(count)]
 
 
-class Peer:
-    """A peer in its own process; see `embed_peers.py`."""
-
-    def __init__(self, python: str, name: str, folder: str, threads: int) -> None:
-        script = str(Path(__file__).with_name("embed_peers.py"))
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        self._process = subprocess.Popen(
-            [python, script, name, folder, str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        self._answer()
-
-    def _answer(self) -> dict[str, object]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit("the peer ended before it answered; its message is above")
-        return json.loads(line)
-
-    def __call__(self, texts: list[list[int]]) -> dict[str, object]:
-        """Embeds texts; returns what the peer answers."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"texts": texts, "batch": BATCH}) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-
 def peers_of(arguments: argparse.Namespace, folder: Path) -> dict[str, Peer]:
     """Starts the peers that were asked for."""
-    peers = {}
+    peers, threads = {}, str(arguments.threads)
     for name in arguments.peer:
         if name == "transformers":
-            peers[name] = Peer(arguments.python, name, str(folder), arguments.threads)
+            peers[name] = Peer(arguments.python, "embed_peers.py", [name, str(folder), threads], arguments.threads)
             continue
         if arguments.converted is None:
             sys.exit("--peer ctranslate2 needs --converted FOLDER, from: ct2-transformers-converter --model ...")
         for compute in ("int8", "float32"):
-            peers[f"{name}:{compute}"] = Peer(
-                arguments.python, f"{name}:{compute}", arguments.converted, arguments.threads
-            )
+            call = [f"{name}:{compute}", arguments.converted, threads]
+            peers[f"{name}:{compute}"] = Peer(arguments.python, "embed_peers.py", call, arguments.threads)
     return peers
 
 
@@ -116,9 +86,9 @@ def main() -> None:
         if turn:
             seconds["zhixing"].append(own)
         for name, peer in peers.items():
-            answer = peer(ordered)
+            answer = peer({"texts": ordered, "batch": BATCH})
             if turn:
-                seconds.setdefault(name, []).append(float(answer["seconds"]))  # type: ignore[arg-type]
+                seconds.setdefault(name, []).append(float(answer["seconds"]))
             ends = np.array(answer["vectors"]) * expected[[order[0], order[-1]]]
             if turn == 0:
                 print(f"{name}: cosine to float32 {ends.sum(1).min():.5f}", file=sys.stderr)

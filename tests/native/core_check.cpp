@@ -26,6 +26,10 @@ int zx_model_table(void*, int64_t, const float*, const float*, int64_t);
 void* zx_cache_new(void*, int64_t);
 void zx_cache_free(void*);
 int zx_cache_copy(void*, void*, int64_t, int64_t);
+int zx_cache_copy_pages(void*, void*, int64_t, const int32_t*, const int32_t*);
+int zx_candidates(const float*, int64_t, int64_t, int64_t, int, float*, int32_t*);
+int zx_step_reading(void*, void*, void*, int64_t, const int32_t*, const int32_t*, const int32_t*, int64_t, const int32_t*, int64_t,
+                    int64_t, const int32_t*, float*, int64_t, const int32_t*, const int32_t*, const int32_t*, int64_t);
 int zx_step(void*, void*, int64_t, const int32_t*, const float*, const int32_t*, const int32_t*, int64_t, const int32_t*,
             int64_t, int64_t, const int32_t*, float*);
 }
@@ -155,6 +159,72 @@ void run_steps(const File& file, const uint8_t* weights, unsigned seed, int step
     zx_model_free(model);
 }
 
+void check_candidates() {
+    for (int64_t size : {1, 15, 63, 64, 65, 300}) {
+        std::vector<float> x(size_t(9 * size)), values(9 * 12);
+        std::vector<int32_t> places(9 * 12);
+        for (auto& value : x) value = float(draw(-1000, 1000)) / 100;
+        for (const char* name : KERNELS)
+            if (zx_supports(name)) {
+                need(zx_use_kernels(name) == 0, "kernels");
+                need(zx_candidates(x.data(), 9, size, std::min<int64_t>(size, 12), 1, values.data(), places.data()) == 0, "candidates");
+            }
+    }
+}
+
+// An encoder-decoder: sources are read in one step each, then beams of them go on together, sharing pages and parting.
+void run_pair(const File& reader, const uint8_t* reader_weights, const File& writer, const uint8_t* writer_weights, unsigned seed) {
+    std::mt19937 random(seed);
+    const auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+    const auto open = [](const File& file, const uint8_t* weights) {
+        void* model = zx_model_new(file.numbers.data(), int64_t(file.numbers.size()), file.factors.data(), int64_t(file.factors.size()),
+                                   weights, int64_t(file.weights.size()));
+        need(model != nullptr, "model");
+        return model;
+    };
+    void *reads = open(reader, reader_weights), *writes = open(writer, writer_weights);
+    constexpr int SOURCES = 3, BEAMS = 4, ROWS = SOURCES * BEAMS, PAGES = 2;
+    void *source = zx_cache_new(reads, SOURCES * PAGES), *cache = zx_cache_new(writes, ROWS * PAGES + 1);
+    need(source != nullptr && cache != nullptr, "caches");
+    std::vector<int32_t> lengths, source_pages;
+    for (int s = 0; s < SOURCES; ++s) {
+        const int length = pick(1, int(reader.numbers[2]));
+        std::vector<int32_t> ids, zeros(size_t(length), 0), places;
+        for (int i = 0; i < length; ++i) ids.push_back(pick(0, int(reader.vocabulary) - 1)), places.push_back(i);
+        const int32_t pages[PAGES] = {s * PAGES, s * PAGES + 1};
+        need(zx_step(reads, source, length, ids.data(), nullptr, zeros.data(), places.data(), 1, pages, PAGES, 0, nullptr, nullptr) == 0, "read");
+        lengths.push_back(length);
+        source_pages.insert(source_pages.end(), pages, pages + PAGES);
+    }
+    std::vector<int32_t> rows, owners, pages, ids(ROWS, 0), positions(ROWS, 0);
+    for (int r = 0; r < ROWS; ++r) {
+        rows.push_back(r);
+        owners.push_back(r / BEAMS);
+        for (int page = 0; page < PAGES; ++page) pages.push_back(r * PAGES + page);
+    }
+    std::vector<float> out(size_t(ROWS) * size_t(writer.vocabulary));
+    const auto step = [&](const int32_t* whose) {
+        return zx_step_reading(writes, cache, source, ROWS, ids.data(), rows.data(), positions.data(), ROWS, pages.data(), PAGES, ROWS,
+                               rows.data(), out.data(), SOURCES, whose, lengths.data(), source_pages.data(), PAGES);
+    };
+    for (int time = 0; time < PAGES * 16; ++time) {
+        for (auto& id : ids) id = pick(0, int(writer.vocabulary) - 1);
+        for (auto& position : positions) position = time;
+        need(step(owners.data()) == 0, "step that reads");
+        const int32_t from[] = {0, 2}, to[] = {ROWS * PAGES, 4};
+        need(zx_cache_copy_pages(cache, cache, 2, from, to) == 0, "copies");
+    }
+    std::vector<int32_t> wrong(owners);
+    wrong[3] = SOURCES;
+    need(step(wrong.data()) != 0, "a source that is not there was read");
+    need(zx_step(writes, cache, ROWS, ids.data(), nullptr, rows.data(), positions.data(), ROWS, pages.data(), PAGES, ROWS, rows.data(), out.data()) != 0,
+         "a plan that reads ran without sources");
+    zx_cache_free(source);
+    zx_cache_free(cache);
+    zx_model_free(reads);
+    zx_model_free(writes);
+}
+
 // Changed plans must be refused, or run within their memory.
 void run_changed(const File& file, const uint8_t* weights) {
     std::vector<int64_t> numbers = file.numbers;
@@ -181,7 +251,22 @@ int main(int count, char** arguments) {
     const int rounds = std::atoi(arguments[1]);
     zx_set_threads(2, 4);
     check_products();
+    check_candidates();
     for (int i = 2; i < count; ++i) {
+        if (std::string(arguments[i]) == "+") {  // a reader and the writer that goes with it
+            const File reader(arguments[++i]), writer(arguments[++i]);
+            Aligned reader_weights(reader.weights.size()), writer_weights(writer.weights.size());
+            std::memcpy(reader_weights.at, reader.weights.data(), reader.weights.size());
+            std::memcpy(writer_weights.at, writer.weights.data(), writer.weights.size());
+            for (const char* name : KERNELS)
+                for (int threads : {1, 3}) {
+                    if (!zx_supports(name)) continue;
+                    need(zx_use_kernels(name) == 0 && zx_set_threads(threads, 4) == 0, "settings");
+                    run_pair(reader, reader_weights.at, writer, writer_weights.at, unsigned(threads));
+                }
+            for (int round = 0; round < 20 * rounds; ++round) run_changed(writer, writer_weights.at);
+            continue;
+        }
         const File file(arguments[i]);
         Aligned weights(file.weights.size());
         std::memcpy(weights.at, file.weights.data(), file.weights.size());

@@ -169,8 +169,13 @@ class BeamSearch:
             [Search(answer.fork(), prompt, self._width, options) for prompt, answer in enumerate(writing.answers)]
             for _ in range(groups)
         ]
+        for search in (search for group in self._groups for search in group):
+            search.beams[0].answer.leave_text()
         ends = writing.answers[0].limits.end_tokens if writing.answers else ()
         self._considered = max(2, 1 + len(ends)) * self._width
+        # Where nothing else looks at the probabilities, only those of the best continuations are worked out.
+        changed = writing.processors or options.renormalize_logits or options.beam_sampling or groups > 1
+        self._plain = not changed and options.logprobs is None
         self._noise: dict[Search, torch.Generator] = {}
         if options.beam_sampling:
             for number, group in enumerate(self._groups):
@@ -187,8 +192,10 @@ class BeamSearch:
         writing.prompt_seconds = time.monotonic() - started
         first = True
         while True:
-            logprobs = network.logits.float().log_softmax(-1)  # (rows, vocab)
-            scores = processed(logprobs, history.context(), writing.processors)
+            scores = logprobs = network.logits.float()  # (rows, vocab)
+            if not self._plain:
+                logprobs = logprobs.log_softmax(-1)
+                scores = processed(logprobs, history.context(), writing.processors)
             if writing.options.renormalize_logits:
                 scores = scores.log_softmax(-1)
             if writing.options.beam_sampling:
@@ -228,11 +235,10 @@ class BeamSearch:
             width = 1 if first else self._width
             count = len(searches) * width
             block = scores if first else scores[start : start + count]  # (searches * width, vocab)
-            block = block.view(len(searches), width, vocab)
             if taken is not None:
-                prompts = [search.prompt for search in searches]
-                block = block - options.diversity_penalty * taken[prompts].to(block.device)[:, None]
-            best = self._best(block, searches)
+                prompts = [search.prompt for search in searches for _ in range(width)]
+                block = block - options.diversity_penalty * taken[prompts].to(block.device)
+            best = self._best(block, searches, width)
             judged = self._judged(logprobs[start : start + count], best, width)
             for number, search in enumerate(searches):
                 options_of = [
@@ -246,22 +252,48 @@ class BeamSearch:
             start += 0 if first else count
         return chosen
 
-    def _best(self, block: Tensor, searches: Sequence[Search]) -> list[list[tuple[float, int]]]:
-        """Returns the best continuations of each search, or drawn ones: score and place in (width * vocab)."""
-        beams = torch.full(block.shape[:2], DEAD)  # (searches, width)
-        for number, search in enumerate(searches):
-            beams[number] = torch.tensor([beam.score for beam in search.beams])
-        totals = (block + beams.to(block.device)[..., None]).flatten(1)  # (searches, width * vocab)
-        if bool(totals.isnan().any()):
-            raise not_numbers()
-        count = min(self._considered, totals.shape[1])
+    def _best(self, block: Tensor, searches: Sequence[Search], width: int) -> list[list[tuple[float, int]]]:
+        """Returns the best continuations of each search, or drawn ones: score and place in (width * vocab).
+
+        Args:
+            block: Scores, (searches * width, vocab).
+            searches: Whose beams the rows are.
+            width: Beams of each.
+        """
+        vocab = block.shape[1]
+        beams = torch.tensor([[beam.score for beam in search.beams] for search in searches])  # (searches, width)
+        beams = beams.to(block.device)
         if self._noise:
+            totals = (block.view(len(searches), width, vocab) + beams[..., None]).flatten(1)
+            if bool(totals.isnan().any()):
+                raise not_numbers()
             uniform = torch.stack([torch.rand(totals.shape[1], generator=self._noise[search]) for search in searches])
-            order = (totals - (-uniform.log()).log().to(totals.device)).topk(count, dim=1).indices
+            noisy = totals - (-uniform.log()).log().to(totals.device)
+            order = noisy.topk(min(self._considered, totals.shape[1]), dim=1).indices
             values = totals.gather(1, order)
         else:
-            values, order = totals.topk(count, dim=1)
+            # What is best of a search is among the best of each of its rows.
+            scores, tokens = self._leading(block)  # (searches * width, count)
+            count = scores.shape[1]
+            totals = (scores.view(len(searches), width, count) + beams[..., None]).flatten(1)
+            values, chosen = totals.topk(min(self._considered, totals.shape[1]), dim=1)
+            order = chosen // count * vocab + tokens.view(len(searches), -1).gather(1, chosen)
         return [list(zip(*pair, strict=True)) for pair in zip(values.tolist(), order.tolist(), strict=True)]
+
+    def _leading(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the best scores of every row, falling, and their tokens: (rows, vocab) -> (rows, count) each."""
+        count = min(self._considered, scores.shape[1])
+        if self._writing.on_core and scores.device.type == "cpu":
+            from zhixing.native.candidates import leading
+
+            found = leading(scores, count, normalise=self._plain)
+            if found is None:
+                raise not_numbers()
+            return found
+        if bool(scores.isnan().any()):
+            raise not_numbers()
+        values, tokens = scores.topk(count, dim=1)
+        return (values - scores.logsumexp(-1, keepdim=True) if self._plain else values), tokens
 
     def _judged(
         self, logprobs: Tensor, best: Sequence[Sequence[tuple[float, int]]], width: int

@@ -178,6 +178,7 @@ class _Run:
             device=model.device,
             processors=[*processors, *owner.processors],
             filters=[*filters_for(options), *owner.filters],
+            on_core=getattr(model, "own_threads", False),
             deadline=started + options.max_seconds if options.max_seconds is not None else None,
         )
         if options.guidance_scale != 1:

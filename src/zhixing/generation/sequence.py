@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
@@ -83,6 +82,7 @@ class Sequence:
         self.random = sequence_random(self.seed, self.sample)
         self._stops = StopTexts(self.limits.options.stop)
         self._ended = 0.0
+        self._unread: StreamDecoder | None = None
 
     @property
     def length(self) -> int:
@@ -105,12 +105,18 @@ class Sequence:
 
     def fork(self) -> Sequence:
         """Returns a copy that goes on by itself: another beam with the same tokens so far."""
-        twin = copy.copy(self)
+        twin = object.__new__(Sequence)  # a search makes thousands: `copy.copy` takes three times as long
+        twin.__dict__.update(self.__dict__)
         twin.progress = self.progress.fork()
         twin.logprobs = self.logprobs.copy()
         twin.decoder = self.decoder.fork() if self.decoder is not None else None
         twin._stops = self._stops.fork()
         return twin
+
+    def leave_text(self) -> None:
+        """Leaves the text until the end, unless something looks at it before: then a token costs next to nothing."""
+        if not self.limits.options.stop and not self.limits.rules:
+            self._unread, self.decoder = self.decoder, None
 
     def take(self, token: int) -> str:
         """Adds a token; returns the text that is now certain. Afterwards `reason` says whether this was the last."""
@@ -147,6 +153,11 @@ class Sequence:
         self.reason, self.detail, self._ended = reason, detail, time.monotonic()
         if self._stops.found is not None:
             return ""
+        if self._unread is not None:
+            tokens = self.progress.tokens
+            written = tokens[:-1] if tokens and tokens[-1] in self.limits.end_tokens else tokens
+            self.decoder, self._unread = self._unread.fork(), None
+            self.progress.pieces = ["".join(map(self.decoder.push, written))]
         rest = self._stops.push(self.decoder.finish()) if self.decoder is not None else ""
         if self._stops.found is None:
             rest += self._stops.finish()

@@ -35,6 +35,7 @@ class Writing:
         processors: What changes the logits, in order.
         filters: What then narrows the choice, in order.
         deadline: When to stop, by `time.monotonic`; None: never.
+        on_core: The network is on the C++ core, whose threads may look at the logits, too.
         prompt_seconds: Time that the reading of the prompts took.
     """
 
@@ -46,6 +47,7 @@ class Writing:
     processors: Sequence[LogitsProcessor]
     filters: Sequence[Filter]
     deadline: float | None = None
+    on_core: bool = False
     prompt_seconds: float = 0.0
 
     @property

@@ -45,6 +45,8 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_page_bytes": (c_int64, [c_void_p]),
     "zx_cache_new": (c_void_p, [c_void_p, c_int64]),
     "zx_cache_free": (None, [c_void_p]),
+    "zx_candidates": (c_int, [c_void_p, c_int64, c_int64, c_int64, c_int, c_void_p, c_void_p]),
+    "zx_cache_copy_pages": (c_int, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p]),
     "zx_cache_copy": (c_int, [c_void_p, c_void_p, c_int64, c_int64]),
     "zx_step": (
         c_int,

@@ -105,8 +105,10 @@ class Pages:
 
     def copy_from(self, other: Pages, pages: Sequence[int], to: Sequence[int]) -> None:
         """Copies pages of another cache of the same plan."""
-        for source, target in zip(pages, to, strict=True):
-            check(library().zx_cache_copy(other.handle, self.handle, source, target))
+        if not pages:
+            return
+        source, target = np.array(pages, np.int32), np.array(to, np.int32)
+        check(library().zx_cache_copy_pages(other.handle, self.handle, len(source), address(source), address(target)))
 
     def writable(self, page: int) -> int:
         """Returns the page itself when it has one user, else a copy that replaces it for this user."""
@@ -116,6 +118,21 @@ class Pages:
         check(library().zx_cache_copy(self.handle, self.handle, page, copy))
         self.drop(page)
         return copy
+
+    def writable_all(self, pages: Sequence[int]) -> list[int]:
+        """Does the same for several users at once, each of one page: returns what each writes to."""
+        mine: list[int] = []
+        copied: list[int] = []
+        copies: list[int] = []
+        for page in pages:
+            if self._users[page] > 1:
+                self._users[page] -= 1
+                copied.append(page)
+                page = self.take()
+                copies.append(page)
+            mine.append(page)
+        self.copy_from(self, copied, copies)
+        return mine
 
 
 class Runtime:

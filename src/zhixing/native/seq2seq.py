@@ -127,6 +127,16 @@ class ReadingCache(NativeCache):
         super().__init__(runtime, batch, capacity, None)
         self.owners = list(range(batch))
 
+    def extend_all(self) -> None:
+        """Makes room for one more token of every sequence, in pages that nobody else reads."""
+        begun = [table for table, length in zip(self.tables, self.lengths, strict=True) if length % PAGE]
+        for table, page in zip(begun, self.pages.writable_all([table[-1] for table in begun]), strict=True):
+            table[-1] = page
+        for table, length in zip(self.tables, self.lengths, strict=True):
+            if length % PAGE == 0:
+                table.append(self.pages.take())
+        self.lengths = [length + 1 for length in self.lengths]
+
     def repeat(self, times: int) -> None:
         """Copies every sequence `times` times, side by side; their full pages are shared."""
         super().repeat(times)
@@ -187,9 +197,7 @@ class NativeReading(CausalNetwork):
         """Runs one new token of every row, (rows); returns (rows, vocab)."""
         writer = self._model.writer
         positions = np.array(cache.lengths, np.int32)
-        for row in range(len(tokens)):
-            cache.extend(row, 1)
-            cache.lengths[row] += 1
+        cache.extend_all()
         table, owners = cache.table(), np.array(cache.owners, np.int32)
         out = np.empty((len(tokens), writer.output_width), np.float32)
         for first in range(0, len(tokens), writer.step_tokens):

@@ -190,6 +190,23 @@ ZX_API int zx_round_activations(const float* x, int64_t rows, int64_t cols, floa
     return 0;
 }
 
+// The `count` highest values of every row, falling, with their places: (rows, size) -> (rows, count) twice. With `normalise`
+// the rows are logits and the values become log-probabilities. Returns 1 when a value of x is not a number.
+ZX_API int zx_candidates(const float* x, int64_t rows, int64_t size, int64_t count, int normalise, float* values, int32_t* places) {
+    if (rows < 0 || size < 1 || size > MAX_DIM || count < 1 || count > size) return fail("no such rows of candidates");
+    std::atomic<int> bad{0};
+    run_blocks(rows, 1, [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) {
+            float* best = values + row * count;
+            const float above = kernels().candidates(x + row * size, size, count, best, places + row * count);
+            if (above != above) bad.store(1, std::memory_order_relaxed);
+            const float highest = best[0];
+            for (int64_t i = 0; normalise && i < count; ++i) best[i] = best[i] - highest - above;
+        }
+    });
+    return bad.load();
+}
+
 // Reads so many bytes with all threads, several times; returns the best rate in bytes per second.
 ZX_API double zx_bandwidth(int64_t bytes, int rounds) {
     constexpr int64_t BLOCK = 1 << 16;

@@ -60,6 +60,18 @@ ZX_API void* zx_cache_new(void* model, int64_t pages) {
 
 ZX_API void zx_cache_free(void* cache) { delete static_cast<Cache*>(cache); }
 
+// Copies pages of one cache into pages of another, or of the same, of which none may be both read and written.
+ZX_API int zx_cache_copy_pages(void* source, void* target, int64_t count, const int32_t* from, const int32_t* to) {
+    Cache &s = *static_cast<Cache*>(source), &t = *static_cast<Cache*>(target);
+    if (s.page_halves != t.page_halves) return fail("the caches are of different plans");
+    for (int64_t i = 0; i < count; ++i)
+        if (from[i] < 0 || to[i] < 0 || from[i] >= s.pages || to[i] >= t.pages) return fail("no such page");
+    run_blocks(count, 1, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) std::memcpy(t.page(to[i]), s.page(from[i]), size_t(s.page_halves) * 2);
+    });
+    return 0;
+}
+
 // Copies a page of one cache into a page of another, or of the same.
 ZX_API int zx_cache_copy(void* source, void* target, int64_t from, int64_t to) {
     Cache &s = *static_cast<Cache*>(source), &t = *static_cast<Cache*>(target);

@@ -86,6 +86,7 @@ struct Kernels {
     // Adds a part of one query's result, with its (highest score, total weight), to another.
     void (*merge_parts)(float* out, float* state, const float* other, const float* other_state, int head_dim);
     float (*highest)(const float* x, int64_t size);
+    float (*candidates)(const float* x, int64_t size, int64_t count, float* values, int32_t* places);
 };
 
 extern const Kernels SCALAR_KERNELS;

@@ -211,3 +211,37 @@ static float highest(const float* x, int64_t size) {
     for (; i < size; ++i) best = x[i] > best ? x[i] : best;
     return best;
 }
+
+// The `count` highest values of a row, falling, and their places; of equal ones the first come first. Returns by how
+// much the logarithm of the sum of all exponentials is above the highest, or no number when one of the row is none.
+static float candidates(const float* x, int64_t size, int64_t count, float* values, int32_t* places) {
+    constexpr int64_t BLOCK = 4 * LANES;
+    int64_t found = 0;
+    for (int64_t at = 0; at < size; at += BLOCK) {
+        const int64_t stop = at + BLOCK < size ? at + BLOCK : size;
+        if (found == count && stop - at == BLOCK) {
+            const Vec most = vmax(vmax(vload(x + at), vload(x + at + LANES)), vmax(vload(x + at + 2 * LANES), vload(x + at + 3 * LANES)));
+            if (!(vhighest(most) > values[count - 1])) continue;
+        }
+        for (int64_t i = at; i < stop; ++i) {
+            if (found == count && !(x[i] > values[count - 1])) continue;
+            int64_t place = found < count ? found++ : count - 1;
+            for (; place > 0 && values[place - 1] < x[i]; --place) {
+                values[place] = values[place - 1];
+                places[place] = places[place - 1];
+            }
+            values[place] = x[i];
+            places[place] = int32_t(i);
+        }
+    }
+    int bad = 0;
+    for (int64_t i = 0; i < size; ++i) bad |= x[i] != x[i];
+    if (bad) return std::nanf("");
+    const Vec most = vset(values[0]);
+    Vec sum = vset(0.0f);
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) sum = vadd(sum, vexp(vsub(vload(x + i), most)));
+    float total = vsum(sum);
+    for (; i < size; ++i) total += std::exp(x[i] - values[0]);
+    return std::log(total);
+}
