@@ -12,7 +12,9 @@ from seqeval.metrics import f1_score as seqeval_f1
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from zhixing.core.errors import BadInput
-from zhixing.data.shapes.records import Answer, Labelled, Pair, Question, Record, Tagged
+from zhixing.data.gaps import SHOWN
+from zhixing.data.problems import Problems
+from zhixing.data.shapes.records import Answer, ImageText, Labelled, Pair, Question, Record, Tagged, Text
 from zhixing.evaluation.metrics.registry import compare, score
 from zhixing.evaluation.slices import by_language, by_length, subset
 from zhixing.evaluation.task_measures import Measured, examples_of, joined, measured, tags_of, task_measure
@@ -201,3 +203,56 @@ def test_the_files(tmp_path: Path) -> None:
     assert json.loads(lines[0])["prediction"] == "good"
     assert (tmp_path / "e" / "predictions-2.jsonl").is_file()
     assert rows_of(found.systems[0].measured)[0]["accuracy"] == 0.0
+
+
+def test_several_captions_of_a_picture_are_one_example() -> None:
+    records: list[Record] = [
+        ImageText(Path("a.png"), "a red circle"),
+        ImageText(b"other", "two squares"),
+        ImageText(Path("a.png"), "a disc"),
+    ]
+    found = measure("describe", records, [{"prediction": "a disc"}, {"prediction": "two triangles"}])
+    assert [one.name for one in found.scores] == ["bleu", "chrf", "exact_match"]
+    assert values(found)["exact_match"] == 0.5
+    assert found.references == (["a red circle", "a disc"], ["two squares"])
+    first = score("bleu", ["a disc", "two triangles"], [["a red circle", "a disc"], ["two squares"]], resamples=0)
+    assert values(found)["bleu"] == first[0].value
+    assert [row.get("image") for row in rows_of(found)] == ["a.png", None]
+
+
+def test_extraction_compares_values_of_fields() -> None:
+    right = {"name": "Anna", "age": 31, "towns": ["Paris", "Rome"], "note": None}
+    records: list[Record] = [Pair("Anna ...", json.dumps(right)), Pair("nobody", "{}")]
+    said = {"name": "Anna ", "age": "31", "towns": ["Rome"], "job": ""}
+    found = measure("extract", records, [{"prediction": said}, None])
+    # right: Anna and Rome; said: 4 values (a number is no text); true: 4 values
+    assert values(found) == {
+        "field_f1": pytest.approx(2 * 2 / (4 + 4)), "json_exact": 0.0, "json_valid": 0.5,
+    }  # fmt: skip
+    with pytest.raises(BadInput, match="is no JSON") as caught:
+        measure("extract", [Pair("a", "{broken")], [None])
+    assert caught.value.where == "file:1"
+    page = render_evaluation(Evaluation("extract", ("data",), (System("model", found),)))
+    assert "towns" in page
+
+
+def test_gaps_are_guessed_without_regard_to_case() -> None:
+    records: list[Record] = [Pair("[MASK] is the capital", "Paris"), Pair("a ____ film", "good")]
+    results: list[dict[str, Any] | None] = [
+        {"prediction": "", "gaps": [{"rome": 0.4, "Paris": 0.3, "paris": 0.1}]},
+        {"prediction": "", "gaps": [{"bad": 1}]},
+    ]
+    assert values(measure("fill", records, results)) == {"top@1": 0.0, "top@5": 0.5}
+    with pytest.raises(BadInput, match="2 gaps where one is expected"):
+        measure("fill", [Pair("__ and __", "a b")], [None])
+
+
+def test_a_word_of_a_text_is_hidden() -> None:
+    how, problems = task_measure("fill"), Problems()
+    texts = ["Anna lives in Paris.", "知行合一", "1234", "a __ gap"]
+    found = examples_of(how, [(Text(text), f"f:{k}") for k, text in enumerate(texts)], problems)
+    assert len(found) == 2
+    assert problems.counts["misfit"] == 2
+    for example, text in zip(found, texts, strict=False):
+        assert example.row["text"].replace(SHOWN, example.reference[0]).casefold() == text.casefold()
+    assert len(found[1].reference[0]) == 1  # one character, not a whole line

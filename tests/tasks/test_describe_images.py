@@ -1,6 +1,7 @@
 """The task `describe`: a text about an image, as a call, on the command line and over a file."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from tests.tasks.support import bert_tokenizer, run
 from zhixing.checkpoints.vision_folder import load_vision, save_vision
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.data.images import ImageProcessor
+from zhixing.evaluation.task_report import write_evaluation
 from zhixing.families.gpt2 import FIXED
 from zhixing.models.config import TransformerConfig
 from zhixing.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncoderDecoderConfig
 from zhixing.models.vit import ViTConfig
 from zhixing.tasks.describe import Describe, open_describer
+from zhixing.workflows.evaluate import evaluate_task
 
 PIL = pytest.importorskip("PIL.Image")
 
@@ -111,3 +114,25 @@ def test_models_that_do_not_describe(models, describing):
         Describe(models / "classifier")
     with pytest.raises(MissingResource):
         Describe(describing / "nowhere")
+
+
+def test_it_is_measured(describing, tmp_path):
+    """Pictures as files and as bytes, a bad one among them, several captions of one."""
+    described = [zhixing.describe(describing / f"{index}.png", describing / "model").text for index in range(3)]
+    rows = [
+        {"image": "0.png", "text": described[0]}, {"image": "0.png", "text": "another caption"},
+        {"image": "1.png", "text": "something else"}, {"image": "bad.png", "text": "no image"},
+    ]  # fmt: skip
+    (describing / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = evaluate_task("describe", [str(describing / "model")], [str(describing / "captions.jsonl")])
+    measured = found.systems[0].measured
+    assert measured.predictions == (described[0], described[1], "")
+    assert measured.failed == 1
+    assert any("bad.png" in note or "captions.jsonl:4" in note for note in found.notes)
+    assert {one.name: one.value for one in measured.scores}["exact_match"] == pytest.approx(1 / 3)
+    with zipfile.ZipFile(tmp_path / "captions.zip", "w") as file:
+        file.write(describing / "2.png", "2.png")
+        file.writestr("rows.jsonl", json.dumps({"image": "2.png", "text": described[2]}))
+    inside = evaluate_task("describe", [str(describing / "model")], [str(tmp_path / "captions.zip")])
+    assert inside.systems[0].measured.predictions == (described[2],)
+    assert write_evaluation(tmp_path / "out", inside).is_file()

@@ -188,6 +188,42 @@ def test_answers_and_texts_of_a_chat_model(models: Path, tmp_path: Path) -> None
         evaluate_task("rewrite", [chat], [str(pairs)], Options(task={"colour": 1}))
 
 
+def test_extraction_by_a_chat_model(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "people.jsonl"
+    rows = [
+        {"text": "Anna lives in Paris.", "json": {"name": "Anna", "age": 3}},
+        {"text": "Bo.", "json": {"name": "Bo"}},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    columns = {"source": "text", "target": "json"}
+    options = Options(columns=columns, task={"max_tokens": 30})
+    found = evaluate_task("extract", [str(models / "chat")], [str(file)], options).systems[0].measured
+    scores = {one.name: one.value for one in found.scores}
+    assert scores["json_valid"] == 1.0  # the schema was found from the data, and nothing else can be written
+    assert all(set(value) <= {"name", "age"} and "name" in value for value in found.predictions)
+    given = Options(columns=columns, task={"schema": "city", "max_tokens": 30})
+    other = evaluate_task("extract", [str(models / "chat")], [str(file)], given).systems[0].measured
+    assert [set(value) for value in other.predictions] == [{"city"}, {"city"}]
+
+
+def test_gaps_by_a_masked_model_and_a_chat_model(models: Path, tmp_path: Path) -> None:
+    save_encoder_model(models / "masked", HeadConfig(kind="masked"))
+    file = tmp_path / "gaps.tsv"
+    file.write_text("source\ttarget\nAnna lives in [MASK].\tParis\na [MASK] film\twonderful\n", encoding="utf-8")
+    options = Options(task={"top": 1000})
+    found = evaluate_task("fill", [str(models / "masked")], [str(file)], options).systems[0].measured
+    ranks = [list(guesses).index(right[0]) for guesses, right in zip(found.predictions, found.references, strict=True)]
+    assert {one.name: one.value for one in found.scores} == {
+        "top@1": np.mean([rank < 1 for rank in ranks]), "top@5": np.mean([rank < 5 for rank in ranks]),
+    }  # fmt: skip
+    text = tmp_path / "text.txt"
+    text.write_text("Anna lives in Paris.\n\n12\n\na wonderful film\n", encoding="utf-8")
+    hidden = evaluate_task("fill", [str(models / "masked")], [str(text)])
+    assert len(hidden.examples) == 2
+    assert "1 record(s)" in hidden.notes[0]
+    assert evaluate_task("fill", [str(models / "chat")], [str(file)]).systems[0].measured.scores[0].n == 2
+
+
 def test_wrong_data_and_models(models: Path, reviews: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("Only a text.\n\nAnother one.\n", encoding="utf-8")

@@ -23,7 +23,10 @@ def command(
     ],
     task: Annotated[
         str | None,
-        typer.Option(help="classify, tag, answer, translate, summarize, rewrite, search; none: bits per byte."),
+        typer.Option(
+            help="classify, tag, answer, translate, summarize, rewrite, search, describe, extract, fill;"
+            " none: bits per byte."
+        ),
     ] = None,
     window: Annotated[int | None, typer.Option(help="Longest input in tokens; default: the model's context.")] = None,
     stride: Annotated[

@@ -6,14 +6,18 @@ known by that form only. A row that a task could not work on counts as a wrong r
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zhixing.core.errors import BadInput, unknown_name
-from zhixing.data.shapes.records import Labelled, Pair, Question, Record, Shape, Tagged
+from zhixing.data.gaps import GAP, with_gap
+from zhixing.data.problems import Problems
+from zhixing.data.shapes.records import ImageText, Labelled, Pair, Question, Record, Shape, Tagged, Text, brief
 from zhixing.data.shapes.schemes import Chunk, find_scheme, write_tags
 from zhixing.evaluation.metrics.base import Score
 from zhixing.evaluation.metrics.registry import score
@@ -33,6 +37,7 @@ class Example:
         shown: The input for people.
         place: Where the record stands.
         tokens: For tags: what the tags belong to.
+        image: For captions: what is described.
     """
 
     row: Mapping[str, str]
@@ -40,6 +45,12 @@ class Example:
     shown: str
     place: str = ""
     tokens: tuple[str, ...] = ()
+    image: Path | bytes | None = None
+
+    @property
+    def sized(self) -> str:
+        """The text whose length and language tell examples apart: the input, or of a picture its first caption."""
+        return self.shown if self.image is None else str(self.reference[0])
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class TaskMeasure:
     Attributes:
         name: The task.
         shapes: Shapes of records that it can be measured on, the usual one first.
-        example: From a record to an example.
+        example: From a record to an example; None where there is nothing to measure in it.
         measures: Names of the measures, from the examples.
         prediction: From an example and a result (None: there is none) to what the measures take.
         options: More settings of the measures, from examples and results.
@@ -57,7 +68,7 @@ class TaskMeasure:
 
     name: str
     shapes: tuple[Shape, ...]
-    example: Callable[[Any], Example]
+    example: Callable[[Any], Example | None]
     measures: Callable[[Sequence[Example]], tuple[str, ...]]
     prediction: Callable[[Example, Result | None], Any]
     options: Callable[[Sequence[Example], Sequence[Result | None]], dict[str, Any]] = field(
@@ -119,7 +130,9 @@ def _label(example: Example, result: Result | None) -> Any:
     return str(found)
 
 
-def _tagged(record: Tagged) -> Example:
+def _tagged(record: Tagged) -> Example | None:
+    if not record.tokens:
+        return None
     text, _ = joined(record.tokens)
     return Example({"text": text}, list(record.tags), text, tokens=record.tokens)
 
@@ -188,6 +201,49 @@ def _pair(record: Pair) -> Example:
     return Example({"text": record.source}, record.target, record.source)
 
 
+def _searched(record: Labelled | Pair) -> Example:
+    return _pair(record) if isinstance(record, Pair) else _labelled(record)
+
+
+def _captioned(record: ImageText) -> Example:
+    file = record.image if isinstance(record.image, Path) else None
+    row = {} if file is None else {"image": str(file)}
+    return Example(row, [record.text], "a picture" if file is None else file.name, image=record.image)
+
+
+def _structured(record: Pair) -> Example:
+    try:
+        value = json.loads(record.target)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(
+            f"what is to be extracted is no JSON: {brief(record.target)}",
+            remedy='a target looks like {"name": "Anna", "age": 31}',
+        ) from error
+    return Example({"text": record.source}, value, record.source)
+
+
+def _gapped(record: Pair | Text) -> Example | None:
+    if isinstance(record, Text):
+        found = with_gap(record.text)
+        if found is None:
+            return None
+        text, word = found
+    else:
+        text, word = record.source, record.target.strip()
+        if (gaps := len(GAP.findall(text))) != 1:
+            raise BadInput(f"{gaps} gaps where one is expected: {brief(text)}", remedy="write it as [MASK] or ____")
+    return Example({"text": text}, [word.casefold()], text)
+
+
+def _json(example: Example, result: Result | None) -> Any:
+    return "" if result is None else result["prediction"]
+
+
+def _guesses(example: Example, result: Result | None) -> list[str]:
+    """Returns what may stand in the gap, best first, without regard to case, which many masked models do not know."""
+    return [] if result is None else list(dict.fromkeys(word.casefold() for word in result["gaps"][0]))
+
+
 def _text(example: Example, result: Result | None) -> str:
     return "" if result is None else str(result["prediction"])
 
@@ -208,11 +264,17 @@ TASKS: dict[str, TaskMeasure] = {
     ),
     "rewrite": TaskMeasure("rewrite", ("pair",), _pair, lambda _: ("chrf", "exact_match"), _text),
     "search": TaskMeasure(
-        "search", ("labelled", "pair"), _labelled, lambda _: ("hit@5", "hit@1", "hit@10", "mrr@10", "ndcg@10"), _ranking
+        "search", ("labelled", "pair"), _searched, lambda _: ("hit@5", "hit@1", "hit@10", "mrr@10", "ndcg@10"), _ranking
     ),
+    "describe": TaskMeasure("describe", ("image_text",), _captioned, lambda _: ("bleu", "chrf", "exact_match"), _text),
+    "extract": TaskMeasure(
+        "extract", ("pair",), _structured, lambda _: ("field_f1", "json_exact", "json_valid"), _json
+    ),
+    "fill": TaskMeasure("fill", ("pair", "text"), _gapped, lambda _: ("top@1", "top@5"), _guesses),
 }
 """Every task that can be measured. Search is measured on labelled texts (those with the label of the query are
-relevant) and on pairs (the other half is)."""
+relevant) and on pairs (the other half is); extraction on pairs whose target is JSON; gaps on pairs of a text with one
+and its word, or on texts, in each of which one word is hidden."""
 
 
 def task_measure(name: str) -> TaskMeasure:
@@ -226,21 +288,36 @@ def task_measure(name: str) -> TaskMeasure:
     return TASKS[name]
 
 
-def examples_of(measure: TaskMeasure, records: Iterable[tuple[Record, str]]) -> list[Example]:
-    """Turns records with their places into examples.
+def examples_of(
+    measure: TaskMeasure, records: Iterable[tuple[Record, str]], problems: Problems | None = None
+) -> list[Example]:
+    """Turns records with their places into examples; several captions of one picture are one example.
+
+    Args:
+        measure: How the task is measured.
+        records: The records.
+        problems: Where those are counted that hold nothing to measure.
 
     Raises:
-        BadInput: There is none, or some have one label and others several.
+        BadInput: There is none, or one does not fit the task.
     """
-    found = []
+    found: list[Example] = []
+    pictures: dict[Path | bytes, Example] = {}
     for record, place in records:
-        if measure.name == "search" and isinstance(record, Pair):
-            example = Example({"text": record.source}, record.target, record.source)
-        elif measure.name == "tag" and isinstance(record, Tagged) and not record.tokens:
-            continue
-        else:
+        try:
             example = measure.example(record)
-        found.append(replace(example, place=place))
+        except BadInput as error:
+            raise BadInput(error.cause, where=place, remedy=error.remedy) from error
+        if example is None:
+            if problems is not None:
+                problems.report("misfit", place, f"there is nothing to measure {measure.name} on")
+            continue
+        if example.image is not None:
+            if example.image in pictures:
+                pictures[example.image].reference.extend(example.reference)
+                continue
+            pictures[example.image] = example
+        found.append(replace(example, place=place))  # a list of captions stays the same one
     if not found:
         raise BadInput("there is nothing to measure: no record", remedy="give a file with records")
     if measure.name == "classify" and any(isinstance(one.reference, list) for one in found):

@@ -6,7 +6,7 @@ What the figures are is `task_measures`' and the metrics' concern; here they are
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ SHOWN_CHARACTERS = 400
 TITLES = {
     "accuracy": "准确率", "macro_f1": "宏平均 F1", "micro_f1": "微平均 F1", "mcc": "马修斯相关系数", "ece": "校准误差",
     "entity_f1": "实体 F1", "tag_accuracy": "标签准确率", "bleu": "BLEU", "chrf": "chrF", "ter": "TER",
-    "bits_per_byte": "每字节比特数", "perplexity": "困惑度",
+    "exact_match": "完全匹配", "field_f1": "字段 F1", "json_exact": "全部字段正确", "json_valid": "合法 JSON 比例",
+    "top@1": "首选准确率", "top@5": "前五准确率", "bits_per_byte": "每字节比特数", "perplexity": "困惑度",
 }  # fmt: skip
 
 
@@ -80,7 +81,7 @@ class Evaluation:
 
     def parts(self, score: Score) -> dict[str, list[Part]]:
         """Returns one measure by length and by language of the inputs."""
-        texts = [example.shown for example in self.examples]
+        texts = [example.sized for example in self.examples]
         return {"length": by_length(score, texts), "language": by_language(score, texts)}
 
     def to_json(self) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def render_evaluation(evaluation: Evaluation) -> str:
         "evaluation.html",
         {
             "name": f"{evaluation.task}: {' against '.join(system.name for system in systems)}",
-            "language": "zh" if mostly_chinese("".join(one.shown for one in evaluation.examples[:200])) else "en",
+            "language": "zh" if mostly_chinese("".join(one.sized for one in evaluation.examples[:200])) else "en",
             "task": evaluation.task,
             "data": ", ".join(evaluation.data),
             "examples": f"{len(evaluation.examples):,}",
@@ -326,6 +327,8 @@ def _sureness(results: Sequence[Result | None]) -> Any:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) if value and len(str(value[0])) < 12 else " / ".join(map(str, value))
     return str(value)

@@ -71,6 +71,47 @@ def read_schema(schema: Mapping[str, Any] | str | Path) -> Any:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
+def schema_of(values: Sequence[Any]) -> dict[str, Any]:
+    """Returns the narrowest schema that fits all of some values: types, and the keys that all objects have.
+
+    Raises:
+        BadInput: There is no value, or one that is no JSON.
+    """
+    kinds: dict[str, list[Any]] = {}
+    for value in values:
+        kinds.setdefault(_kind(value), []).append(value)
+    if "integer" in kinds and "number" in kinds:
+        kinds["number"] += kinds.pop("integer")
+    found = [_schema_of_kind(kind, same) for kind, same in kinds.items()]
+    if not found:
+        raise BadInput("there is no value to find a schema from")
+    return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def _schema_of_kind(kind: str, values: Sequence[Any]) -> dict[str, Any]:
+    if kind == "array":
+        items = [item for value in values for item in value]
+        return {"type": kind, "items": schema_of(items) if items else {"type": "string"}}
+    if kind != "object":
+        return {"type": kind}
+    keys = dict.fromkeys(key for value in values for key in value)
+    return {
+        "type": kind,
+        "properties": {key: schema_of([value[key] for value in values if key in value]) for key in keys},
+        "required": [key for key in keys if all(key in value for value in values)],
+        "additionalProperties": False,
+    }
+
+
+def _kind(value: Any) -> str:
+    kinds = {type(None): "null", bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
+    if isinstance(value, Mapping):
+        return "object"
+    if type(value) not in kinds:
+        raise BadInput(f"{type(value).__name__} is no JSON")
+    return kinds[type(value)]
+
+
 class Extract:
     """The task `extract`.
 

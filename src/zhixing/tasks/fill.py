@@ -14,15 +14,12 @@ from torch import Tensor
 from zhixing.checkpoints.encoder_folder import is_encoder
 from zhixing.checkpoints.references import resolve
 from zhixing.core.errors import BadInput
+from zhixing.data.gaps import GAP, SHOWN
 from zhixing.models.ragged import Ragged
 from zhixing.tasks.base import TEXT, Row
 from zhixing.tasks.encoders import EncoderRunner
 from zhixing.tasks.prompting import LANGUAGES, language_of, load_prompt
 from zhixing.tasks.writer import CHAT_MODEL, ChatWriter
-
-GAP = re.compile(r"\[MASK\]|<mask>|_{2,}|\[空\]")
-"""How a gap is written: [MASK], <mask>, or two underscores and more."""
-SHOWN = "____"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from zhixing.core.errors import BadInput
+from zhixing.core.errors import BadInput, ZhixingError
 from zhixing.core.progress import progress_bar
 from zhixing.data.problems import NOTES, Problems
 from zhixing.data.shapes.read import read
@@ -73,7 +73,7 @@ def evaluate_task(task: str, models: Sequence[str], data: Sequence[str], options
     measure = task_measure(task)
     problems = Problems()
     records = read_for(measure, data, options, problems)
-    examples = examples_of(measure, [(record, place) for record, place in records])
+    examples = examples_of(measure, records, problems)
     notes = []
     if options.limit is not None and len(examples) > options.limit:
         notes.append(f"The first {options.limit:,} of {len(examples):,} records were measured (--limit).")
@@ -213,6 +213,19 @@ def open_task(task: str, ref: str, labels: Sequence[str] | None, examples: Seque
             from zhixing.tasks.rewrite import Rewrite
 
             return Rewrite(ref, **more)
+        if task == "describe":
+            from zhixing.tasks.describe import Describe
+
+            return Describe(ref, **more)
+        if task == "extract":
+            from zhixing.tasks.extract import Extract, schema_of
+
+            schema = more.pop("schema", None) or schema_of([one.reference for one in examples])
+            return Extract(schema, ref, **more)
+        if task == "fill":
+            from zhixing.tasks.fill import Fill
+
+            return Fill(ref, **more)
     except TypeError as error:
         raise BadInput(f"the task {task!r} does not take these options: {', '.join(more)}", where="--option") from error
     raise BadInput(f"the task {task!r} cannot be run", where="--task")
@@ -240,6 +253,8 @@ def _run(
     begun = time.perf_counter()
     if (tags := _tags_of_tokens(task, examples)) is not None:
         return tags, time.perf_counter() - begun, []
+    if (described := _descriptions(task, examples)) is not None:
+        return described[0], time.perf_counter() - begun, described[1]
     results: list[dict[str, Any] | None] = []
     faults = []
     names = {column.name for column in task.columns}
@@ -278,6 +293,30 @@ def _tags_of_tokens(task: Task, examples: Sequence[Example]) -> list[dict[str, A
             results += [{"tags": tags} for tags, _ in task.tagger.tags([one.tokens for one in chunk])]
             bar.advance(len(chunk))
     return results
+
+
+def _descriptions(task: Task, examples: Sequence[Example]) -> tuple[list[dict[str, Any] | None], list[str]] | None:
+    """Describes pictures, which may be bytes and no files: results, and what was wrong; None for another task."""
+    from zhixing.tasks.describe import Describe
+
+    if not isinstance(task, Describe):
+        return None
+    results: list[dict[str, Any] | None] = []
+    faults = []
+    with progress_bar("Running describe", len(examples)) as bar:
+        for start in range(0, len(examples), task.chunk):
+            chunk = examples[start : start + task.chunk]
+            try:
+                results += [one.to_json() for one in task.describer([one.image or b"" for one in chunk])]
+            except ZhixingError:  # some of them: each by itself
+                for one in chunk:
+                    try:
+                        results += [found.to_json() for found in task.describer([one.image or b""])]
+                    except ZhixingError as error:
+                        results.append(None)
+                        faults.append(f"{one.place}: {error.cause}")
+            bar.advance(len(chunk))
+    return results, faults
 
 
 def _compared(systems: Sequence[System], options: Options) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,12 +94,16 @@ def words(row: Any, columns: Columns, context: Context) -> Iterator[Built]:
 
 
 def pair(row: Any, columns: Columns, context: Context) -> Iterator[Built]:
-    """Source and target; an `input` is put behind the source."""
+    """Source and target; an `input` is put behind the source, and a target that is an object is written as JSON."""
     source = _text(row, columns, "source")
     more = _get(row, columns, "input")
     if isinstance(more, str) and more.strip():
         source = f"{source}\n\n{more}"
-    yield Pair(source, _text(row, columns, "target"))
+    target = row.get(columns["target"]) if isinstance(row, Mapping) else None
+    if isinstance(target, Mapping):  # key information, as JSON
+        yield Pair(source, json.dumps(target, ensure_ascii=False))
+    else:
+        yield Pair(source, _text(row, columns, "target"))
 
 
 def translation(row: Any, columns: Columns, context: Context) -> Iterator[Built]:

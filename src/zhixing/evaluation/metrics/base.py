@@ -127,6 +127,23 @@ def ratio(above: npt.ArrayLike, below: npt.ArrayLike, otherwise: float = 0.0) ->
     return result
 
 
+def f1(sums: FloatArray) -> FloatArray:
+    """Returns F1 of sums (..., 3 or more) of what is right, predicted and true, in this order."""
+    return ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
+
+
+def figures(right: int, predicted: int, true: int) -> dict[str, Any]:
+    """Returns precision, recall and F1 with the counts that they come from; what is divided by zero is 0."""
+    return {
+        "precision": right / predicted if predicted else 0.0,
+        "recall": right / true if true else 0.0,
+        "f1": 2 * right / (predicted + true) if predicted + true else 0.0,
+        "right": right,
+        "predicted": predicted,
+        "true": true,
+    }
+
+
 @dataclass(frozen=True)
 class Interval:
     """A confidence interval from resampling.

@@ -18,6 +18,8 @@ from zhixing.evaluation.metrics.base import (
     Score,
     Statistics,
     check_pairs,
+    f1,
+    figures,
     make_score,
     ratio,
 )
@@ -59,8 +61,8 @@ def entities(
     scores = []
     for name in names:
         if name == "entity_f1":
-            statistics = Statistics.dense(rows[:, :3], _f1)
-            each = np.where(rows[:, 1] + rows[:, 2] > 0, _f1(rows), 1.0)
+            statistics = Statistics.dense(rows[:, :3], f1)
+            each = np.where(rows[:, 1] + rows[:, 2] > 0, f1(rows), 1.0)
             signature = "entity F1|conlleval: same begin, end and type|chunks:conlleval (IOB1, BIO), E and S as seqeval"
             scores.append(make_score(name, signature, statistics, each, details=_details(rows, types)))
         else:
@@ -70,32 +72,17 @@ def entities(
     return scores
 
 
-def _f1(sums: FloatArray) -> FloatArray:
-    return ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
-
-
 def _details(rows: FloatArray, types: dict[str, Counter[str]]) -> dict[str, Any]:
     totals = rows.sum(axis=0)
     per_type = {
-        kind: _figures(types["right"][kind], types["predicted"][kind], types["true"][kind])
+        kind: figures(types["right"][kind], types["predicted"][kind], types["true"][kind])
         for kind in sorted(types["predicted"] | types["true"])
     }
     return {
-        **_figures(*(int(value) for value in totals[:3])),
+        **figures(*(int(value) for value in totals[:3])),
         "tag_accuracy": float(totals[3] / totals[4]),
         "tokens": int(totals[4]),
         "types": per_type,
-    }
-
-
-def _figures(right: int, predicted: int, true: int) -> dict[str, Any]:
-    return {
-        "precision": right / predicted if predicted else 0.0,
-        "recall": right / true if true else 0.0,
-        "f1": 2 * right / (predicted + true) if predicted + true else 0.0,
-        "right": right,
-        "predicted": predicted,
-        "true": true,
     }
 
 

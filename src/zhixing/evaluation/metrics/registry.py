@@ -13,6 +13,7 @@ from zhixing.evaluation.metrics import (
     calibration,
     classification,
     entities,
+    extraction,
     generation,
     language,
     retrieval,
@@ -23,7 +24,7 @@ from zhixing.evaluation.metrics.base import Score, check_pairs, short
 from zhixing.evaluation.metrics.resampling import CONFIDENCE, RESAMPLES, SEED, with_interval
 from zhixing.evaluation.metrics.significance import TRIALS, Comparison, compare_scores
 
-Kind = Literal["texts", "answers", "labels", "confidences", "tags", "rankings", "generated", "losses"]
+Kind = Literal["texts", "answers", "labels", "confidences", "tags", "rankings", "values", "generated", "losses"]
 """What predictions and references are: see `Family`."""
 
 
@@ -35,8 +36,8 @@ class Family:
         name: Of the family; asking for it gives its usual measures.
         kind: What it measures. texts and answers: a text each (references: one or several). labels: a label or list of
             labels each. confidences: (label, probability) against a label. tags: a list of tags each. rankings: a list
-            of items each, against relevant items or grades. generated: texts without references. losses: (nats, tokens,
-            bytes) without references.
+            of items each, against relevant items or grades. values: JSON, as text or as its value. generated: texts
+            without references. losses: (nats, tokens, bytes) without references.
         members: Names of the measures.
         usual: Those that are computed when the family is asked for.
         compute: From predictions, references, names and options to scores.
@@ -98,8 +99,10 @@ FAMILIES: tuple[Family, ...] = (
            "whether probabilities are right as often as they say"),
     Family("entities", "tags", entities.NAMES, entities.NAMES, entities.entities,
            "entities as conlleval measures them"),
+    Family("extraction", "values", extraction.NAMES, ("field_f1", "json_exact", "json_valid"), extraction.extraction,
+           "extracted JSON: F1 of fields, share of valid answers"),
     Family("retrieval", "rankings", retrieval.NAMES, ("recall@1", "recall@5", "recall@10", "mrr", "ndcg@10"),
-           retrieval.retrieval, "rankings: recall@k, hit@k, precision@k, MRR, nDCG"),
+           retrieval.retrieval, "rankings: recall@k, hit@k, precision@k, top@k, MRR, nDCG"),
     Family("generation", "generated", generation.NAMES,
            ("distinct-1", "distinct-2", "repetition-4", "self_bleu", "length"), _generated,
            "diversity of generated texts"),

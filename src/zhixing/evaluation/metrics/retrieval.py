@@ -1,4 +1,5 @@
-"""Recall@k, hit@k, precision@k, MRR and nDCG of rankings, with graded relevance (Järvelin and Kekäläinen 2002)."""
+"""Recall@k, hit@k, precision@k, MRR and nDCG of rankings, with graded relevance (Järvelin and Kekäläinen 2002); top-k
+accuracy of guesses, of which one is right."""
 
 from __future__ import annotations
 
@@ -10,12 +11,26 @@ import numpy as np
 from zhixing.core.errors import BadInput, unknown_name
 from zhixing.evaluation.metrics.base import Score, check_pairs, make_score, mean_of, short
 
-NAMES = ("recall@1", "recall@5", "recall@10", "hit@1", "hit@5", "precision@5", "mrr", "mrr@10", "ndcg", "ndcg@10")
+NAMES = (
+    "recall@1",
+    "recall@5",
+    "recall@10",
+    "hit@1",
+    "hit@5",
+    "precision@5",
+    "top@1",
+    "top@5",
+    "mrr",
+    "mrr@10",
+    "ndcg",
+    "ndcg@10",
+)
 """Those that are listed; any other number may stand behind the @."""
-PATTERN = re.compile(r"(mrr|ndcg)(?:@([1-9][0-9]{0,6}))?$|(recall|hit|precision)@([1-9][0-9]{0,6})$")
+PATTERN = re.compile(r"(mrr|ndcg)(?:@([1-9][0-9]{0,6}))?$|(recall|hit|precision|top)@([1-9][0-9]{0,6})$")
 TITLES = {
     "recall": "share of the relevant items among the first {k}",
     "hit": "share of queries with a relevant item among the first {k}",
+    "top": "top-{k} accuracy: share of examples whose right item is among the first {k}",
     "precision": "share of relevant items among the first {k}",
     "mrr": "mean of 1 / rank of the first relevant item{cut}",
     "ndcg": "nDCG{cut}, gain:{gain}, discount:log2(rank + 1)",
@@ -38,7 +53,7 @@ def retrieval(
         predictions: The items found for each query, best first, each once.
         references: The relevant items of each query, or a grade of relevance (0 or more) for each item; those that are
             not named have grade 0. For recall, precision, hit and MRR every grade above 0 is relevant.
-        names: `recall@k`, `hit@k`, `precision@k`, `mrr`, `mrr@k`, `ndcg`, `ndcg@k`.
+        names: `recall@k`, `hit@k`, `precision@k`, `top@k`, `mrr`, `mrr@k`, `ndcg`, `ndcg@k`.
         exponential_gain: Gain of nDCG is 2^grade - 1 instead of the grade (the same for grades of 0 and 1).
 
     Raises:
@@ -96,7 +111,7 @@ def _value(kind: str, k: int | None, ranking: list[Item], grades: dict[Item, flo
     relevant = sum(grade > 0 for grade in first)
     if kind == "recall":
         return relevant / sum(grade > 0 for grade in grades.values())
-    if kind == "hit":
+    if kind in ("hit", "top"):
         return float(relevant > 0)
     if kind == "precision":
         return relevant / (k or 1)
