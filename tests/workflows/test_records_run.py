@@ -12,7 +12,7 @@ import torch
 import zhixing
 from zhixing.checkpoints.encoder_folder import load_encoder
 from zhixing.core.errors import BadInput
-from zhixing.core.recipe import build_recipe
+from zhixing.core.recipe import build_recipe, load_recipe
 from zhixing.training.resolve import resolve
 from zhixing.workflows.pretrain import resume_run
 from zhixing.workflows.records_run import RecordOutcome
@@ -83,6 +83,27 @@ def test_it_learns_and_says_so(finished: RecordOutcome) -> None:
     assert "accuracy" in report
     assert "bits per byte</th>" not in report
     assert "| accuracy |" in (finished.folder / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_start_models_dropout_and_length_stay_when_the_run_is_resumed(
+    finished: RecordOutcome, data: Path, tmp_path: Path
+) -> None:
+    recipe = {
+        "data": {"paths": [str(data / "train.jsonl")], "validation_paths": [str(data / "dev.jsonl")]},
+        "model": {"start": str(finished.folder / "model")},
+        "train": {"objective": "classification", "steps": 4, "save_every": 2, "batch_size": 8, "matmul": "torch"},
+    }
+    folder = zhixing.train(recipe, tmp_path / "run").folder
+
+    def sizes() -> tuple[Any, Any]:
+        facts = json.loads((folder / "facts.json").read_text())
+        return facts["model"]["dropout"], load_recipe(folder / "recipe.yaml").model.context
+
+    assert sizes() == (0.1, 64)
+    proof = resume_run(folder, prove_first=True).proof
+    assert proof is not None
+    assert proof.losses > 0
+    assert sizes() == (0.1, 64)
 
 
 def test_the_model_folder_predicts_what_the_run_measured(finished: RecordOutcome, data: Path) -> None:

@@ -118,10 +118,16 @@ def test_a_run_goes_on_from_another_model(finished: RecordOutcome, data: Path, t
     outcome = train(
         data, tmp_path / "run", tokenizer=None, optimizer={"learning_rate": 1e-5},
         model={"start": str(finished.folder), "depth": 4, "width": None, "heads": None},
-        train={"steps": 2, "validate_every": 2},
+        train={"steps": 3, "validate_every": 3, "save_every": 1},
     )  # fmt: skip
     assert outcome.score.measures["bleu"] == pytest.approx(finished.score.measures["bleu"], abs=10)
     assert outcome.score.loss == pytest.approx(finished.score.loss, abs=0.1)
+    facts = json.loads((outcome.folder / "facts.json").read_text())
+    assert facts["model"]["encoder"]["dropout"] == 0.05
+    assert facts["model"]["encoder"]["context"] == 40
+    proof = resume_run(outcome.folder, prove_first=True).proof  # with that model's dropout, not without
+    assert proof is not None
+    assert proof.losses > 0
 
 
 @pytest.mark.parametrize("objective", ["span-corruption", "denoising"])

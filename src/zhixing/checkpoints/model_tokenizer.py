@@ -11,7 +11,7 @@ from zhixing.tokenization.tokenizer import Tokenizer
 
 
 def open_tokenizer(ref: str | Path) -> Tokenizer:
-    """Opens a tokenizer.
+    """Opens a tokenizer; of an encoder-decoder with one for each side, that of the sources.
 
     Args:
         ref: A model's reference (see `references`), a folder with a tokenizer, or a tokenizer file of any known format.
@@ -29,7 +29,16 @@ def open_tokenizer(ref: str | Path) -> Tokenizer:
             raise MissingResource("this model has no tokenizer", where=str(path))
         return found.tokenizer
     inner = path / "model"
-    return Tokenizer.load(inner if (inner / "config.json").is_file() else path)
+    folder = inner if (inner / "config.json").is_file() else path
+    return _of_sources(folder) or Tokenizer.load(folder)
+
+
+def _of_sources(folder: Path) -> Tokenizer | None:
+    """Opens what reads sources, of an encoder-decoder's folder, which may have two tokenizers; else returns None."""
+    from zhixing.checkpoints.seq2seq_folder import is_seq2seq, tokenizers_in
+
+    found = tokenizers_in(folder) if folder.is_dir() and is_seq2seq(folder) else None
+    return None if found is None else found.source
 
 
 FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")

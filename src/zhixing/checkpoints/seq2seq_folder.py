@@ -18,7 +18,7 @@ import torch
 from zhixing.checkpoints.folder import read_values
 from zhixing.checkpoints.own.recurrent_seq2seq import NAME as RECURRENT
 from zhixing.checkpoints.own.recurrent_seq2seq import read_recurrent_seq2seq, recurrent_seq2seq_values
-from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers, open_tokenizers
+from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers, open_tokenizers, read_tokenizers
 from zhixing.checkpoints.tensor_files import TensorFile, open_weights
 from zhixing.checkpoints.tensors import (
     MAX_SHARD_SIZE,
@@ -36,6 +36,7 @@ from zhixing.families.base import Weights
 from zhixing.families.registry import SEQ2SEQ, seq2seq_named
 from zhixing.families.seq2seq import Seq2SeqFamily
 from zhixing.models.encoder_decoder import EncoderDecoder
+from zhixing.models.network import UNBOUNDED
 from zhixing.models.recurrent_seq2seq import RecurrentEncoderDecoder
 from zhixing.models.transformer_seq2seq import TransformerEncoderDecoder, TransformerSeq2SeqConfig
 
@@ -75,6 +76,33 @@ def is_seq2seq(folder: Path) -> bool:
     path = folder / "config.json"
     values = read_json(path) if path.is_file() else {}
     return isinstance(values, dict) and values.get("model_type") in (*SEQ2SEQ, RECURRENT)
+
+
+def tokenizers_in(folder: Path) -> Tokenizers | None:
+    """Reads the tokenizers of an encoder-decoder's folder without its weights; None where there is none.
+
+    Raises:
+        MissingResource: A file is missing.
+        BadInput: One is damaged.
+    """
+    kind = str(read_values(folder).get("model_type"))
+    return read_tokenizers(folder, seq2seq_named(kind) if kind in SEQ2SEQ else None)
+
+
+def longest_of(folder: Path) -> int | None:
+    """Returns how many tokens an encoder-decoder reads and writes at most, by config.json alone; None: any number.
+
+    Raises:
+        MissingResource: A file is missing.
+        BadInput: The configuration is not understood.
+    """
+    values = read_values(folder)
+    kind = str(values.get("model_type"))
+    if kind not in SEQ2SEQ:
+        return None  # a recurrent one
+    config = seq2seq_named(kind).config_from(values, str(folder / "config.json"))
+    longest = min(config.context, config.source_context)
+    return None if longest == UNBOUNDED else longest
 
 
 def load_seq2seq(folder: Path, dtype: torch.dtype = torch.float32) -> Seq2SeqFolder:

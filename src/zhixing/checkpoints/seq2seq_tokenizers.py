@@ -76,11 +76,31 @@ class Tokenizers:
 
 
 def open_tokenizers(folder: Path, family: Seq2SeqFamily | None, config: EncoderDecoderConfig) -> Tokenizers | None:
-    """Opens the tokenizers of a folder, or returns None where there is none.
+    """Opens the tokenizers of a model folder, or returns None where there is none.
 
     Raises:
         MissingResource: One of Marian's files is there without the others.
         BadInput: One is damaged, or has more tokens than the network.
+    """
+    found = read_tokenizers(folder, family)
+    if found is None:
+        return None
+    for tokenizer, size in ((found.source, config.source_vocab_size), (found.target, config.vocab_size)):
+        if tokenizer.vocab_size > size:
+            raise BadInput(
+                f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {size}",
+                where=str(folder),
+                remedy="the tokenizer belongs to another model: put the right one here",
+            )
+    return found
+
+
+def read_tokenizers(folder: Path, family: Seq2SeqFamily | None) -> Tokenizers | None:
+    """Reads the tokenizers of a folder, whatever the size of the network beside them; None where there is none.
+
+    Raises:
+        MissingResource: One of Marian's files is there without the others.
+        BadInput: One is damaged.
     """
     names = {path.name for path in folder.iterdir()}
     if names & {"source.spm", "target.spm"} and "tokenizer.json" not in names:
@@ -94,15 +114,7 @@ def open_tokenizers(folder: Path, family: Seq2SeqFamily | None, config: EncoderD
         return None
     begin = found.source.begin_id if family is not None and family.begin else None
     end = found.target.end_of_text_id if family is None or family.end else None
-    found = Tokenizers(found.source, found.target, begin, end, found.files)
-    for tokenizer, size in ((found.source, config.source_vocab_size), (found.target, config.vocab_size)):
-        if tokenizer.vocab_size > size:
-            raise BadInput(
-                f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {size}",
-                where=str(folder),
-                remedy="the tokenizer belongs to another model: put the right one here",
-            )
-    return found
+    return Tokenizers(found.source, found.target, begin, end, found.files)
 
 
 def _with_sentinels(tokenizer: Tokenizer) -> Tokenizer:

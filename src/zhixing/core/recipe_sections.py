@@ -102,14 +102,22 @@ class ModelRecipe(Section):
     tied: bool | None = Field(None, description="share embedding and output matrix; default: as the family does")
     logit_softcap: float | None = Field(None, gt=0)
     rope_theta: float | None = Field(None, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1, description="of what each layer adds; not given: as in model.start")
-    attention_dropout: float = Field(0.0, ge=0, lt=1, description="of attention weights; likewise")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="of what each layer adds; default: as in model.start, without one 0"
+    )
+    attention_dropout: float | None = Field(None, ge=0, lt=1, description="of attention weights; likewise")
     init_std: float | None = Field(None, gt=0, description="default: 1/sqrt(fan_in)")
     image_size: int | None = Field(None, ge=1, le=4096, description="caption: height and width of images; default: 64")
     patch_size: int | None = Field(None, ge=1, description="caption: side of a patch; default: an eighth of the image")
     image_depth: int | None = Field(None, ge=1, le=1000, description="caption: layers that read; default: depth")
     embeddings: str | None = Field(None, description="word vectors that the embedding table starts from")
     zero_init_outputs: bool = True
+
+    @property
+    def named_dropout(self) -> dict[str, Any]:
+        """The dropout that is named; in a network that goes on from `start` all other stays as it is there."""
+        given = {"dropout": self.dropout, "attention_dropout": self.attention_dropout}
+        return {key: value for key, value in given.items() if value is not None}
 
 
 class TuneRecipe(Section):

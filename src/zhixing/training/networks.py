@@ -37,8 +37,7 @@ def network_config(recipe: ModelRecipe, vocab_size: int) -> TransformerConfig | 
         raise unknown_name("model family", recipe.family, known, where="model.family")
     mine = "Transformers" if recurrent is None else "recurrent models"
     for key, whose in OTHER_FIELDS.items():
-        value = getattr(recipe, key)
-        if whose != mine and value != ModelRecipe.model_fields[key].default:
+        if whose != mine and getattr(recipe, key):
             raise BadInput(
                 f"model.{key} is of {whose}, and {recipe.family!r} is not one",
                 where=f"model.{key}",
@@ -52,7 +51,7 @@ def _recurrent(recipe: ModelRecipe, vocab_size: int) -> RecurrentConfig:
     width = recipe.width or RECURRENT_WIDTH
     return RecurrentConfig(
         vocab_size=vocab_size, cell=cell, width=width, hidden=recipe.hidden or width, layers=recipe.depth,
-        tied=bool(recipe.tied), dropout=recipe.dropout, init_std=recipe.init_std,
+        tied=bool(recipe.tied), dropout=recipe.dropout or 0.0, init_std=recipe.init_std,
         zero_init_outputs=recipe.zero_init_outputs,
     )  # fmt: skip
 
@@ -84,7 +83,7 @@ def model_config(recipe: ModelRecipe, vocab_size: int) -> TransformerConfig:
     return TransformerConfig(
         vocab_size=vocab_size, width=width, layers=recipe.depth, heads=heads, kv_heads=recipe.kv_heads or heads,
         head_dim=head_dim, mlp_width=mlp_width, context=recipe.context,
-        dropout=recipe.dropout, attention_dropout=recipe.attention_dropout,
+        dropout=recipe.dropout or 0.0, attention_dropout=recipe.attention_dropout or 0.0,
         init_std=recipe.init_std, zero_init_outputs=recipe.zero_init_outputs,
         **fixed, **open_fields,
     )  # fmt: skip

@@ -81,7 +81,7 @@ def stretched(config: TransformerConfig, model: ModelRecipe, tune: TuneRecipe) -
     Raises:
         BadInput: The context is longer than the model's own, and nothing says how positions reach it.
     """
-    config = dataclasses.replace(config, dropout=model.dropout, attention_dropout=model.attention_dropout)
+    config = dataclasses.replace(config, **model.named_dropout)
     wanted = model.context
     if tune.rope_scaling is None:
         if wanted > config.context:

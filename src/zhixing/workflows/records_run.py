@@ -72,7 +72,7 @@ INITIAL = "initial"
 PACKED = "model.gguf"
 """The file in it, where the run began with a GGUF file."""
 
-MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".jinja")
+MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".spm", ".jinja")
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,10 @@ def _finish(
         predictions=samples,
     )  # fmt: skip
     published = dataclasses.replace(begun, model=objective.published(begun.model))
-    maker.save(run.folder / "model", published, tokenizer, _card(run.recipe, run.facts()))
+    card = _card(run.recipe, run.facts())
+    maker.save(run.folder / "model", published, tokenizer, card)
+    for name, companion in objective.companions(begun.model).items():
+        maker.save(run.folder / "model" / name, dataclasses.replace(begun, model=companion, unused={}), tokenizer, card)
     return RecordOutcome(
         run.folder, objective.name, score, scores, validation.records, validation.all_records, samples, proof
     )

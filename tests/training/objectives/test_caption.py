@@ -98,7 +98,7 @@ def test_it_resumes_bit_for_bit(finished: RecordOutcome) -> None:
 def test_a_run_goes_on_from_a_model(finished: RecordOutcome, tmp_path: Path) -> None:
     recipe = {
         "data": {"pictures": {"count": 32, "unseen": 8, "side": 40}},
-        "model": {"start": str(finished.folder / "model"), "dropout": 0.0},
+        "model": {"start": str(finished.folder / "model")},
         "optimizer": {"learning_rate": 1e-3},
         "train": RECIPE["train"],
     }
@@ -107,6 +107,9 @@ def test_a_run_goes_on_from_a_model(finished: RecordOutcome, tmp_path: Path) -> 
     opened = load_vision(outcome.folder / "model")
     assert opened.model.config.encoder.image_size == (32, 32)
     assert outcome.score.loss < finished.score.loss
+    proof = resume_run(outcome.folder, prove_first=True).proof  # with that model's dropout, not without
+    assert proof is not None
+    assert proof.losses > 0
 
 
 def records(folder: Path, bad: Any, count: int = 12) -> Path:

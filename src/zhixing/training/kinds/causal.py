@@ -78,13 +78,8 @@ class CausalMaker:
         if model.start is None:
             network_config(model, vocab_size=256)  # contradictions show now, whatever the vocabulary will be
             return
-        # What is not given is that model's own, and stands in the run's recipe from now on.
-        own, given = _configuration(resolve_reference(model.start)), set(model.model_fields_set)
-        if "context" not in given:
-            model.context = min(own.context, MOST_TOKENS)
-        for key in ("dropout", "attention_dropout"):
-            if key not in given:
-                setattr(model, key, getattr(own, key, 0.0))
+        if "context" not in model.model_fields_set:  # that model's own, which stands in the run's recipe from now on
+            model.context = min(_configuration(resolve_reference(model.start)).context, MOST_TOKENS)
 
     def longest(self, recipe: Recipe, start: Path | None) -> int:
         """Returns the model's context, or the recipe's where that is given, without the learned tokens in front."""

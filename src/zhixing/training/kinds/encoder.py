@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 import torch
 
 from zhixing.checkpoints.encoder_folder import is_encoder, load_encoder, save_encoder
+from zhixing.checkpoints.references import resolve as resolve_reference
 from zhixing.core.errors import BadInput, unknown_name
 from zhixing.core.files import read_json
 from zhixing.core.recipe import ModelRecipe, Recipe
@@ -65,6 +66,9 @@ class EncoderMaker:
                         where=f"model.{key}",
                         remedy="leave out the one or the other",
                     )
+            folder = resolve_reference(model.start)
+            if "context" not in model.model_fields_set and folder.is_dir() and is_encoder(folder):
+                model.context = _longest_of(folder)  # that model's own, which stands in the run's recipe from now on
             return
         if "family" not in model.model_fields_set:
             objective = record_objective(recipe.train.objective)
@@ -86,15 +90,14 @@ class EncoderMaker:
         own = recipe.model.context
         if start is None:
             return own
-        asked = own if "context" in recipe.model.model_fields_set else None
         known = _longest_of(start)
-        if asked is not None and asked > known:
+        if own > known:
             raise BadInput(
-                f"model.context is {asked}, but the model reads at most {known} tokens",
+                f"model.context is {own}, but the model reads at most {known} tokens",
                 where="model.context",
                 remedy="lower it, or leave it out",
             )
-        return asked or known
+        return own
 
     def special_tokens(self, kind: str) -> list[str] | None:
         """Returns BERT's special tokens, without [UNK] where every text can be spelled."""
@@ -126,7 +129,7 @@ class EncoderMaker:
             assert wanted.hidden is not None
             recurrent = RecurrentEncoderConfig(
                 vocab_size=tokenizer.vocab_size, cell=RECURRENT[wanted.family], embedding=wanted.width,
-                hidden=wanted.hidden, layers=wanted.depth, dropout=wanted.dropout,
+                hidden=wanted.hidden, layers=wanted.depth, dropout=wanted.dropout or 0.0,
                 init_std=wanted.init_std or wanted.width**-0.5,
             )  # fmt: skip
             model = recurrent_encoder_model(recurrent, _summarised(head, recipe))
@@ -138,7 +141,8 @@ class EncoderMaker:
             config = TransformerConfig(
                 vocab_size=tokenizer.vocab_size, width=wanted.width, layers=wanted.depth, heads=wanted.heads,
                 kv_heads=wanted.heads, head_dim=wanted.head_dim, mlp_width=wanted.mlp_width, context=wanted.context,
-                dropout=wanted.dropout, attention_dropout=wanted.attention_dropout, init_std=wanted.init_std,
+                dropout=wanted.dropout or 0.0, attention_dropout=wanted.attention_dropout or 0.0,
+                init_std=wanted.init_std,
                 tied=bool(wanted.tied), activation="gelu", **FIXED, **SHAPES[wanted.family],
             )  # fmt: skip
             _check_published(wanted.family, config, head)
@@ -156,9 +160,9 @@ class EncoderMaker:
                 remedy=f"begin with an encoder ({', '.join(ENCODERS)}), such as minilm",
             )
         opened = load_encoder(start)
-        wanted, given = recipe.model, recipe.model.model_fields_set
+        wanted = recipe.model
         head = _with_dropout(head, wanted, opened.model.head_config.dropout)
-        drops = {key: getattr(wanted, key) for key in ("dropout", "attention_dropout") if key in given}
+        drops = wanted.named_dropout
         encoder = opened.model.encoder
         if isinstance(encoder, RecurrentEncoder):
             drops.pop("attention_dropout", None)

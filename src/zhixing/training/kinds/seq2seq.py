@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
 
-from zhixing.checkpoints.seq2seq_folder import Seq2SeqFolder, is_seq2seq, load_seq2seq, save_seq2seq
+from zhixing.checkpoints.references import resolve as resolve_reference
+from zhixing.checkpoints.seq2seq_folder import is_seq2seq, load_seq2seq, longest_of, save_seq2seq
 from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers
 from zhixing.core.errors import BadInput, unknown_name
 from zhixing.core.recipe import ModelRecipe, Recipe
@@ -17,7 +19,6 @@ from zhixing.families.registry import SEQ2SEQ, seq2seq_named
 from zhixing.families.t5 import BOTH as T5_BOTH
 from zhixing.models.config import TransformerConfig
 from zhixing.models.encoder_decoder import EncoderDecoder
-from zhixing.models.network import UNBOUNDED
 from zhixing.models.recurrent import CELLS
 from zhixing.models.recurrent_encoder import RecurrentEncoderConfig
 from zhixing.models.recurrent_seq2seq import RecurrentEncoderDecoder, RecurrentSeq2SeqConfig
@@ -51,6 +52,17 @@ SHAPES: dict[str, dict[str, Any]] = {
 """What both sides of a new network of a family have, beside their sizes."""
 
 
+@dataclass
+class BegunSeq2Seq(Begun):
+    """An encoder-decoder in training.
+
+    Attributes:
+        tokenizers: Of the model that it began with, which its own folder gets again; None where the run trains its own.
+    """
+
+    tokenizers: Tokenizers | None = None
+
+
 class Seq2SeqMaker:
     """Builds, begins and saves encoder-decoders."""
 
@@ -73,6 +85,10 @@ class Seq2SeqMaker:
                         where=f"model.{key}",
                         remedy="leave out the one or the other",
                     )
+            folder = resolve_reference(model.start)
+            if "context" not in model.model_fields_set and folder.is_dir() and is_seq2seq(folder):
+                # That model's own, which stands in the run's recipe from now on.
+                model.context = longest_of(folder) or model.context
             return
         if "family" not in model.model_fields_set:
             model.family = DEFAULT_FAMILY
@@ -93,7 +109,7 @@ class Seq2SeqMaker:
 
     def _resolve_recurrent(self, model: ModelRecipe) -> None:
         for key in ("heads", "head_dim", "mlp_width", "decoder_depth", "attention_dropout"):
-            if getattr(model, key) != ModelRecipe.model_fields[key].default:
+            if getattr(model, key):
                 raise BadInput(f"model.{key} is of Transformers", where=f"model.{key}", remedy="leave it out")
         model.width = model.width or RECURRENT_WIDTH
         model.hidden = model.hidden or 2 * (model.width // 2)
@@ -109,28 +125,20 @@ class Seq2SeqMaker:
         own = recipe.model.context
         if start is None:
             return own
-        config = self._open(recipe, start).model.config
-        known = min(config.context, config.source_context)
-        if known == UNBOUNDED:
-            return own
-        if "context" in recipe.model.model_fields_set:
-            if own > known:
-                raise BadInput(
-                    f"model.context is {own}, but the model reads and writes at most {known} tokens",
-                    where="model.context",
-                    remedy="lower it, or leave it out",
-                )
-            return own
-        return known
-
-    def _open(self, recipe: Recipe, start: Path) -> Seq2SeqFolder:
         if not is_seq2seq(start):
             raise BadInput(
                 f"{recipe.model.start} is no encoder-decoder, and {recipe.train.objective!r} trains one",
                 where="model.start",
                 remedy=f"begin with one of {', '.join(SEQ2SEQ)}, or with one that was trained here",
             )
-        return load_seq2seq(start)
+        known = longest_of(start)
+        if known is not None and own > known:
+            raise BadInput(
+                f"model.context is {own}, but the model reads and writes at most {known} tokens",
+                where="model.context",
+                remedy="lower it, or leave it out",
+            )
+        return own
 
     def special_tokens(self, kind: str) -> list[str] | None:
         """Returns Marian's special tokens, with one for what cannot be spelled where that is needed."""
@@ -142,15 +150,15 @@ class Seq2SeqMaker:
 
     def begin(self, recipe: Recipe, tokenizer: Tokenizer, objective: RecordObjective, start: Path | None) -> Begun:
         """Builds an encoder-decoder."""
-        wanted, given = recipe.model, recipe.model.model_fields_set
+        wanted = recipe.model
         beams = {"num_beams": recipe.task.beams or 4, "length_penalty": recipe.task.length_penalty}
         generation: dict[str, Any] = {**beams, "max_new_tokens": objective.longest - 1}
         model: EncoderDecoder
+        tokenizers = None
         if start is not None:
-            opened = self._open(recipe, start)
-            named = [key for key in ("dropout", "attention_dropout") if key in given]
-            drops: dict[str, Any] = {key: getattr(wanted, key) for key in named}
-            model = _with_dropout(opened.model, drops)
+            opened = load_seq2seq(start)
+            model = _with_dropout(opened.model, wanted.named_dropout)
+            tokenizers = opened.tokenizers
             family = opened.family.name if opened.family is not None else "recurrent"
             generation = {**opened.generation, **(generation if not opened.generation else {})}
         else:
@@ -167,13 +175,16 @@ class Seq2SeqMaker:
         config_of = cast(TransformerSeq2SeqConfig | RecurrentSeq2SeqConfig, model.config)
         width = model.output_matrix.shape[1]
         facts = {**dataclasses.asdict(config_of), "width": width, "generation": generation}
-        return Begun(model, family, objective.longest, facts, model.config.describe())
+        return BegunSeq2Seq(model, family, objective.longest, facts, model.config.describe(), tokenizers=tokenizers)
 
     def save(self, folder: Path, begun: Begun, tokenizer: Tokenizer, card: str) -> None:
         """Writes the folder, which `transformers` opens for a published family."""
-        frame = frame_of(tokenizer)
-        begin = frame.front[0] if frame.front else None
-        tokenizers = Tokenizers(tokenizer, tokenizer, begin, tokenizer.end_of_text_id)
+        assert isinstance(begun, BegunSeq2Seq)
+        tokenizers = begun.tokenizers
+        if tokenizers is None:
+            frame = frame_of(tokenizer)
+            begin = frame.front[0] if frame.front else None
+            tokenizers = Tokenizers(tokenizer, tokenizer, begin, tokenizer.end_of_text_id)
         model = cast(EncoderDecoder, begun.model)
         save_seq2seq(folder, model, tokenizers, begun.family, card=card, generation=begun.facts["generation"])
 
@@ -187,8 +198,9 @@ def transformer_config(wanted: ModelRecipe, vocab_size: int, start: int) -> Tran
     both: dict[str, Any] = {
         "vocab_size": vocab_size, "width": wanted.width, "heads": wanted.heads, "kv_heads": wanted.heads,
         "head_dim": wanted.head_dim, "mlp_width": wanted.mlp_width, "context": wanted.context,
-        "dropout": wanted.dropout, "attention_dropout": wanted.attention_dropout, "init_std": wanted.init_std,
-        "zero_init_outputs": wanted.zero_init_outputs, "tied": True, **SHAPES[wanted.family],
+        "dropout": wanted.dropout or 0.0, "attention_dropout": wanted.attention_dropout or 0.0,
+        "init_std": wanted.init_std, "zero_init_outputs": wanted.zero_init_outputs, "tied": True,
+        **SHAPES[wanted.family],
     }  # fmt: skip
     t5 = wanted.family == "t5"
     return TransformerSeq2SeqConfig(
@@ -210,13 +222,13 @@ def recurrent_config(wanted: ModelRecipe, vocab_size: int, start: int) -> Recurr
     assert wanted.hidden is not None
     encoder = RecurrentEncoderConfig(
         vocab_size=vocab_size, cell=RECURRENT[wanted.family], embedding=wanted.width, hidden=wanted.hidden // 2,
-        layers=wanted.depth, dropout=wanted.dropout, init_std=wanted.init_std or wanted.width**-0.5,
+        layers=wanted.depth, dropout=wanted.dropout or 0.0, init_std=wanted.init_std or wanted.width**-0.5,
     )  # fmt: skip
     luong = wanted.attention == "luong"
     return RecurrentSeq2SeqConfig(
         encoder, vocab_size, wanted.width, wanted.hidden, start, attention="luong" if luong else "bahdanau",
         score="general" if luong else "additive", input_feeding=luong, shared=True, tied=bool(wanted.tied),
-        dropout=wanted.dropout,
+        dropout=wanted.dropout or 0.0,
     )  # fmt: skip
 
 

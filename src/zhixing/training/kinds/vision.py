@@ -9,7 +9,8 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from zhixing.checkpoints.vision_folder import load_vision, read_description, save_vision
+from zhixing.checkpoints.references import resolve as resolve_reference
+from zhixing.checkpoints.vision_folder import describes_images, load_vision, read_description, save_vision
 from zhixing.core.errors import BadInput
 from zhixing.core.recipe import ModelRecipe, Recipe
 from zhixing.data.images import ImageProcessor
@@ -65,6 +66,10 @@ class VisionMaker:
                         where=f"model.{key}",
                         remedy="leave out the one or the other",
                     )
+            folder = resolve_reference(model.start)
+            if "context" not in model.model_fields_set and folder.is_dir() and describes_images(folder):
+                # That model's own, which stands in the run's recipe from now on.
+                model.context = read_description(folder)[0].context
             return
         if "family" not in model.model_fields_set:
             model.family = NAME
@@ -87,13 +92,13 @@ class VisionMaker:
         if start is None:
             return own
         known = read_description(start)[0].context
-        if "context" in recipe.model.model_fields_set and own > known:
+        if own > known:
             raise BadInput(
                 f"model.context is {own}, but the model writes at most {known} tokens",
                 where="model.context",
                 remedy="lower it, or leave it out",
             )
-        return own if "context" in recipe.model.model_fields_set else known
+        return own
 
     def special_tokens(self, kind: str) -> list[str] | None:
         """Returns None: the usual ones, of which the end of text ends a caption and stands before the next."""
@@ -146,13 +151,13 @@ def _config(recipe: Recipe, vocab_size: int, start: int) -> VisionEncoderDecoder
     encoder = ViTConfig(
         image_size=(model.image_size, model.image_size), patch_size=(model.patch_size, model.patch_size),
         width=model.width, layers=model.image_depth, heads=model.heads, head_dim=model.head_dim,
-        mlp_width=model.mlp_width, norm_eps=NORM_EPS, dropout=model.dropout, attention_dropout=model.attention_dropout,
-        init_std=model.init_std or 0.02,
+        mlp_width=model.mlp_width, norm_eps=NORM_EPS, dropout=model.dropout or 0.0,
+        attention_dropout=model.attention_dropout or 0.0, init_std=model.init_std or 0.02,
     )  # fmt: skip
     decoder = TransformerConfig(
         vocab_size=vocab_size, width=model.width, layers=model.depth, heads=model.heads, kv_heads=model.heads,
         head_dim=model.head_dim, mlp_width=model.mlp_width, context=model.context, cross_width=model.width,
-        dropout=model.dropout, attention_dropout=model.attention_dropout, init_std=model.init_std,
+        dropout=model.dropout or 0.0, attention_dropout=model.attention_dropout or 0.0, init_std=model.init_std,
         zero_init_outputs=model.zero_init_outputs, **{**GPT2_READER.start, "tied": bool(model.tied)},
     )  # fmt: skip
     return VisionEncoderDecoderConfig(encoder, decoder, start)
@@ -160,8 +165,7 @@ def _config(recipe: Recipe, vocab_size: int, start: int) -> VisionEncoderDecoder
 
 def _with_dropout(config: VisionEncoderDecoderConfig, recipe: Recipe) -> VisionEncoderDecoderConfig:
     """Returns a published configuration with the dropout that the recipe names."""
-    given = {key: getattr(recipe.model, key) for key in ("dropout", "attention_dropout")}
-    named = {key: value for key, value in given.items() if key in recipe.model.model_fields_set}
+    named = recipe.model.named_dropout
     return dataclasses.replace(
         config,
         encoder=dataclasses.replace(config.encoder, **named),

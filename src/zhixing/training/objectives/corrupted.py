@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zhixing.core.errors import BadInput
 from zhixing.data.examples import Example
 from zhixing.data.length_batches import RawBatch
 from zhixing.data.shapes import Shape, Text
@@ -29,6 +31,16 @@ class CorruptedObjective(PairObjective):
     sample: ClassVar[Mapping[str, Any]] = {"text": "A text of any length; long ones are read in windows."}
     most_characters: ClassVar[int | None] = None
     fields: ClassVar[Mapping[str, str]] = {"tokens": "int32", "ends": "int32"}
+
+    def begin_with(self, start: Path | None) -> None:
+        """Refuses a model that reads one text by other tokens than it writes it."""
+        super().begin_with(start)
+        if self._known is not None and self._known.target is not self._known.source:
+            raise BadInput(
+                f"the model has a tokenizer for each side, and {self.name!r} writes the text that it reads",
+                where="model.start",
+                remedy="begin with a model of one tokenizer (T5, BART), or train on pairs: train.objective=seq2seq",
+            )
 
     def observe(self, record: Text, held_out: bool) -> None:
         """Refuses a text of nothing."""

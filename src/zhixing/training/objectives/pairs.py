@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zhixing.checkpoints.seq2seq_folder import is_seq2seq, tokenizers_in
+from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers
 from zhixing.core.errors import BadInput
 from zhixing.data.shapes.records import Misfit
 from zhixing.models.encoder_decoder import EncoderDecoder
@@ -51,14 +54,15 @@ class Framing:
     """What stands around the texts of both sides: the tokenizer's own frame, and its end token in any case.
 
     Args:
-        tokenizer: Of the network.
+        tokenizer: Of the network, or of one side.
         longest: Tokens that either side has at most.
+        begin: The token that every text begins with, where the tokenizer's own frame does not say so.
 
     Raises:
         BadInput: There is no end token, or no room for text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, longest: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, longest: int, begin: int | None = None) -> None:
         self.tokenizer, self.longest = tokenizer, longest
         frame = frame_of(tokenizer)
         if tokenizer.end_of_text_id is None:
@@ -66,7 +70,7 @@ class Framing:
                 "the tokenizer has no token that ends a text", where="tokenizer", remedy="choose another one"
             )
         self.end = tokenizer.end_of_text_id
-        self.front = frame.front
+        self.front = frame.front or (() if begin is None else (begin,))
         self.back = frame.back or (self.end,)
         self.room = longest - len(self.front) - len(self.back)
         if self.room < 1:
@@ -92,15 +96,28 @@ class Framing:
 
 
 class PairObjective(RecordObjective):
-    """Minimises -log p(target | source), each target token behind those before it (teacher forcing)."""
+    """Minimises -log p(target | source), each target token behind those before it (teacher forcing).
+
+    Attributes:
+        framing: Of sources.
+        target_framing: Of targets: the same, unless the model that the run begins with has a tokenizer for each side.
+    """
 
     network: ClassVar[NetworkKind] = "seq2seq"
+    _known: Tokenizers | None = None
     fields: ClassVar[Mapping[str, str]] = {"source": "int32", "target": "int32"}
 
+    def begin_with(self, start: Path | None) -> None:
+        """Takes the tokenizers of the model to begin with."""
+        self._known = None if start is None or not is_seq2seq(start) else tokenizers_in(start)
+
     def attach(self, tokenizer: Tokenizer, longest: int) -> None:
-        """Takes the tokenizer."""
+        """Takes the tokenizer, of sources where there are two."""
         super().attach(tokenizer, longest)
-        self.framing = Framing(tokenizer, longest)
+        known = self._known
+        self.framing = Framing(tokenizer, longest, None if known is None else known.begin)
+        two = known is not None and known.target is not known.source
+        self.target_framing = Framing(known.target, longest, known.begin) if known and two else self.framing
 
     def batch_of(self, sources: Sequence[Ids], targets: Sequence[Ids], device: torch.device) -> PairBatch:
         """Lays sources and targets end to end."""

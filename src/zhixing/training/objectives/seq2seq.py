@@ -49,14 +49,14 @@ class Seq2Seq(PairObjective):
 
     def encode(self, record: Pair) -> Encoded:
         """Makes one example of a record; sides that are too long are cut."""
-        framing = self.framing
-        source, target = framing.encode(self.before + record.source), framing.encode(record.target)
+        reading, writing = self.framing, self.target_framing
+        source, target = reading.encode(self.before + record.source), writing.encode(record.target)
         example: dict[str, NDArray[Any]] = {
-            "source": np.array(framing.framed(source), np.int32),
-            "target": np.array(framing.framed(target), np.int32),
+            "source": np.array(reading.framed(source), np.int32),
+            "target": np.array(writing.framed(target), np.int32),
             "text": stored_text(record.target),
         }
-        return Encoded((example,), sum(max(0, len(side) - framing.room) for side in (source, target)))
+        return Encoded((example,), max(0, len(source) - reading.room) + max(0, len(target) - writing.room))
 
     def length(self, example: Example) -> int:
         """Counts the tokens of both sides."""
@@ -73,8 +73,8 @@ class Seq2Seq(PairObjective):
         sources = [part.tolist() for part in batch.sources.split(batch.sources.tokens)]
         longest = min(self.longest - 1, 2 * max(map(len, sources)) + 20)
         beams = self.beams if self.final else 1
-        written = self.target_writer(model, sources, self.framing.end, longest, beams, self.task.length_penalty)
-        texts = [self.tokenizer.decode(tokens, skip_special=True).strip() for tokens in written]
+        written = self.target_writer(model, sources, self.target_framing.end, longest, beams, self.task.length_penalty)
+        texts = [self.target_framing.tokenizer.decode(tokens, skip_special=True).strip() for tokens in written]
         return [text for _, text in sorted(zip(batch.order, texts, strict=True))]
 
     def references(self, examples: Sequence[Example]) -> Sequence[str]:
