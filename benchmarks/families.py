@@ -3,9 +3,9 @@
     python benchmarks/families.py [--family NAME ...] [--json] [--write]
 
 For each family: its folder opened here; saved here and opened there; token by token with a cache; a batch of prompts of
-unequal lengths; and each rope scaling. Texts are longer than the sliding windows and than the context that scaled
-frequencies were made for. The roof is 1e-4; a larger difference ends the command with exit code 1. `--write` refreshes
-the tables of docs/families.md.
+unequal lengths; and each rope scaling; of encoders every head. Texts are longer than the sliding windows and than the
+context that scaled frequencies were made for. The roof is 1e-4; a larger difference ends the command with exit code 1.
+`--write` refreshes the tables of docs/families.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ import transformers
 
 from common import Measurement, report
 from family_parity import CASES, Case, cached, loaded, padded, published, saved, scalings
+from family_parity_others import OTHERS, Differences
+from family_parity_others import WAYS as OTHER_WAYS
 from zhixing.checkpoints.folder import load_folder
 from zhixing.families import FAMILIES
 
@@ -57,13 +60,30 @@ def measure(case: Case) -> dict[str, float]:
         }
 
 
-def tables(plain: dict[str, dict[str, float]], scaled: dict[str, dict[str, float]]) -> str:
-    """Returns both tables as Markdown."""
+@torch.no_grad()
+def measure_others(names: Sequence[str]) -> dict[str, Differences]:
+    """Returns the greatest differences of encoders, encoder-decoders and describers of images."""
+    found = {}
+    for name in names:
+        with tempfile.TemporaryDirectory() as place:
+            found[name] = OTHERS[name][2](Path(place))
+    return found
+
+
+def tables(
+    plain: dict[str, dict[str, float]], scaled: dict[str, dict[str, float]], others: dict[str, Differences]
+) -> str:
+    """Returns all tables as Markdown."""
     rows = ["| family | published models | what is particular | " + " | ".join(WAYS.values()) + " |"]
     rows.append("|---|---|---|" + "---|" * len(WAYS))
     for name, results in plain.items():
         figures = " | ".join(f"{results[way]:.1e}" for way in WAYS)
         rows.append(f"| `{name}` | {FAMILIES[name].examples} | {FEATURES[name]} | {figures} |")
+    rows += ["", "| family | published models | what is particular | " + " | ".join(OTHER_WAYS.values()) + " |"]
+    rows.append("|---|---|---|" + "---|" * len(OTHER_WAYS))
+    for name, results in others.items():
+        figures = " | ".join(f"{results[way]:.1e}" if way in results else "-" for way in OTHER_WAYS)
+        rows.append(f"| `{name}` | {OTHERS[name][0]} | {OTHERS[name][1]} | {figures} |")
     kinds = list(scalings(1))
     rows += ["", "| rope scaling | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
     for name, results in scaled.items():
@@ -83,7 +103,7 @@ def write(text: str) -> None:
 def main() -> int:
     """Measures, prints and, when asked, writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--family", nargs="+", choices=list(FAMILIES), help="only these")
+    parser.add_argument("--family", nargs="+", choices=[*FAMILIES, *OTHERS], help="only these")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--write", action="store_true", help="refresh docs/families.md")
     options = parser.parse_args()
@@ -104,20 +124,26 @@ def main() -> int:
                 plain[case.family][way] = max(plain[case.family][way], figure)
         else:
             scaled[case.family][case.scaling] = max(results.values())
+    others = measure_others([name for name in OTHERS if not options.family or name in options.family])
+    figures = [
+        *((f"{name}: {what}", figure)
+          for name in plain
+          for what, figure in [
+              *((WAYS[way], plain[name][way]) for way in WAYS),
+              *((f"rope scaling {kind}", figure) for kind, figure in scaled.get(name, {}).items()),
+          ]),
+        *((f"{name}: {OTHER_WAYS[way]}", figure) for name, ways in others.items() for way, figure in ways.items()),
+    ]  # fmt: skip
     measurements = [
-        Measurement(f"{name}: {what}", figure, "largest |difference| of logits", roof_share=figure / MOST)
-        for name in plain
-        for what, figure in [
-            *((WAYS[way], plain[name][way]) for way in WAYS),
-            *((f"rope scaling {kind}", figure) for kind, figure in scaled.get(name, {}).items()),
-        ]
+        Measurement(what, figure, "largest |difference| of logits", roof_share=figure / MOST)
+        for what, figure in figures
     ]
     if options.json:
         report(measurements, as_json=True)
     else:
-        print(tables(plain, scaled))
+        print(tables(plain, scaled, others))
     if options.write:
-        write(tables(plain, scaled))
+        write(tables(plain, scaled, others))
     worst = max(measurements, key=lambda item: item.value)
     if not worst.value < MOST:
         print(f"{worst.name}: {worst.value:.1e} is not below {MOST:.0e}", file=sys.stderr)
