@@ -12,6 +12,7 @@ from zhixing.checkpoints.opening import check_model
 from zhixing.checkpoints.seq2seq_folder import is_seq2seq, load_seq2seq, save_seq2seq
 from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers
 from zhixing.cli import generate
+from zhixing.cli.main import main
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.models.config import TransformerConfig
 from zhixing.models.ragged import Ragged
@@ -115,6 +116,19 @@ def test_the_command_writes_behind_a_source(tmp_path, tokenizers):
     answer = json.loads(result.stdout)
     assert answer["text"] == zhixing.load(tmp_path / "m").generate("a dog")
     assert answer["prompt_tokens"] == len(tokenizers.encode_source("a dog"))
+
+
+@pytest.mark.parametrize("flags", [["--penalty-alpha", "0.6", "--top-k", "4"], ["--guidance-scale", "1.5"]])
+def test_what_a_source_has_no_use_for_is_one_message(flags, tmp_path, tokenizers, monkeypatch, capsys):
+    save_seq2seq(tmp_path / "m", paper(), tokenizers, "marian", generation={"max_new_tokens": 7})
+    monkeypatch.setattr("sys.argv", ["zhixing", "generate", str(tmp_path / "m"), "a dog", *flags])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"{flags[0][2:].replace('-', '_')} = {flags[1]} is not for encoder-decoders" in said
+    assert "leave it out" in said
+    assert "Traceback" not in said
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import torch
 from zhixing.checkpoints.seq2seq_folder import load_seq2seq, save_seq2seq
 from zhixing.core.errors import BadInput
 from zhixing.generation import Generator, SamplingOptions
+from zhixing.generation.sources import NOT_HERE
 from zhixing.models.ragged import Ragged
 
 transformers = pytest.importorskip("transformers")
@@ -160,10 +161,17 @@ def test_what_a_source_cannot_be(tmp_path):
                             ([3] * 41, "the source has 41 tokens"), ("text", "no tokenizer")):  # fmt: skip
         with pytest.raises(BadInput, match=message):
             generator.generate([source])
-    for options in ({"guidance_scale": 2.0}, {"sliding": True}, {"penalty_alpha": 0.5, "top_k": 4},
-                    {"encoder_no_repeat_ngram_size": 2}):  # fmt: skip
-        with pytest.raises(BadInput, match="not for encoder-decoders"):
+    wrong = {
+        "guidance_scale": {"guidance_scale": 2.0}, "sliding": {"sliding": True},
+        "penalty_alpha": {"penalty_alpha": 0.5, "top_k": 4}, "encoder_no_repeat_ngram_size": {
+            "encoder_no_repeat_ngram_size": 2}, "encoder_repetition_penalty": {"encoder_repetition_penalty": 1.3},
+    }  # fmt: skip
+    assert wrong.keys() == NOT_HERE.keys()
+    for name, options in wrong.items():
+        with pytest.raises(BadInput, match=rf"{name} = \S+ is not for encoder-decoders: \w") as caught:
             generator.generate([[3]], SamplingOptions(temperature=0.0, **options))
+        assert caught.value.remedy.startswith("leave it out")
+        assert NOT_HERE[name][1] in caught.value.remedy
 
 
 @pytest.mark.parametrize("case", ["bart", "marian", "t5"])

@@ -115,7 +115,7 @@ def test_answers_are_written_with_the_present_weights(tokenizer: Tokenizer, tmp_
         for _ in range(4):
             with torch.no_grad():
                 expected.append(int(model(torch.tensor([expected]))[0, -1].argmax()))
-        (answer,) = write([prompt], samples=1, seed=0, temperature=0.0, max_tokens=4)[0]
+        (answer,) = write([prompt], samples=1, seeds=[0], temperature=0.0, max_tokens=4)[0]
         assert answer.tokens == expected[len(prompt) :][: len(answer.tokens)]
 
 
@@ -150,6 +150,22 @@ def test_the_loss_is_that_of_a_plain_loop_over_tokens(tokenizer: Tokenizer, tmp_
 
 def _bytes(text: str) -> Any:
     return np.frombuffer(text.encode(), np.uint8)
+
+
+def test_each_prompt_draws_by_random_numbers_of_its_own(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """The draws of one batch are independent, and come again from its key."""
+    objective = _objective(tokenizer, _model(tokenizer), tmp_path, samples=4, max_tokens=6)
+    prompt = tokenizer.encode("a?", special=True)
+    example = {"tokens": np.array(prompt), "prompt": _bytes("q"), "answer": _bytes("7")}
+
+    def drawn(key: int) -> list[list[list[int]]]:
+        answers = [row.answer for row in objective._draw(RawBatch([example] * 5, key)).rows]
+        return [answers[begin : begin + 4] for begin in range(0, 20, 4)]
+
+    first = drawn(7)
+    assert all(one != other for place, one in enumerate(first) for other in first[:place])
+    assert drawn(7) == first
+    assert drawn(8) != first
 
 
 def test_answers_survive_a_checkpoint_bit_for_bit(tokenizer: Tokenizer, tmp_path: Path) -> None:

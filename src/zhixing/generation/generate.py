@@ -67,7 +67,9 @@ class Generator:
         self.model, self.tokenizer, self.owned, self.encode = model, tokenizer, owned, encode
         self.processors, self.filters, self.rules, self.scorer = processors, filters, rules, scorer
 
-    def generate(self, prompts: Sequence[Prompt], options: SamplingOptions | None = None) -> list[Generation]:
+    def generate(
+        self, prompts: Sequence[Prompt], options: SamplingOptions | None = None, seeds: Sequence[int] | None = None
+    ) -> list[Generation]:
         """Answers every prompt `options.n` times.
 
         Ctrl-C ends all answers where they are, with the finish reason "interrupted".
@@ -75,6 +77,7 @@ class Generator:
         Args:
             prompts: Texts, or lists of token ids.
             options: How to choose, when to stop.
+            seeds: One for each prompt, instead of `options.seed` for all.
 
         Returns:
             The answers, prompt by prompt, those of one prompt one after the other.
@@ -82,7 +85,9 @@ class Generator:
         Raises:
             BadInput: A prompt is too long for the model's context, or cannot be encoded.
         """
-        run = _Run(self, prompts, options or SamplingOptions())
+        if seeds is not None and len(seeds) != len(prompts):
+            raise BadInput(f"{len(prompts)} prompt(s) but {len(seeds)} seed(s)", remedy="give one for each")
+        run = _Run(self, prompts, options or SamplingOptions(), seeds)
         for _ in run.pieces():
             pass
         return run.generations()
@@ -147,7 +152,9 @@ class Stream:
 class _Run:
     """One call: its answers, and the strategy that writes them."""
 
-    def __init__(self, owner: Generator, prompts: Sequence[Prompt], options: SamplingOptions) -> None:
+    def __init__(
+        self, owner: Generator, prompts: Sequence[Prompt], options: SamplingOptions, seeds: Sequence[int] | None = None
+    ) -> None:
         started = time.monotonic()
         model, tokenizer = owner.model, owner.tokenizer
         self.owner, self.options = owner, options
@@ -162,7 +169,8 @@ class _Run:
             where = f"prompt {index + 1} of {len(prompts)}" if len(prompts) > 1 else None
             encoded = self._encoded(prompt, where)
             # Every prompt draws a seed of its own, lest equal prompts in a batch get equal answers unasked.
-            seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
+            drawn = random.SystemRandom().getrandbits(32)
+            seed = seeds[index] if seeds is not None else drawn if options.seed is None else options.seed
             answers += [
                 begin_answer(encoded, index, sample, seed, limits, tokenizer, where)
                 for sample in range(1 if options.beams else options.drawn)

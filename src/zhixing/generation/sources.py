@@ -18,13 +18,21 @@ SourceEncoder = Callable[[str], list[int]]
 """Turns a text into the tokens that the encoder reads, with what it expects around them."""
 
 NOT_HERE = {
-    "guidance_scale": "guidance compares two prompts of one text",
-    "sliding": "a source is read whole",
-    "penalty_alpha": "contrastive search looks into a model that goes on from a text",
-    "encoder_repetition_penalty": "the prompt's penalty looks at the text that is gone on from",
-    "encoder_no_repeat_ngram_size": "the prompt's n-grams are those of the text that is gone on from",
-}
-"""Options that an encoder-decoder does not have, and why."""
+    "guidance_scale": ("guidance compares two prompts of one text", "to keep to the source, use beams: num_beams=4"),
+    "sliding": ("a source is read whole", "write for the parts of a long source one by one"),
+    "penalty_alpha": (
+        "contrastive search looks into a model that goes on from a text",
+        "against repetition, use beams with no_repeat_ngram_size=3, or repetition_penalty=1.2",
+    ),
+    "encoder_repetition_penalty": (
+        "the prompt's penalty looks at the text that is gone on from", "against repetition, use repetition_penalty=1.2"
+    ),
+    "encoder_no_repeat_ngram_size": (
+        "the prompt's n-grams are those of the text that is gone on from",
+        "against repetition, use no_repeat_ngram_size=3",
+    ),
+}  # fmt: skip
+"""Options that an encoder-decoder does not have, why, and what to use instead."""
 
 
 def check_options(options: SamplingOptions) -> None:
@@ -33,10 +41,13 @@ def check_options(options: SamplingOptions) -> None:
     Raises:
         BadInput: Naming the option.
     """
-    for name, why in NOT_HERE.items():
+    for name, (why, instead) in NOT_HERE.items():
         value = getattr(options, name)
         if value != getattr(SamplingOptions, name):
-            raise BadInput(f"{name} = {value} is not for encoder-decoders: {why}", remedy="leave the option out")
+            raise BadInput(
+                f"{name} = {value} is not for encoder-decoders: {why}",
+                remedy=f"leave it out, on the command line or in the model's generation_config.json; {instead}",
+            )
 
 
 def encode_source(source: Prompt, encode: SourceEncoder | None, model: EncoderDecoder, where: str | None) -> list[int]:

@@ -23,14 +23,12 @@ def writer_for(model: Any, tokenizer: Tokenizer) -> Writer:
         ends += [] if turn is None or turn in ends else [turn]
 
     def write(
-        prompts: Sequence[Sequence[int]], *, samples: int, seed: int, temperature: float, max_tokens: int
+        prompts: Sequence[Sequence[int]], *, samples: int, seeds: Sequence[int], temperature: float, max_tokens: int
     ) -> list[list[Written]]:
-        options = SamplingOptions(
-            temperature=temperature, max_tokens=max_tokens, n=samples, seed=seed, end_tokens=tuple(ends)
-        )
+        options = SamplingOptions(temperature=temperature, max_tokens=max_tokens, n=samples, end_tokens=tuple(ends))
         found: list[list[Written]] = [[] for _ in prompts]
         # The samples of a prompt share its reading; the native core is left alone, since its weights are a copy.
-        for answer in Generator(model, tokenizer).generate([list(prompt) for prompt in prompts], options):
+        for answer in Generator(model, tokenizer).generate([list(prompt) for prompt in prompts], options, seeds):
             found[answer.prompt].append(Written(answer.tokens, answer.text, answer.finish_reason == "stop"))
         return found
 

@@ -136,9 +136,16 @@ class Writer(Protocol):
     """Writes with a network as it is at that moment."""
 
     def __call__(
-        self, prompts: Sequence[Sequence[int]], *, samples: int, seed: int, temperature: float, max_tokens: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        samples: int,
+        seeds: Sequence[int],
+        temperature: float,
+        max_tokens: int,
     ) -> list[list[Written]]:
-        """Returns so many answers to each prompt; a temperature of 0 always takes the likeliest token."""
+        """Returns so many answers to each prompt, drawn by the prompt's own seed; a temperature of 0 always takes the
+        likeliest token."""
 
 
 @dataclass(frozen=True)
@@ -301,6 +308,10 @@ class RecordObjective(ABC):
     def published(self, model: nn.Module) -> nn.Module:
         """Returns the part of what was trained that becomes the model folder."""
         return model
+
+    def companions(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """Returns other parts of what was trained that get folders of their own inside the model folder, by name."""
+        return {}
 
     def written(self) -> list[dict[str, Any]]:
         """Returns some of what the network wrote in the last step, to be read: prompt, text and reward of each."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from zhixing.core.errors import BadInput
 from zhixing.core.recipe import Recipe
+from zhixing.data.batches import key_of
 from zhixing.data.examples import Example, read_text, stored_text
 from zhixing.data.length_batches import LengthSampler, RawBatch
 from zhixing.data.shapes import Chat, Pair, Shape
@@ -182,9 +183,11 @@ class _Policy(RecordObjective):
 
     # Drawing and judging.
 
-    def _answer(self, prompts: list[list[int]], samples: int, seed: int, temperature: float) -> list[list[Written]]:
+    def _answer(self, prompts: list[list[int]], samples: int, key: int, temperature: float) -> list[list[Written]]:
+        # One seed for all prompts would draw the answers to different prompts by the same random numbers.
+        seeds = [int(key_of(key, place)) for place in range(len(prompts))]
         return self._write(
-            prompts, samples=samples, seed=seed, temperature=temperature, max_tokens=self.task.max_tokens
+            prompts, samples=samples, seeds=seeds, temperature=temperature, max_tokens=self.task.max_tokens
         )
 
     def _attempts(self, examples: Sequence[Example], answers: list[list[Written]]) -> list[Attempt]:
@@ -198,7 +201,7 @@ class _Policy(RecordObjective):
         """Writes answers with the present policy, judges them, and compares them."""
         prompts = [example["tokens"].tolist() for example in raw.examples]
         # The key is this batch's own, so a resumed run draws the same answers.
-        answers = self._answer(prompts, self.task.samples, raw.key % (1 << 63), self.task.temperature)
+        answers = self._answer(prompts, self.task.samples, raw.key, self.task.temperature)
         scores = self.rewards(self._attempts(raw.examples, answers))
         rewards = torch.tensor(scores.total, dtype=torch.float64).view(len(prompts), self.task.samples)
         advantages = self._advantages(rewards).flatten().tolist()
