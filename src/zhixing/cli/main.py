@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import os
 import sys
 from typing import Annotated, Any
@@ -112,6 +113,19 @@ app.add_typer(ngram.app, name="ngram")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(data.app, name="data")
+
+
+def _keep_examples(group: typer.Typer) -> None:
+    """Lets each example in the help of a command keep a line of its own, which the formatter would fill up."""
+    for command in group.registered_commands:
+        text = inspect.cleandoc((command.callback and command.callback.__doc__) or "")
+        command.help = text.replace("\n\nExample: ", "\n\n\b\nExample: ")
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _keep_examples(inner.typer_instance)
+
+
+_keep_examples(app)
 
 
 def _version(wanted: bool) -> None:

@@ -49,7 +49,7 @@ def train(
 ) -> None:
     """Learns a tokenizer from text and writes it in the Hugging Face layout.
 
-    Example: `zhixing tokenizer train texts/ --out tokenizers/mine --vocab-size 16000`
+    Example: zhixing tokenizer train texts/ --out tokenizers/mine --vocab-size 16000
     """
     from zhixing.core.errors import BadInput
     from zhixing.data import Problems, find_sources, read_documents
@@ -102,7 +102,7 @@ def show(
 
     A space is shown as ␣, a line end as ⏎, and bytes of a character that was cut as `<E4><BD>`.
 
-    Example: `zhixing tokenizer show runs/quickstart/model "Hello 世界"`
+    Example: zhixing tokenizer show runs/quickstart/model "Hello 世界"
     """
     from zhixing.checkpoints.model_tokenizer import open_tokenizer
     from zhixing.tokenization.view import describe, split_text
@@ -135,7 +135,7 @@ def compare(
 ) -> None:
     """Compares tokenizers on a text: bytes and characters per token, and whether the text comes back exactly.
 
-    Example: `zhixing tokenizer compare tokenizers/mine tokenizers/gpt2 --data texts/`
+    Example: zhixing tokenizer compare tokenizers/mine tokenizers/gpt2 --data texts/
     """
     from zhixing.checkpoints.model_tokenizer import open_tokenizer
     from zhixing.core.errors import BadInput
