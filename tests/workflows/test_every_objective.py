@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import zhixing
 from zhixing.checkpoints.encoder_folder import load_encoder
 from zhixing.core.errors import BadInput
+from zhixing.models.ragged import Ragged
+from zhixing.models.recurrent_encoder import RecurrentEncoder
 from zhixing.workflows.pretrain import resume_run
 
 WORDS = "the cat dog sees runs and red blue 知行 合一 王阳明 房间 很 好".split()
@@ -143,3 +146,33 @@ def test_a_pretrained_encoder_is_tuned_with_its_own_tokenizer(tmp_path: Path) ->
     assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
     for name, weight in after.model.encoder.state_dict().items():
         assert weight.equal(before.model.encoder.state_dict()[name]) == (".blocks." in f".{name}")
+
+
+def test_the_generator_of_replaced_words_is_published_and_gone_on_from(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    file = write(tmp_path / "text.jsonl", rows("replaced"))
+    first = train("replaced", file, tmp_path / "first").folder
+    folder = first / "model" / "generator"
+    ours, discriminator = load_encoder(folder).model, load_encoder(first / "model").model
+    theirs = transformers.ElectraForMaskedLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        found = ours(Ragged.of([[5, 9, 11, 7]]))
+        torch.testing.assert_close(found, theirs(torch.tensor([[5, 9, 11, 7]])).logits[0], atol=1e-4, rtol=1e-4)
+    assert not isinstance(ours.encoder, RecurrentEncoder)
+    assert not isinstance(discriminator.encoder, RecurrentEncoder)
+    assert torch.equal(ours.encoder.embedding.weight, discriminator.encoder.embedding.weight)
+    recipe = {
+        "data": {"paths": [str(file)], "validation_fraction": 0.2},
+        "model": {"start": str(first)},
+        "optimizer": {"learning_rate": 1e-7},
+        "train": {"objective": "replaced", "steps": 3, "batch_tokens": 200, "save_every": 1, "matmul": "torch"},
+    }
+    second = zhixing.train(recipe, tmp_path / "second").folder
+    again = load_encoder(second / "model" / "generator").model.state_dict()
+    for name, weight in ours.state_dict().items():
+        torch.testing.assert_close(again[name], weight, atol=1e-5, rtol=0)
+    proof = resume_run(second, prove_first=True).proof
+    assert proof is not None
+    assert proof.losses > 0
+    with pytest.raises(BadInput, match="another size"):
+        zhixing.train({**recipe, "task": {"generator_share": 1.0}}, tmp_path / "third")

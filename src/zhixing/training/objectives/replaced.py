@@ -1,5 +1,8 @@
 """Replaced-token detection (Clark et al. 2020, ELECTRA): a small generator fills hidden words in, and the network says
 of every token whether it stood there. Every token teaches, not only the hidden ones.
+
+The discriminator becomes the model folder, and the generator one of its own inside of it (`generator/`), from which a
+later run goes on with both.
 """
 
 from __future__ import annotations
@@ -7,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zhixing.checkpoints.encoder_folder import load_encoder
 from zhixing.core.errors import BadInput
 from zhixing.data.length_batches import RawBatch
 from zhixing.models.heads import EncoderModel, HeadConfig
@@ -23,6 +28,11 @@ from zhixing.training.objectives.masked import MaskedBatch, RunningText, masked_
 from zhixing.training.objectives.texts import ragged_of
 
 SMALLEST_HEAD = 16
+GENERATOR = "generator"
+"""The generator's folder, inside the discriminator's."""
+
+SHARED = ("encoder.embedding.", "encoder.positions.", "encoder.types.")
+"""Tables that both have in common."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +77,10 @@ class GeneratorAndDiscriminator(nn.Module):
         heads = max(1, round(config.heads * share))
         width = heads * max(SMALLEST_HEAD, config.head_dim)
         # The tables are shared, so the generator's embeddings have the discriminator's size.
+        table = config.embedding_width or config.width
         smaller = dataclasses.replace(
             config, width=width, heads=heads, kv_heads=heads, head_dim=width // heads, mlp_width=4 * width,
-            embedding_width=config.embedding_width or config.width,
+            embedding_width=None if table == width else table,
         )  # fmt: skip
         self.discriminator = discriminator
         self.generator = EncoderModel(smaller, HeadConfig(kind="masked"))
@@ -83,6 +94,23 @@ class GeneratorAndDiscriminator(nn.Module):
         if mine.types is not None and theirs.types is not None:
             mine.types.weight = theirs.types.weight
 
+    def go_on_from(self, folder: Path) -> None:
+        """Takes the generator that was published beside the discriminator; the tables are the discriminator's.
+
+        Raises:
+            BadInput: It is none, or of another size than this run's.
+        """
+        weights = load_encoder(folder).model.state_dict()
+        expected = {name: weight.shape for name, weight in self.generator.state_dict().items()}
+        if {name: weight.shape for name, weight in weights.items()} != expected:
+            raise BadInput(
+                "the generator beside the model is of another size than this run's",
+                where=str(folder),
+                remedy="give task.generator_share as in that run, or remove the folder to begin with a new one",
+            )
+        own = {name: weight for name, weight in weights.items() if not name.startswith(SHARED)}
+        self.generator.load_state_dict(own, strict=False)
+
 
 class Replaced(RunningText):
     """Minimises the generator's -log p(hidden token) plus a multiple of the discriminator's -log p(replaced or not)."""
@@ -93,24 +121,39 @@ class Replaced(RunningText):
     options: ClassVar[frozenset[str]] = frozenset({"mask_share", "whole_word", "generator_share", "replaced_weight"})
     measures: ClassVar[tuple[str, ...]] = ("replaced_f1", "detection_accuracy", "generator_accuracy")
     own: ClassVar[frozenset[str]] = frozenset(measures)
+    _kept: Path | None = None
 
     def head(self) -> HeadConfig:
         """Returns a head that tells replaced tokens."""
         return HeadConfig(kind="replaced")
 
+    def begin_with(self, start: Path | None) -> None:
+        """Notes where a generator is kept beside the model to begin with."""
+        super().begin_with(start)
+        kept = None if start is None else start / GENERATOR
+        self._kept = kept if kept is not None and (kept / "config.json").is_file() else None
+
     def wrap(self, model: nn.Module, new_head: bool) -> nn.Module:
-        """Puts a generator beside the network."""
+        """Puts a generator beside the network: the one that was published with it, or a new one."""
         assert isinstance(model, EncoderModel)
         if isinstance(model.encoder, RecurrentEncoder):
             raise BadInput(
                 "replaced tokens are for Transformer encoders", where="model.family", remedy="choose electra or bert"
             )
-        return GeneratorAndDiscriminator(model, self.task.generator_share, self.recipe.train.seed)
+        both = GeneratorAndDiscriminator(model, self.task.generator_share, self.recipe.train.seed)
+        if self._kept is not None:
+            both.go_on_from(self._kept)
+        return both
 
     def published(self, model: nn.Module) -> nn.Module:
         """Returns the discriminator."""
         assert isinstance(model, GeneratorAndDiscriminator)
         return model.discriminator
+
+    def companions(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """Returns the generator, a masked language model."""
+        assert isinstance(model, GeneratorAndDiscriminator)
+        return {GENERATOR: model.generator}
 
     def to_device(self, raw: RawBatch, device: torch.device) -> ReplacedBatch:
         """Hides words and lays the texts end to end; every hidden token is a mask, as in ELECTRA."""
