@@ -7,11 +7,9 @@ compared with the few that are known, and nothing is imported. Decoders are in `
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,7 +19,7 @@ from zhixing.checkpoints.own.recurrent_encoder import read_recurrent_encoder, re
 from zhixing.checkpoints.tensor_files import open_weights
 from zhixing.checkpoints.tensors import MODEL_TYPES, stream, write_tensors
 from zhixing.core.errors import BadInput, MissingResource, unknown_name
-from zhixing.core.files import atomic_folder, read_json
+from zhixing.core.files import atomic_folder, read_json, write_json
 from zhixing.data.shapes.schemes import allowed, find_scheme
 from zhixing.families.base import Weights
 from zhixing.families.encoders import EncoderFamily
@@ -257,7 +255,7 @@ def save_encoder(
         values["pad_token_id"] = tokenizer.pad_id
     values["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
     with atomic_folder(folder) as temporary:
-        _write_json(temporary / "config.json", values)
+        write_json(temporary / "config.json", values)
         if tokenizer is not None:
             tokenizer.save(temporary)
         if card:
@@ -267,15 +265,11 @@ def save_encoder(
         write_tensors(temporary / "model.safetensors", {**(unused or {}), **published}, {"format": "pt"})
 
 
-def _write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def _write_modules(folder: Path, model: EncoderModel, longest: int | None) -> None:
     head = model.head_config
     package = "sentence_transformers.models"
     modules = [("", "Transformer"), (POOLING_FOLDER, "Pooling"), *([("2_Normalize", "Normalize")] * head.normalise)]
-    _write_json(
+    write_json(
         folder / MODULES,
         [
             {"idx": index, "name": str(index), "path": path, "type": f"{package}.{kind}"}
@@ -284,5 +278,5 @@ def _write_modules(folder: Path, model: EncoderModel, longest: int | None) -> No
     )
     (folder / POOLING_FOLDER).mkdir()
     switches = {key: mode == head.pooling for key, mode in MODES.items()}
-    _write_json(folder / POOLING_FOLDER / "config.json", {"word_embedding_dimension": model.config.width, **switches})
-    _write_json(folder / LENGTH_FILE, {"max_seq_length": longest or model.config.context, "do_lower_case": False})
+    write_json(folder / POOLING_FOLDER / "config.json", {"word_embedding_dimension": model.config.width, **switches})
+    write_json(folder / LENGTH_FILE, {"max_seq_length": longest or model.config.context, "do_lower_case": False})

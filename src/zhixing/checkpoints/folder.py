@@ -6,7 +6,6 @@ becomes a folder (`checkpoints.references`), and the training state of a run (`t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +19,16 @@ from zhixing.checkpoints.tensor_files import TensorFile, open_weights
 from zhixing.checkpoints.tensors import MAX_SHARD_SIZE, check_match, check_types, shape_of, stream, write_weights
 from zhixing.core.device import check_memory
 from zhixing.core.errors import BadInput, MissingResource
-from zhixing.core.files import atomic_folder, read_json
+from zhixing.core.files import atomic_folder, read_json, write_json
 from zhixing.families import Family, family_for_config, family_named
 from zhixing.families.base import Weights
 from zhixing.models.config import TransformerConfig
 from zhixing.models.network import CausalNetwork
 from zhixing.models.transformer import Transformer
 from zhixing.tokenization.tokenizer import Tokenizer
+
+GENERATION = "generation_config.json"
+"""How a model writes unless told otherwise."""
 
 
 @dataclass
@@ -157,12 +159,20 @@ def check_folder(folder: Path) -> list[str]:
 
 def _read_companions(folder: Path, vocab_size: int) -> tuple[Tokenizer | None, dict[str, Any]]:
     """Reads what lies beside the weights: the tokenizer, if there is one, and generation_config.json."""
-    tokenizer = tokenizer_of(folder, vocab_size)
-    generation_file = folder / "generation_config.json"
-    generation = read_json(generation_file) if generation_file.exists() else {}
+    return tokenizer_of(folder, vocab_size), read_generation(folder)
+
+
+def read_generation(folder: Path) -> dict[str, Any]:
+    """Reads generation_config.json; empty where there is none.
+
+    Raises:
+        BadInput: It is not a mapping.
+    """
+    path = folder / GENERATION
+    generation = read_json(path) if path.exists() else {}
     if not isinstance(generation, dict):
-        raise BadInput("generation_config.json is not a mapping", where=str(generation_file))
-    return tokenizer, generation
+        raise BadInput(f"{GENERATION} is not a mapping", where=str(path))
+    return generation
 
 
 def _places(model: Transformer, files: list[TensorFile], family: Family, folder: Path) -> dict[str, str]:
@@ -246,10 +256,8 @@ def save_folder(
     if state:
         values["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
     with atomic_folder(folder) as temporary:
-        (temporary / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        (temporary / "generation_config.json").write_text(
-            json.dumps(dict(generation), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        write_json(temporary / "config.json", values)
+        write_json(temporary / GENERATION, dict(generation))
         if tokenizer is not None:
             tokenizer.save(temporary)
         if card:

@@ -5,23 +5,25 @@ What writes text about images is in `checkpoints.folder`'s reach, not here.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
+from torch import nn
 
 from zhixing.checkpoints.tensor_files import open_weights
 from zhixing.checkpoints.tensors import check_match, check_types, stream, write_weights
 from zhixing.core.device import check_memory
 from zhixing.core.errors import BadInput, MissingResource
-from zhixing.core.files import atomic_folder, read_json
+from zhixing.core.files import atomic_folder, read_json, write_json
 from zhixing.data.images import ImageProcessor
 from zhixing.families import image_processing, vit
 from zhixing.families.base import Weights
 from zhixing.models.vit import ImageClassifier
+
+Built = TypeVar("Built", bound=nn.Module)
 
 
 @dataclass
@@ -69,16 +71,50 @@ def load_image_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> Imag
         raise BadInput("this is not the config.json of an image encoder (model_type 'vit')", where=str(where))
     layout = vit.layout_from(values, str(where))
     processor, notes = read_processor(folder, layout.config.image_size)
-    files, more = open_weights(folder)
-    notes += [*more, *check_types(files)]
     with torch.device("meta"):
-        model = ImageClassifier(layout.config, layout.labels).to(dtype)
-    check_memory(sum(p.numel() for p in model.parameters()) * dtype.itemsize, "this model", where=str(folder))
-    weights, unused = vit.weights_from({name: t for file in files for name, t in stream(file)}, str(folder))
-    check_match({name: p.shape for name, p in model.named_parameters()}, weights, str(folder))
-    model = model.to_empty(device="cpu")
+        empty = ImageClassifier(layout.config, layout.labels).to(dtype)
+    filled = fill(empty, folder, dtype, lambda published: vit.weights_from(published, str(folder)))
+    return ImageFolder(filled.model, processor, folder, filled.unused, [*notes, *filled.notes])
+
+
+@dataclass
+class Filled(Generic[Built]):
+    """A network with its weights, in evaluation mode, those of the layout that it does not use, and what is to be said.
+
+    Attributes:
+        model: The network.
+        unused: Weights that nothing here uses.
+        notes: What the user should know, in sentences.
+    """
+
+    model: Built
+    unused: Weights
+    notes: list[str]
+
+
+def fill(
+    empty: Built, folder: Path, dtype: torch.dtype, weights_from: Callable[[Weights], tuple[Weights, Weights]]
+) -> Filled[Built]:
+    """Gives a network that reads images, built without memory, the weights of its folder.
+
+    Args:
+        empty: The network, on the meta device.
+        folder: Where the weights are.
+        dtype: Number type of the weights in memory.
+        weights_from: From published names to ours, and what is not used.
+
+    Raises:
+        MissingResource: There are no weights, or there is too little memory.
+        BadInput: They are not the weights of this network.
+    """
+    files, notes = open_weights(folder)
+    notes += check_types(files)
+    check_memory(sum(p.numel() for p in empty.parameters()) * dtype.itemsize, "this model", where=str(folder))
+    weights, unused = weights_from({name: tensor for file in files for name, tensor in stream(file)})
+    check_match({name: p.shape for name, p in empty.named_parameters()}, weights, str(folder))
+    model = empty.to_empty(device="cpu")
     model.load_state_dict(weights)
-    return ImageFolder(model.eval(), processor, folder, unused, notes)
+    return Filled(model.eval(), unused, notes)
 
 
 def read_processor(folder: Path, size: tuple[int, int]) -> tuple[ImageProcessor, list[str]]:
@@ -114,7 +150,7 @@ def read_processor(folder: Path, size: tuple[int, int]) -> tuple[ImageProcessor,
 
 def write_processor(folder: Path, processor: ImageProcessor) -> None:
     """Writes preprocessor_config.json into a folder that exists."""
-    _write_json(folder / image_processing.FILE, image_processing.processor_to(processor))
+    write_json(folder / image_processing.FILE, image_processing.processor_to(processor))
 
 
 def save_image_encoder(
@@ -138,12 +174,8 @@ def save_image_encoder(
     values = vit.config_to(model.config, model.labels)
     values["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
     with atomic_folder(folder) as temporary:
-        _write_json(temporary / "config.json", values)
+        write_json(temporary / "config.json", values)
         write_processor(temporary, processor)
         if card:
             (temporary / "README.md").write_text(card, encoding="utf-8")
         write_weights(temporary, {**(unused or {}), **vit.weights_to(state, bool(model.labels))})
-
-
-def _write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

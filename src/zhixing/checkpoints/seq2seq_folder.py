@@ -7,7 +7,6 @@ Their tokenizers are in `checkpoints.seq2seq_tokenizers`. Decoders are in `check
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from zhixing.checkpoints.folder import read_values
+from zhixing.checkpoints.folder import GENERATION, read_generation, read_values
 from zhixing.checkpoints.own.recurrent_seq2seq import NAME as RECURRENT
 from zhixing.checkpoints.own.recurrent_seq2seq import read_recurrent_seq2seq, recurrent_seq2seq_values
 from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers, open_tokenizers, read_tokenizers
@@ -31,7 +30,7 @@ from zhixing.checkpoints.tensors import (
 )
 from zhixing.core.device import check_memory
 from zhixing.core.errors import BadInput, unknown_name
-from zhixing.core.files import atomic_folder, read_json
+from zhixing.core.files import atomic_folder, read_json, write_json
 from zhixing.families.base import Weights
 from zhixing.families.registry import SEQ2SEQ, seq2seq_named
 from zhixing.families.seq2seq import Seq2SeqFamily
@@ -135,13 +134,9 @@ def load_seq2seq(folder: Path, dtype: torch.dtype = torch.float32) -> Seq2SeqFol
 
 def _generation(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Reads generation_config.json, or what config.json says in its place."""
-    path = folder / "generation_config.json"
-    if not path.exists():
+    if not (folder / GENERATION).exists():
         return {key: values[key] for key in OF_GENERATION if values.get(key) is not None}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise BadInput("generation_config.json is not a mapping", where=str(path))
-    return content
+    return read_generation(folder)
 
 
 def _load_published(
@@ -237,13 +232,9 @@ def save_seq2seq(
             # Without the field, transformers puts its own token at the end of every text that is cut.
             values["forced_eos_token_id"] = settings.get("forced_eos_token_id")
         values["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-        _write_json(temporary / "config.json", values)
-        _write_json(temporary / "generation_config.json", {k: v for k, v in settings.items() if v is not None})
+        write_json(temporary / "config.json", values)
+        write_json(temporary / GENERATION, {k: v for k, v in settings.items() if v is not None})
         if tokenizers is not None:
             tokenizers.save(temporary)
         if card:
             (temporary / "README.md").write_text(card, encoding="utf-8")
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

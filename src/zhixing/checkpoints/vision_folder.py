@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,20 +9,17 @@ from typing import Any
 
 import torch
 
-from zhixing.checkpoints.image_folder import read_processor, write_processor
+from zhixing.checkpoints.folder import GENERATION, read_generation
+from zhixing.checkpoints.image_folder import fill, read_processor, write_processor
 from zhixing.checkpoints.model_tokenizer import tokenizer_of
-from zhixing.checkpoints.tensor_files import open_weights
-from zhixing.checkpoints.tensors import check_match, check_types, stream, write_weights
-from zhixing.core.device import check_memory
+from zhixing.checkpoints.tensors import write_weights
 from zhixing.core.errors import BadInput, MissingResource
-from zhixing.core.files import atomic_folder, read_json
+from zhixing.core.files import atomic_folder, read_json, write_json
 from zhixing.data.images import ImageProcessor
 from zhixing.families import vision_encoder_decoder as layout
 from zhixing.families.base import Weights
 from zhixing.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncoderDecoderConfig
 from zhixing.tokenization.tokenizer import Tokenizer
-
-GENERATION = "generation_config.json"
 
 
 @dataclass
@@ -54,18 +50,6 @@ def describes_images(folder: Path) -> bool:
     path = folder / "config.json"
     values = read_json(path) if path.is_file() else {}
     return isinstance(values, dict) and values.get("model_type") == layout.NAME
-
-
-def read_generation(folder: Path) -> dict[str, Any]:
-    """Reads generation_config.json; empty where there is none.
-
-    Raises:
-        BadInput: It is not a mapping.
-    """
-    generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    if not isinstance(generation, dict):
-        raise BadInput("not a mapping", where=str(folder / GENERATION))
-    return generation
 
 
 def read_description(folder: Path) -> tuple[VisionEncoderDecoderConfig, ImageProcessor, list[str]]:
@@ -107,19 +91,13 @@ def load_vision(folder: Path, dtype: torch.dtype = torch.float32) -> VisionFolde
     """
     config, processor, notes = read_description(folder)
     generation = read_generation(folder)
-    files, more = open_weights(folder)
-    notes += [*more, *check_types(files)]
     with torch.device("meta"):
-        model = VisionEncoderDecoder(config).to(dtype)
-    check_memory(sum(p.numel() for p in model.parameters()) * dtype.itemsize, "this model", where=str(folder))
-    published = {name: tensor for file in files for name, tensor in stream(file)}
-    weights, unused = layout.weights_from(published, config, str(folder))
-    check_match({name: p.shape for name, p in model.named_parameters()}, weights, str(folder))
-    model = model.to_empty(device="cpu")
-    model.load_state_dict(weights)
+        empty = VisionEncoderDecoder(config).to(dtype)
+    filled = fill(empty, folder, dtype, lambda published: layout.weights_from(published, config, str(folder)))
     return VisionFolder(
-        model.eval(), tokenizer_of(folder, config.vocab_size), processor, folder, generation, unused, notes
-    )
+        filled.model, tokenizer_of(folder, config.vocab_size), processor, folder, generation, filled.unused,
+        [*notes, *filled.notes],
+    )  # fmt: skip
 
 
 def save_vision(
@@ -158,9 +136,8 @@ def save_vision(
     values["dtype"] = str(next(iter(state.values())).dtype).removeprefix("torch.")
     writes = {**generation, "decoder_start_token_id": model.config.start}
     with atomic_folder(folder) as temporary:
-        for name, content in (("config.json", values), (GENERATION, writes)):
-            text = json.dumps(content, indent=2, ensure_ascii=False)
-            (temporary / name).write_text(text + "\n", encoding="utf-8")
+        write_json(temporary / "config.json", values)
+        write_json(temporary / GENERATION, writes)
         write_processor(temporary, processor)
         if tokenizer is not None:
             tokenizer.save(temporary)

@@ -186,6 +186,11 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
+def write_json(path: Path, values: Any) -> None:
+    """Writes a value as JSON for people, into a folder that is not yet in its place (`atomic_folder`)."""
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file, or says in one line why it cannot be read."""
     try:

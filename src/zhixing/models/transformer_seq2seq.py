@@ -29,8 +29,31 @@ from zhixing.models.ragged import Ragged
 from zhixing.models.transformer import Transformer
 
 
+class BehindReading:
+    """What a configuration says of its decoder's side, whatever the decoder reads."""
+
+    __slots__ = ()
+    decoder: TransformerConfig
+    start: int
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the targets."""
+        return self.decoder.vocab_size
+
+    @property
+    def context(self) -> int:
+        """Longest target in tokens."""
+        return self.decoder.context
+
+    def check_start(self) -> None:
+        """Refuses a start token that the decoder does not know."""
+        if not 0 <= self.start < self.vocab_size:
+            raise BadInput(f"the start token {self.start} is outside of the vocabulary of {self.vocab_size}")
+
+
 @dataclass(frozen=True, slots=True)
-class TransformerSeq2SeqConfig:
+class TransformerSeq2SeqConfig(BehindReading):
     """An encoder and the decoder that reads it.
 
     Attributes:
@@ -56,18 +79,7 @@ class TransformerSeq2SeqConfig:
         sizes = [(c.vocab_size, c.embedding_width or c.width) for c in (encoder, decoder)]
         if self.shared and sizes[0] != sizes[1]:
             raise BadInput(f"a table that both sides share has one size for both, not {sizes[0]} and {sizes[1]}")
-        if not 0 <= self.start < decoder.vocab_size:
-            raise BadInput(f"the start token {self.start} is outside of the vocabulary of {decoder.vocab_size}")
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens of the targets."""
-        return self.decoder.vocab_size
-
-    @property
-    def context(self) -> int:
-        """Longest target in tokens."""
-        return self.decoder.context
+        self.check_start()
 
     @property
     def source_vocab_size(self) -> int:

@@ -17,12 +17,12 @@ from zhixing.models.config import TransformerConfig
 from zhixing.models.cross_attention import Source
 from zhixing.models.layers import Linear
 from zhixing.models.transformer import Transformer
-from zhixing.models.transformer_seq2seq import ReadingTransformer
+from zhixing.models.transformer_seq2seq import BehindReading, ReadingTransformer
 from zhixing.models.vit import ViT, ViTConfig
 
 
 @dataclass(frozen=True, slots=True)
-class VisionEncoderDecoderConfig:
+class VisionEncoderDecoderConfig(BehindReading):
     """An image encoder and the decoder that reads it.
 
     Attributes:
@@ -40,18 +40,7 @@ class VisionEncoderDecoderConfig:
             raise BadInput(
                 f"the decoder reads states of its own width, {self.decoder.width}, got {self.decoder.cross_width}"
             )
-        if not 0 <= self.start < self.vocab_size:
-            raise BadInput(f"the start token {self.start} is outside of the vocabulary of {self.vocab_size}")
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens of the texts."""
-        return self.decoder.vocab_size
-
-    @property
-    def context(self) -> int:
-        """Longest text in tokens."""
-        return self.decoder.context
+        self.check_start()
 
     @property
     def source_vocab_size(self) -> int:

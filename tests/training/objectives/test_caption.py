@@ -166,7 +166,7 @@ def test_captions_that_are_too_long_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"model": {"rope_theta": 100.0}}, "model.rope_theta means nothing here"),
+        ({"model": {"rope_theta": 100.0}}, "model.rope_theta means nothing for a network that describes images"),
         ({"model": {"family": "llama"}}, "saved as vision-encoder-decoder, not llama"),
         ({"model": {"patch_size": 64}}, "a patch of 64 pixels does not fit"),
         ({"model": {"heads": 5}}, "not a multiple of model.heads"),

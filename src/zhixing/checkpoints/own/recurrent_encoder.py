@@ -17,6 +17,8 @@ from zhixing.models.recurrent import CELLS
 from zhixing.models.recurrent_encoder import RecurrentEncoder, RecurrentEncoderConfig, recurrent_encoder_model
 
 NAME = "zhixing-rnn-encoder"
+SIZES = ("cell", "vocab_size", "embedding", "hidden", "layers", "bidirectional")
+"""Fields of config.json that say what an encoder is built from."""
 PROBLEMS = ("single", "multi", "regression")
 
 
@@ -34,8 +36,18 @@ def read_recurrent_encoder(values: Mapping[str, Any], folder: Path, dtype: torch
     """
     where = str(folder / "config.json")
     reader = ConfigReader(values, where)
+    config = read_sizes(reader)
+    head = _read_head(ConfigReader(reader.mapping("head"), f"{where}: head"))
+    reader.finish()
+    with torch.device("meta"):
+        model = recurrent_encoder_model(config, head).to(dtype)
+    return fill(model, folder, dtype)
+
+
+def read_sizes(reader: ConfigReader) -> RecurrentEncoderConfig:
+    """Reads what an encoder is built from, also where it is a part of another network."""
     reader.expect("cell", *CELLS)
-    config = RecurrentEncoderConfig(
+    return RecurrentEncoderConfig(
         vocab_size=reader.size("vocab_size", most=1 << 24),
         cell=reader.take("cell", required=True),
         embedding=reader.size("embedding"),
@@ -43,11 +55,6 @@ def read_recurrent_encoder(values: Mapping[str, Any], folder: Path, dtype: torch
         layers=reader.size("layers", most=MOST_LAYERS),
         bidirectional=reader.flag("bidirectional", True),
     )
-    head = _read_head(ConfigReader(reader.mapping("head"), f"{where}: head"))
-    reader.finish()
-    with torch.device("meta"):
-        model = recurrent_encoder_model(config, head).to(dtype)
-    return fill(model, folder, dtype)
 
 
 def _read_head(reader: ConfigReader) -> HeadConfig:
@@ -73,7 +80,6 @@ def recurrent_encoder_values(model: EncoderModel) -> dict[str, Any]:
     """Returns the content of config.json."""
     assert isinstance(model.encoder, RecurrentEncoder)
     sizes = dataclasses.asdict(model.encoder.config)
-    kept = ("cell", "vocab_size", "embedding", "hidden", "layers", "bidirectional")
     head = dataclasses.asdict(model.head_config)
     del head["dropout"]
-    return {"model_type": NAME, **{key: sizes[key] for key in kept}, "head": {**head, "labels": list(head["labels"])}}
+    return {"model_type": NAME, **{key: sizes[key] for key in SIZES}, "head": {**head, "labels": list(head["labels"])}}

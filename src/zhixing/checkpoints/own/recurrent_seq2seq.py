@@ -10,10 +10,9 @@ from typing import Any, get_args
 import torch
 
 from zhixing.checkpoints.own.recurrent import fill
-from zhixing.families.base import MOST_LAYERS, ConfigReader
-from zhixing.models.recurrent import CELLS
+from zhixing.checkpoints.own.recurrent_encoder import SIZES, read_sizes
+from zhixing.families.base import ConfigReader
 from zhixing.models.recurrent_attention import Score
-from zhixing.models.recurrent_encoder import RecurrentEncoderConfig
 from zhixing.models.recurrent_seq2seq import Kind, RecurrentEncoderDecoder, RecurrentSeq2SeqConfig
 
 NAME = "zhixing-rnn-seq2seq"
@@ -34,15 +33,7 @@ def read_recurrent_seq2seq(values: Mapping[str, Any], folder: Path, dtype: torch
     where = str(folder / "config.json")
     reader = ConfigReader(values, where)
     inner = ConfigReader(reader.mapping("encoder"), f"{where}: encoder")
-    inner.expect("cell", *CELLS)
-    encoder = RecurrentEncoderConfig(
-        vocab_size=inner.size("vocab_size", most=1 << 24),
-        cell=inner.take("cell", required=True),
-        embedding=inner.size("embedding"),
-        hidden=inner.size("hidden"),
-        layers=inner.size("layers", most=MOST_LAYERS),
-        bidirectional=inner.flag("bidirectional", True),
-    )
+    encoder = read_sizes(inner)
     inner.finish()
     reader.expect("attention", *get_args(Kind))
     reader.expect("score", *get_args(Score))
@@ -67,9 +58,8 @@ def read_recurrent_seq2seq(values: Mapping[str, Any], folder: Path, dtype: torch
 def recurrent_seq2seq_values(model: RecurrentEncoderDecoder) -> dict[str, Any]:
     """Returns the content of config.json."""
     sizes = dataclasses.asdict(model.config)
-    inner = ("cell", "vocab_size", "embedding", "hidden", "layers", "bidirectional")
     outer = ("vocab_size", "embedding", "hidden", "attention", "score", "input_feeding", "shared", "tied")
     return {
         "model_type": NAME, "is_encoder_decoder": True, "decoder_start_token_id": model.config.start,
-        "encoder": {key: sizes["encoder"][key] for key in inner}, **{key: sizes[key] for key in outer},
+        "encoder": {key: sizes["encoder"][key] for key in SIZES}, **{key: sizes[key] for key in outer},
     }  # fmt: skip

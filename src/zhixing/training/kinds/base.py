@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
+from zhixing.checkpoints.references import resolve as resolve_reference
 from zhixing.core.errors import BadInput
 from zhixing.core.recipe import ModelRecipe, Recipe
 from zhixing.families.base import Weights
@@ -83,6 +85,68 @@ class NetworkMaker(Protocol):
 
     def save(self, folder: Path, begun: Begun, tokenizer: Tokenizer, card: str) -> None:
         """Writes the model folder."""
+
+
+SIZES = ("family", "depth", "width", "head_dim", "heads", "mlp_width", "tied", "init_std")
+"""Fields of the model section that are those of the model that a run begins with."""
+
+
+def refuse(model: ModelRecipe, keys: Sequence[str], what: str) -> None:
+    """Refuses fields that mean nothing for a kind of network.
+
+    Raises:
+        BadInput: Naming the first that was given.
+    """
+    for key in keys:
+        if getattr(model, key) != ModelRecipe.model_fields[key].default:
+            raise BadInput(f"model.{key} means nothing for {what}", where=f"model.{key}", remedy="leave it out")
+
+
+def resolve_start(
+    model: ModelRecipe, sizes: Sequence[str], is_kind: Callable[[Path], bool], longest: Callable[[Path], int | None]
+) -> None:
+    """Resolves the model section of a run that goes on from another model.
+
+    Args:
+        model: The section; its context becomes that model's own, and stands in the run's recipe from now on.
+        sizes: Fields that are that model's.
+        is_kind: Tells whether a folder is of the right kind of network; another one is refused when it is opened.
+        longest: How many tokens the model in a folder reads at most; None: any number.
+
+    Raises:
+        BadInput: A size is given.
+    """
+    assert model.start is not None
+    for key in sizes:
+        if getattr(model, key) != ModelRecipe.model_fields[key].default:
+            raise BadInput(
+                f"model.{key} is given, but the model's sizes are those of model.start ({model.start})",
+                where=f"model.{key}",
+                remedy="leave out the one or the other",
+            )
+    folder = resolve_reference(model.start)
+    if "context" not in model.model_fields_set and folder.is_dir() and is_kind(folder):
+        model.context = longest(folder) or model.context
+
+
+def check_context(model: ModelRecipe, known: int | None, does: str) -> int:
+    """Returns the context of the recipe.
+
+    Args:
+        model: The recipe's model section.
+        known: What the model to go on from can do at most; None: anything.
+        does: What it does with so many tokens, for the message.
+
+    Raises:
+        BadInput: It is longer.
+    """
+    if known is not None and model.context > known:
+        raise BadInput(
+            f"model.context is {model.context}, but the model {does} at most {known} tokens",
+            where="model.context",
+            remedy="lower it, or leave it out",
+        )
+    return model.context
 
 
 def resolve_sizes(model: ModelRecipe, head_dim: int = 64) -> None:

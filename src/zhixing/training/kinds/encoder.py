@@ -9,7 +9,6 @@ from typing import Any, ClassVar, cast
 import torch
 
 from zhixing.checkpoints.encoder_folder import is_encoder, load_encoder, save_encoder
-from zhixing.checkpoints.references import resolve as resolve_reference
 from zhixing.core.errors import BadInput, unknown_name
 from zhixing.core.files import read_json
 from zhixing.core.recipe import ModelRecipe, Recipe
@@ -21,7 +20,7 @@ from zhixing.models.recurrent import CELLS
 from zhixing.models.recurrent_encoder import RecurrentEncoder, RecurrentEncoderConfig, recurrent_encoder_model
 from zhixing.tokenization.framing import ENCODER_TOKENS, framed_as_bert
 from zhixing.tokenization.tokenizer import Tokenizer
-from zhixing.training.kinds.base import Begun, resolve_sizes
+from zhixing.training.kinds.base import SIZES, Begun, check_context, refuse, resolve_sizes, resolve_start
 from zhixing.training.objectives import record_objective
 from zhixing.training.objectives.base import NetworkKind, RecordObjective
 from zhixing.training.regularisers import hide_words
@@ -53,22 +52,9 @@ class EncoderMaker:
     def resolve(self, recipe: Recipe) -> None:
         """Fills in sizes of a new encoder; with `model.start` they are refused, because they are that model's."""
         model = recipe.model
-        plain = ModelRecipe.model_fields
-        for key in DECODER_FIELDS:
-            if getattr(model, key) != plain[key].default:
-                raise BadInput(f"model.{key} means nothing for an encoder", where=f"model.{key}", remedy="leave it out")
+        refuse(model, DECODER_FIELDS, "an encoder")
         if model.start is not None:
-            sizes = ("family", "depth", "width", "head_dim", "heads", "mlp_width", "hidden", "tied", "init_std")
-            for key in sizes:
-                if getattr(model, key) != plain[key].default:
-                    raise BadInput(
-                        f"model.{key} is given, but the model's sizes are those of model.start ({model.start})",
-                        where=f"model.{key}",
-                        remedy="leave out the one or the other",
-                    )
-            folder = resolve_reference(model.start)
-            if "context" not in model.model_fields_set and folder.is_dir() and is_encoder(folder):
-                model.context = _longest_of(folder)  # that model's own, which stands in the run's recipe from now on
+            resolve_start(model, (*SIZES, "hidden"), is_encoder, _longest_of)
             return
         if "family" not in model.model_fields_set:
             objective = record_objective(recipe.train.objective)
@@ -87,17 +73,7 @@ class EncoderMaker:
 
     def longest(self, recipe: Recipe, start: Path | None) -> int:
         """Returns the model's own longest input, or the recipe's where that is lower."""
-        own = recipe.model.context
-        if start is None:
-            return own
-        known = _longest_of(start)
-        if own > known:
-            raise BadInput(
-                f"model.context is {own}, but the model reads at most {known} tokens",
-                where="model.context",
-                remedy="lower it, or leave it out",
-            )
-        return own
+        return check_context(recipe.model, None if start is None else _longest_of(start), "reads")
 
     def special_tokens(self, kind: str) -> list[str] | None:
         """Returns BERT's special tokens, without [UNK] where every text can be spelled."""

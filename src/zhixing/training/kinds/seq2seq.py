@@ -9,7 +9,6 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from zhixing.checkpoints.references import resolve as resolve_reference
 from zhixing.checkpoints.seq2seq_folder import is_seq2seq, load_seq2seq, longest_of, save_seq2seq
 from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers
 from zhixing.core.errors import BadInput, unknown_name
@@ -25,7 +24,7 @@ from zhixing.models.recurrent_seq2seq import RecurrentEncoderDecoder, RecurrentS
 from zhixing.models.transformer_seq2seq import TransformerEncoderDecoder, TransformerSeq2SeqConfig
 from zhixing.tokenization.framing import frame_of, framed_with_end
 from zhixing.tokenization.tokenizer import Tokenizer
-from zhixing.training.kinds.base import Begun, resolve_sizes
+from zhixing.training.kinds.base import SIZES, Begun, check_context, refuse, resolve_sizes, resolve_start
 from zhixing.training.objectives.base import NetworkKind, RecordObjective
 
 RECURRENT = {f"{cell}-seq2seq": cell for cell in CELLS}
@@ -70,25 +69,10 @@ class Seq2SeqMaker:
 
     def resolve(self, recipe: Recipe) -> None:
         """Fills in sizes of a new network; with `model.start` they are refused, because they are that model's."""
-        model, plain = recipe.model, ModelRecipe.model_fields
-        for key in DECODER_FIELDS:
-            if getattr(model, key) != plain[key].default:
-                raise BadInput(
-                    f"model.{key} means nothing for an encoder-decoder", where=f"model.{key}", remedy="leave it out"
-                )
+        model = recipe.model
+        refuse(model, DECODER_FIELDS, "an encoder-decoder")
         if model.start is not None:
-            sizes = ("family", "depth", "width", "head_dim", "heads", "mlp_width", "hidden", "tied", "init_std")
-            for key in (*sizes, "decoder_depth", "attention"):
-                if getattr(model, key) != plain[key].default:
-                    raise BadInput(
-                        f"model.{key} is given, but the model's sizes are those of model.start ({model.start})",
-                        where=f"model.{key}",
-                        remedy="leave out the one or the other",
-                    )
-            folder = resolve_reference(model.start)
-            if "context" not in model.model_fields_set and folder.is_dir() and is_seq2seq(folder):
-                # That model's own, which stands in the run's recipe from now on.
-                model.context = longest_of(folder) or model.context
+            resolve_start(model, (*SIZES, "hidden", "decoder_depth", "attention"), is_seq2seq, longest_of)
             return
         if "family" not in model.model_fields_set:
             model.family = DEFAULT_FAMILY
@@ -122,23 +106,13 @@ class Seq2SeqMaker:
 
     def longest(self, recipe: Recipe, start: Path | None) -> int:
         """Returns the longest source or target: the model's own, or the recipe's where that is lower."""
-        own = recipe.model.context
-        if start is None:
-            return own
-        if not is_seq2seq(start):
+        if start is not None and not is_seq2seq(start):
             raise BadInput(
                 f"{recipe.model.start} is no encoder-decoder, and {recipe.train.objective!r} trains one",
                 where="model.start",
                 remedy=f"begin with one of {', '.join(SEQ2SEQ)}, or with one that was trained here",
             )
-        known = longest_of(start)
-        if known is not None and own > known:
-            raise BadInput(
-                f"model.context is {own}, but the model reads and writes at most {known} tokens",
-                where="model.context",
-                remedy="lower it, or leave it out",
-            )
-        return own
+        return check_context(recipe.model, None if start is None else longest_of(start), "reads and writes")
 
     def special_tokens(self, kind: str) -> list[str] | None:
         """Returns Marian's special tokens, with one for what cannot be spelled where that is needed."""

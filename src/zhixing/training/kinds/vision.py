@@ -9,10 +9,9 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from zhixing.checkpoints.references import resolve as resolve_reference
 from zhixing.checkpoints.vision_folder import describes_images, load_vision, read_description, save_vision
 from zhixing.core.errors import BadInput
-from zhixing.core.recipe import ModelRecipe, Recipe
+from zhixing.core.recipe import Recipe
 from zhixing.data.images import ImageProcessor
 from zhixing.families.gpt2 import GPT2_READER
 from zhixing.families.vision_encoder_decoder import NAME
@@ -20,7 +19,7 @@ from zhixing.models.config import TransformerConfig
 from zhixing.models.vision_encoder_decoder import VisionEncoderDecoder, VisionEncoderDecoderConfig
 from zhixing.models.vit import ViTConfig
 from zhixing.tokenization.tokenizer import Tokenizer
-from zhixing.training.kinds.base import Begun, resolve_sizes
+from zhixing.training.kinds.base import SIZES, Begun, check_context, refuse, resolve_sizes, resolve_start
 from zhixing.training.objectives.base import NetworkKind, RecordObjective
 from zhixing.training.objectives.caption import Caption
 
@@ -30,8 +29,7 @@ NORM_EPS = 1e-6
 
 NO_MEANING = ("kv_heads", "logit_softcap", "rope_theta", "order", "count_memory", "embeddings", "hidden",
               "head_dropout")  # fmt: skip
-SIZES = ("family", "depth", "width", "head_dim", "heads", "mlp_width", "tied", "init_std", "image_size", "patch_size",
-         "image_depth")  # fmt: skip
+IMAGE_SIZES = ("image_size", "patch_size", "image_depth")
 
 
 @dataclass
@@ -54,22 +52,10 @@ class VisionMaker:
 
     def resolve(self, recipe: Recipe) -> None:
         """Fills in sizes of a new network; with `model.start` they are refused, because they are that model's."""
-        model, plain = recipe.model, ModelRecipe.model_fields
-        for key in NO_MEANING:
-            if getattr(model, key) != plain[key].default:
-                raise BadInput(f"model.{key} means nothing here", where=f"model.{key}", remedy="leave it out")
+        model = recipe.model
+        refuse(model, NO_MEANING, "a network that describes images")
         if model.start is not None:
-            for key in SIZES:
-                if getattr(model, key) != plain[key].default:
-                    raise BadInput(
-                        f"model.{key} is given, but the model's sizes are those of model.start ({model.start})",
-                        where=f"model.{key}",
-                        remedy="leave out the one or the other",
-                    )
-            folder = resolve_reference(model.start)
-            if "context" not in model.model_fields_set and folder.is_dir() and describes_images(folder):
-                # That model's own, which stands in the run's recipe from now on.
-                model.context = read_description(folder)[0].context
+            resolve_start(model, (*SIZES, *IMAGE_SIZES), describes_images, _longest_of)
             return
         if "family" not in model.model_fields_set:
             model.family = NAME
@@ -88,17 +74,7 @@ class VisionMaker:
 
     def longest(self, recipe: Recipe, start: Path | None) -> int:
         """Returns how many tokens of a caption are read and written."""
-        own = recipe.model.context
-        if start is None:
-            return own
-        known = read_description(start)[0].context
-        if own > known:
-            raise BadInput(
-                f"model.context is {own}, but the model writes at most {known} tokens",
-                where="model.context",
-                remedy="lower it, or leave it out",
-            )
-        return own
+        return check_context(recipe.model, None if start is None else _longest_of(start), "writes")
 
     def special_tokens(self, kind: str) -> list[str] | None:
         """Returns None: the usual ones, of which the end of text ends a caption and stands before the next."""
@@ -136,6 +112,10 @@ class VisionMaker:
             folder, cast(VisionEncoderDecoder, begun.model), tokenizer, begun.processor, card=card,
             generation=begun.generation, unused=begun.unused,
         )  # fmt: skip
+
+
+def _longest_of(start: Path) -> int:
+    return read_description(start)[0].context
 
 
 def _config(recipe: Recipe, vocab_size: int, start: int) -> VisionEncoderDecoderConfig:

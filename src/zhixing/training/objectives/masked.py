@@ -25,11 +25,10 @@ from zhixing.data.shapes import Shape, Text
 from zhixing.data.shapes.records import Misfit
 from zhixing.data.word_bounds import WordBounds, words_of_tokens
 from zhixing.models.heads import EncoderModel, HeadConfig, MaskedHead
-from zhixing.models.ragged import Ragged
 from zhixing.tokenization.framing import Frame, frame_of
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.objectives.base import Encoded, NetworkKind, RecordObjective
-from zhixing.training.objectives.texts import TOKENS, ragged_of
+from zhixing.training.objectives.texts import TOKENS, TextBatch, ragged_of
 
 SHOWN_AS_MASK, SHOWN_AS_OTHER = 0.8, 0.1
 SHORTEST = 4
@@ -37,30 +36,16 @@ SHORTEST = 4
 
 
 @dataclass(frozen=True)
-class MaskedBatch:
-    """Texts with hidden words.
+class MaskedBatch(TextBatch):
+    """Texts as the network sees them, with hidden words and what stood there.
 
     Attributes:
-        texts: What the network sees.
         hidden: Where the chosen tokens stand, indices into all tokens, (chosen).
-        wanted: What stood there, (chosen).
         counts: How many were chosen in each sequence.
     """
 
-    texts: Ragged
     hidden: Tensor
-    wanted: Tensor
     counts: tuple[int, ...]
-
-    @property
-    def target_count(self) -> int:
-        """The chosen tokens."""
-        return len(self.wanted)
-
-    @property
-    def token_count(self) -> int:
-        """All tokens."""
-        return len(self.texts.tokens)
 
 
 class RunningText(RecordObjective):
@@ -176,8 +161,8 @@ class Masked(RunningText):
         shown[other] = generator.choice(self.ordinary, int(other.sum()))
         tokens[places] = shown
         return MaskedBatch(
-            ragged_of(raw.examples, device, tokens), torch.from_numpy(places).to(device),
-            torch.from_numpy(wanted).to(device), counts,
+            ragged_of(raw.examples, device, tokens), torch.from_numpy(wanted).to(device),
+            torch.from_numpy(places).to(device), counts,
         )  # fmt: skip
 
     def loss_sum(self, model: EncoderModel, batch: MaskedBatch) -> Tensor:

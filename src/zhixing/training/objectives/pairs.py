@@ -15,12 +15,12 @@ from torch import Tensor
 from zhixing.checkpoints.seq2seq_folder import is_seq2seq, tokenizers_in
 from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers
 from zhixing.core.errors import BadInput
-from zhixing.data.shapes.records import Misfit
 from zhixing.models.encoder_decoder import EncoderDecoder
 from zhixing.models.ragged import Ragged
 from zhixing.tokenization.framing import frame_of
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.objectives.base import NetworkKind, RecordObjective
+from zhixing.training.objectives.texts import tokens_of
 
 Ids = NDArray[np.int64] | NDArray[np.int32]
 
@@ -82,13 +82,7 @@ class Framing:
         Raises:
             Misfit: The tokenizer cannot spell it, or it has none.
         """
-        try:
-            tokens = self.tokenizer.encode(text)
-        except BadInput as error:
-            raise Misfit(error.cause, error.remedy or "") from error
-        if not tokens:
-            raise Misfit("the text has no tokens", "leave the record out")
-        return tokens
+        return tokens_of(self.tokenizer, text)
 
     def framed(self, tokens: Sequence[int]) -> list[int]:
         """Puts the frame around as many of the tokens as fit."""

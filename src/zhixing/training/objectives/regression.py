@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,28 +17,9 @@ from zhixing.data.length_batches import RawBatch
 from zhixing.data.shapes import Labelled, Shape
 from zhixing.data.shapes.records import Misfit, brief
 from zhixing.models.heads import ClassificationHead, EncoderModel, HeadConfig
-from zhixing.models.ragged import Ragged
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.objectives.base import Encoded, NetworkKind, RecordObjective
-from zhixing.training.objectives.texts import TOKENS, TextFramer, arrays, ragged_of
-
-
-@dataclass(frozen=True)
-class NumberBatch:
-    """Texts with a number each, (sequences)."""
-
-    texts: Ragged
-    wanted: Tensor
-
-    @property
-    def target_count(self) -> int:
-        """The sequences."""
-        return len(self.wanted)
-
-    @property
-    def token_count(self) -> int:
-        """The tokens of all texts."""
-        return len(self.texts.tokens)
+from zhixing.training.objectives.texts import TOKENS, TextBatch, TextFramer, arrays, ragged_of
 
 
 class Regression(RecordObjective):
@@ -117,17 +97,17 @@ class Regression(RecordObjective):
                 model.head.out.weight.mul_(self.deviation)
         return model
 
-    def to_device(self, raw: RawBatch, device: torch.device) -> NumberBatch:
+    def to_device(self, raw: RawBatch, device: torch.device) -> TextBatch:
         """Lays the texts end to end."""
         wanted = torch.tensor([float(example["number"][0]) for example in raw.examples])
-        return NumberBatch(ragged_of(raw.examples, device), wanted.to(device))
+        return TextBatch(ragged_of(raw.examples, device), wanted.to(device))
 
-    def loss_sum(self, model: EncoderModel, batch: NumberBatch) -> Tensor:
+    def loss_sum(self, model: EncoderModel, batch: TextBatch) -> Tensor:
         """Returns the squared errors over the variance, summed."""
         errors: Tensor = (model(batch.texts)[:, 0].float() - batch.wanted) / self.deviation
         return errors.square().sum()
 
-    def predict(self, model: EncoderModel, batch: NumberBatch) -> Sequence[Any]:
+    def predict(self, model: EncoderModel, batch: TextBatch) -> Sequence[Any]:
         """Returns a number for each text."""
         return model(batch.texts)[:, 0].float().tolist()  # type: ignore[no-any-return]
 

@@ -163,8 +163,8 @@ class Replaced(RunningText):
         wanted = tokens[places]
         tokens[places] = self.mask
         masked = MaskedBatch(
-            ragged_of(raw.examples, device, tokens), torch.from_numpy(places).to(device),
-            torch.from_numpy(wanted).to(device), counts,
+            ragged_of(raw.examples, device, tokens), torch.from_numpy(wanted).to(device),
+            torch.from_numpy(places).to(device), counts,
         )  # fmt: skip
         return ReplacedBatch(masked, original, torch.from_numpy(ordinary).to(device), raw.key)
 

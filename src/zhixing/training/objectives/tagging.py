@@ -32,7 +32,7 @@ from zhixing.tokenization.framing import Frame, frame_of
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.objectives.base import Encoded, NetworkKind, RecordObjective
 from zhixing.training.objectives.labels import Labels
-from zhixing.training.objectives.texts import TOKENS, ragged_of
+from zhixing.training.objectives.texts import TOKENS, TextBatch, ragged_of
 
 DECIDING = 200
 """Sentences by which it is decided whether tags are chunks."""
@@ -44,30 +44,16 @@ POSITIONS: dict[str, str] = {"BIO": "BI", "BIOES": "BIES"}
 
 
 @dataclass(frozen=True)
-class TagBatch:
-    """Sentences with the tag of each word.
+class TagBatch(TextBatch):
+    """Sentences with the number of each word's tag.
 
     Attributes:
-        texts: The token sequences.
         words: Where the words stand that are asked about, indices into all tokens, (words).
         counts: How many of them each sequence has.
-        wanted: The number of each word's tag, (words).
     """
 
-    texts: Ragged
     words: Tensor
     counts: tuple[int, ...]
-    wanted: Tensor
-
-    @property
-    def target_count(self) -> int:
-        """The words."""
-        return len(self.wanted)
-
-    @property
-    def token_count(self) -> int:
-        """The tokens of all sequences."""
-        return len(self.texts.tokens)
 
 
 class Tagging(RecordObjective):
@@ -241,7 +227,7 @@ class Tagging(RecordObjective):
         wanted = np.concatenate([example["tags"] for example in raw.examples]).astype(np.int64)
         counts = tuple(len(example["words"]) for example in raw.examples)
         return TagBatch(
-            texts, torch.from_numpy(words.astype(np.int64)).to(device), counts, torch.from_numpy(wanted).to(device)
+            texts, torch.from_numpy(wanted).to(device), torch.from_numpy(words.astype(np.int64)).to(device), counts
         )
 
     def _scores(self, model: EncoderModel, batch: TagBatch) -> Tensor:

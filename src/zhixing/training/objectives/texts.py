@@ -23,6 +23,29 @@ TOKENS = {"tokens": "int32", "types": "uint8"}
 
 
 @dataclass(frozen=True)
+class TextBatch:
+    """Texts, and what is wanted of them.
+
+    Attributes:
+        texts: The token sequences.
+        wanted: A number for each that is asked about, (targets).
+    """
+
+    texts: Ragged
+    wanted: Tensor
+
+    @property
+    def target_count(self) -> int:
+        """How many are asked about."""
+        return len(self.wanted)
+
+    @property
+    def token_count(self) -> int:
+        """The tokens of all sequences."""
+        return len(self.texts.tokens)
+
+
+@dataclass(frozen=True)
 class Framed:
     """A text as the network reads it, and how many of its tokens did not fit."""
 
@@ -54,13 +77,7 @@ class TextFramer:
         Raises:
             Misfit: The tokenizer cannot spell it, or it has none.
         """
-        try:
-            tokens = self.tokenizer.encode(text)
-        except BadInput as error:
-            raise Misfit(error.cause, error.remedy or "") from error
-        if not tokens:
-            raise Misfit("the text has no tokens", "leave the record out")
-        return tokens
+        return tokens_of(self.tokenizer, text)
 
     def frame_text(self, text: str, second: str | None = None) -> Framed:
         """Encodes a text, or two; the longer of two is cut first (as `longest_first`)."""
@@ -74,6 +91,21 @@ class TextFramer:
         first, other = first[:keep], other[: room - keep]
         tokens, types = self.frame.pair(first, other)
         return Framed(tokens, types if self.frame.second_type else [], before - len(first) - len(other))
+
+
+def tokens_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Returns the tokens of a text of a record.
+
+    Raises:
+        Misfit: The tokenizer cannot spell it, or it has none.
+    """
+    try:
+        tokens = tokenizer.encode(text)
+    except BadInput as error:
+        raise Misfit(error.cause, error.remedy or "") from error
+    if not tokens:
+        raise Misfit("the text has no tokens", "leave the record out")
+    return tokens
 
 
 def arrays(framed: Framed) -> dict[str, NDArray[Any]]:
