@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
-import click
 import pytest
+from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -15,9 +16,9 @@ from zhixing.cli.main import app
 ROOT = get_command(app)
 
 
-def commands(group: click.Command, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(group: Any, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yields every command with the words that call it."""
-    if not isinstance(group, click.Group):
+    if not isinstance(group, TyperGroup):
         yield before, group
         return
     for name in sorted(group.commands):

@@ -225,9 +225,9 @@ def test_extraction_compares_values_of_fields() -> None:
     records: list[Record] = [Pair("Anna ...", json.dumps(right)), Pair("nobody", "{}")]
     said = {"name": "Anna ", "age": "31", "towns": ["Rome"], "job": ""}
     found = measure("extract", records, [{"prediction": said}, None])
-    # right: Anna and Rome; said: 4 values (a number is no text); true: 4 values
+    # right: Anna and Rome; said: 3 values (what is empty is none); true: 4 values (of which a number is no text)
     assert values(found) == {
-        "field_f1": pytest.approx(2 * 2 / (4 + 4)), "json_exact": 0.0, "json_valid": 0.5,
+        "field_f1": pytest.approx(2 * 2 / (3 + 4)), "json_exact": 0.0, "json_valid": 0.5,
     }  # fmt: skip
     with pytest.raises(BadInput, match="is no JSON") as caught:
         measure("extract", [Pair("a", "{broken")], [None])
@@ -256,3 +256,4 @@ def test_a_word_of_a_text_is_hidden() -> None:
     for example, text in zip(found, texts, strict=False):
         assert example.row["text"].replace(SHOWN, example.reference[0]).casefold() == text.casefold()
     assert len(found[1].reference[0]) == 1  # one character, not a whole line
+    assert len(examples_of(how, [(Text("\n".join(texts)), "f:1")])) == 2  # each line by itself

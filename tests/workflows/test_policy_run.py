@@ -75,7 +75,7 @@ def _rows(run: Path, kind: str) -> list[dict[str, Any]]:
 def test_the_reward_rises(workspace: Path, objective: str) -> None:
     outcome = start_run(_recipe(workspace, train={"objective": objective, "steps": 30}), workspace / "run")
     rewards = [row["reward"] for row in _rows(outcome.folder, "train")]
-    assert sum(rewards[:5]) / 5 < 0.2
+    assert sum(rewards[:3]) / 3 < 0.2
     assert sum(rewards[-5:]) / 5 > 0.7
     assert outcome.score.measures["reward"] > 0.8
     assert load_folder(outcome.folder / "model").model.config.vocab_size

@@ -7,7 +7,7 @@ known by that form only. A row that a task could not work on counts as a wrong r
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -274,7 +274,7 @@ TASKS: dict[str, TaskMeasure] = {
 }
 """Every task that can be measured. Search is measured on labelled texts (those with the label of the query are
 relevant) and on pairs (the other half is); extraction on pairs whose target is JSON; gaps on pairs of a text with one
-and its word, or on texts, in each of which one word is hidden."""
+and its word, or on texts, in each line of which one word is hidden."""
 
 
 def task_measure(name: str) -> TaskMeasure:
@@ -301,6 +301,8 @@ def examples_of(
     Raises:
         BadInput: There is none, or one does not fit the task.
     """
+    if measure.name == "fill":
+        records = _lines(records)
     found: list[Example] = []
     pictures: dict[Path | bytes, Example] = {}
     for record, place in records:
@@ -323,6 +325,15 @@ def examples_of(
     if measure.name == "classify" and any(isinstance(one.reference, list) for one in found):
         found = [one if isinstance(one.reference, list) else replace(one, reference=[one.reference]) for one in found]
     return found
+
+
+def _lines(records: Iterable[tuple[Record, str]]) -> Iterator[tuple[Record, str]]:
+    """Cuts texts into their lines, so that a gap has its own line around it and not a whole document."""
+    for record, place in records:
+        if isinstance(record, Text):
+            yield from ((Text(line), place) for line in record.text.splitlines() if line.strip())
+        else:
+            yield record, place
 
 
 def measured(

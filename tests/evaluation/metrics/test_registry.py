@@ -18,6 +18,7 @@ EXAMPLES = {
     "confidences": ([("x", 0.9), ("y", 0.6)], ["x", "x"]),
     "tags": ([["B-PER", "O"], ["O"]], [["B-PER", "O"], ["B-LOC"]]),
     "rankings": ([["a", "b"], ["c"]], [["b"], {"c": 2}]),
+    "values": ([{"a": 1}, "broken"], ['{"a": 1}', {"b": ["x"]}]),
     "generated": (["a b c d e", "a b"], None),
     "losses": ([(10.0, 5, 20), (3.0, 2, 9)], None),
 }
