@@ -40,7 +40,7 @@ FAULTS = [  # layout, what is changed in line 3, words of the report
     ("preference", {"chosen": ""}, ["'chosen' is empty"]),
     ("kto", {"label": "maybe"}, ["'label' is \"maybe\"", "true or false"]),
     ("pair", {"target": "\n"}, ["'target' is empty"]),
-    ("pair", {"target": {"x": 1}}, ["'target' is {", "a text is expected"]),
+    ("pair", {"target": [1, 2]}, ["'target' is [1, 2]", "a text is expected"]),
     ("labelled", {"label": None}, ["the label 'label' is null", "a word or a number"]),
     ("tagged", {"tags": ["O"]}, ["2 token(s) but 1 tag(s)", "give every token one tag"]),
     ("tagged", {"tokens": []}, ["'tokens' is []"]),
@@ -251,3 +251,10 @@ def test_whatever_the_text_nothing_breaks(tmp_path_factory, content, suffix):
         list(shapes.read(path))
     except ZhixingError as error:
         assert str(path) in str(error)
+
+
+def test_a_target_may_be_an_object(tmp_path):
+    file = tmp_path / "people.jsonl"
+    file.write_text('{"text": "Anna, 31", "json": {"name": "Änna", "age": 31}}\n' * 2, encoding="utf-8")
+    (first, _) = shapes.read(file, shape="pair", columns={"source": "text", "target": "json"})
+    assert first.record == Pair("Anna, 31", '{"name": "Änna", "age": 31}')
