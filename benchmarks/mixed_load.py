@@ -4,7 +4,7 @@
 
 Several threads send requests as a crowd of users would: long and short prompts, many that begin alike, greedy and
 drawn, streams that are broken off, answers with stop strings, some aborted at once. The cache is small: requests
-wait, and are preempted. Every tenth greedy answer is asked for again alone at the end and must be the same. Measured are
+wait, and are preempted. Every tenth greedy answer is asked for again alone at the end and must be the same. Measured:
 the memory of the process after the first tenth of the time and at the end (it is not to grow), answers and tokens per
 second, and that every block of the cache is free when all are done.
 """
