@@ -63,6 +63,17 @@ def greatest(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
     return max(float((one - other).abs().nan_to_num(nan=float("inf")).max()) for one, other in pairs)
 
 
+def draw(model: Any) -> None:
+    """Makes every weight random, norms and biases far from their neutral values; tables of sinusoids stay."""
+    for name, parameter in model.named_parameters():
+        if "embed_positions" in name and "Marian" in type(model).__name__:
+            continue
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+        else:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+
+
 def padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
     """Returns sequences filled up to one length, and which of it is real."""
     longest = max(map(len, rows))
@@ -90,8 +101,7 @@ def encoder(name: str, values: dict[str, Any], heads: Sequence[str], place: Path
         labels = 2 if head == "ForQuestionAnswering" else 3
         config = getattr(transformers, f"{name}Config")(**values, num_labels=labels)
         theirs = getattr(transformers, name + head)(config).eval()
-        for parameter in theirs.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
+        draw(theirs)
         theirs.save_pretrained(place / head)
         opened = load_encoder(place / head)
         wanted = _scores(theirs, head)
@@ -123,7 +133,8 @@ def seq2seq(kind: str, cases: Sequence[dict[str, Any]], place: Path) -> Differen
         torch.manual_seed(3)
         theirs = getattr(transformers, network)(getattr(transformers, config)(**values)).eval()
         if not values.get("tie_word_embeddings", True):
-            theirs.lm_head.weight = torch.nn.Parameter(torch.randn_like(theirs.lm_head.weight))
+            theirs.lm_head.weight = torch.nn.Parameter(theirs.lm_head.weight.clone())
+        draw(theirs)
         theirs.save_pretrained(place / f"{number}")
         opened = load_seq2seq(place / f"{number}")
         assert opened.family is not None
@@ -161,8 +172,7 @@ def vision(place: Path) -> Differences:
     )
     config.decoder_start_token_id, config.pad_token_id = 3, 0
     theirs = transformers.VisionEncoderDecoderModel(config=config).eval()
-    for parameter in theirs.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+    draw(theirs)
     theirs.decoder.tie_weights()
     theirs.save_pretrained(place / "theirs")
     opened = load_vision(place / "theirs")
