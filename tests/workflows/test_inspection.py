@@ -161,3 +161,31 @@ def test_a_small_file_gives_the_batches_of_training(place: Path) -> None:
     found = inspect_recipe(recipe(place))
     assert found.records is None
     assert found.batches == inspect_recipe(recipe(place), records=0).batches
+
+
+def test_sources_are_read_and_targets_are_learned(tmp_path: Path) -> None:
+    pairs = [("a dog runs", "ein Hund läuft"), ("two cats", "zwei Katzen")] * 4
+    lines = [json.dumps({"source": one, "target": other}) for one, other in pairs]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    translated = build_recipe({
+        "data": {"paths": [str(tmp_path / "pairs.jsonl")], "validation_fraction": 0.01}, "tokenizer": {"kind": "byte"},
+        "model": {"depth": 1, "width": 16, "heads": 1, "context": 40}, "train": {"objective": "seq2seq", "steps": 1},
+    })  # fmt: skip
+    (batch,) = inspect_recipe(translated).batches
+    for document in batch.documents:
+        read = "".join(token.text for token in document.tokens if not token.wanted and not token.template)
+        learned = "".join(token.text for token in document.tokens if token.wanted and not token.template)
+        assert (read.replace("␣", " "), learned.replace("␣", " ").replace("⁺", "")) in pairs
+        assert document.tokens[-1].wanted  # the end of the target is learned too
+
+
+def test_captions_of_pictures_that_the_recipe_draws(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    drawn = build_recipe({
+        "data": {"pictures": {"count": 8, "unseen": 4, "side": 32}},
+        "model": {"width": 32, "depth": 1, "context": 64, "image_size": 32, "patch_size": 8},
+        "tokenizer": {"kind": "byte"}, "train": {"objective": "caption", "steps": 1, "batch_size": 4},
+    })  # fmt: skip
+    (batch,) = inspect_recipe(drawn).batches
+    assert batch.facts()["documents"] == 4
+    assert batch.facts()["wanted"] == batch.facts()["tokens"]

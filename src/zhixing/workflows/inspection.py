@@ -31,9 +31,12 @@ from zhixing.tokenization.view import running_pieces
 from zhixing.training.kinds import MAKERS
 from zhixing.training.objectives import RecordObjective, objective_named
 from zhixing.training.objectives.base import TensorBatch
+from zhixing.training.objectives.caption import CaptionBatch
 from zhixing.training.objectives.chat import ChatTurns, conversation
+from zhixing.training.objectives.pairs import PairBatch, PairObjective
 from zhixing.training.resolve import resolve
 from zhixing.training.run import Run
+from zhixing.workflows.drawn import draw_pictures
 from zhixing.workflows.examples import Records
 from zhixing.workflows.prepare import prepare_shards, prepare_tokenizer, sampler_for
 from zhixing.workflows.records_run import prepare_examples, prepare_start
@@ -180,6 +183,7 @@ def _text_batches(run: Run, count: int) -> Iterator[ShownBatch]:
 def _record_batches(run: Run, records: Records, count: int) -> Iterator[ShownBatch]:
     recipe, train, kind = run.recipe, run.recipe.train, records.objective
     start = prepare_start(run)
+    draw_pictures(run)
     objective, tokenizer, examples = prepare_examples(run, records, MAKERS[kind.network], start)
     if recipe.tune.method == "prompt" and start is not None:
         first = configuration_of(start).vocab_size
@@ -188,6 +192,9 @@ def _record_batches(run: Run, records: Records, count: int) -> Iterator[ShownBat
     for _ in range(count):
         raw = sampler.next()
         batch = objective.to_device(raw, torch.device("cpu"))
+        if isinstance(batch, PairBatch | CaptionBatch):
+            yield _written(batch, objective)
+            continue
         parts = [getattr(batch, name, None) for name in ("tokens", "targets", "segments")]
         if not all(isinstance(part, torch.Tensor) and part.dim() == 2 for part in parts):
             raise BadInput(
@@ -211,18 +218,39 @@ def _shown(tokens: Any, targets: Any, segments: Any, tokenizer: Tokenizer, marks
             ids, wanted = tokens[row, begin:end].tolist(), targets[row, begin:end].tolist()
             stream = [*ids, *([wanted[-1]] if wanted[-1] != IGNORED else [])]
             learned = [False, *(target != IGNORED for target in wanted)][: len(stream)]
-            template = marks.get(tuple(stream[skip:]))
-            special = tokenizer.special_ids
-            known = [place for place, token in enumerate(stream) if token < tokenizer.vocab_size]
-            texts = dict(zip(known, running_pieces(tokenizer, [stream[place] for place in known]), strict=True))
-            documents.append(ShownDocument([
-                ShownToken(
-                    token, texts.get(place, LEARNED), learned[place],
-                    token in special if template is None or place < skip else template[place - skip],
-                )
-                for place, token in enumerate(stream)
-            ]))  # fmt: skip
+            inside = marks.get(tuple(stream[skip:]))
+            special = [token in tokenizer.special_ids for token in stream]
+            template = special if inside is None else [*special[:skip], *inside]
+            documents.append(ShownDocument(_tokens(stream, tokenizer, learned, template)))
         shown.rows.append(documents)
+    return shown
+
+
+def _tokens(stream: list[int], tokenizer: Tokenizer, wanted: list[bool], template: list[bool]) -> list[ShownToken]:
+    known = [place for place, token in enumerate(stream) if token < tokenizer.vocab_size]
+    texts = dict(zip(known, running_pieces(tokenizer, [stream[place] for place in known]), strict=True))
+    return [
+        ShownToken(token, texts.get(place, LEARNED), wanted[place], template[place])
+        for place, token in enumerate(stream)
+    ]
+
+
+def _written(batch: PairBatch | CaptionBatch, objective: RecordObjective) -> ShownBatch:
+    """Takes a batch apart whose targets are written behind what was read: a source, which is shown, or an image."""
+    if isinstance(batch, PairBatch):
+        assert isinstance(objective, PairObjective)
+        reader, writer = objective.framing.tokenizer, objective.target_framing.tokenizer
+        sources = [part.tolist() for part in batch.sources.split(batch.sources.tokens)]
+        targets = [part.tolist() for part in batch.targets.split(batch.targets.tokens)]
+    else:
+        reader = writer = objective.tokenizer
+        targets = [part.tolist() for part in batch.inputs.split(batch.targets)]
+        sources = [[] for _ in targets]
+    shown = ShownBatch()
+    for source, target in zip(sources, targets, strict=True):
+        around = [[token in kind.special_ids for token in side] for side, kind in ((source, reader), (target, writer))]
+        read = _tokens(source, reader, [False] * len(source), around[0])
+        shown.rows.append([ShownDocument([*read, *_tokens(target, writer, [True] * len(target), around[1])])])
     return shown
 
 
