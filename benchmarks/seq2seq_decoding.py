@@ -1,7 +1,7 @@
 """Translating on a CPU by beam search: Zhixing's native core beside CTranslate2, on the same weights and sources.
 
     python benchmarks/seq2seq_decoding.py [--model FOLDER --source val.en.gz [--target val.de.gz]]
-        [--peer ctranslate2 --python PYTHON] [--batch 16,32,64] [--sentences 500] [--threads 2] [--runs 5] [--quick]
+        [--peer ctranslate2 --python PYTHON] [--batch 16,32,64,128] [--sentences 500] [--threads 2] [--runs 5] [--quick]
         [--json]
 
 Without --model, a model of the recipe multi30k-transformer (Marian's layout, 3 + 3 layers, 256 wide, 6,000 tokens) is
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--target", type=Path, help="their translations, for BLEU")
     parser.add_argument("--peer", action="append", default=[], choices=["ctranslate2"])
     parser.add_argument("--python", default=sys.executable, help="the Python that has the peer")
-    parser.add_argument("--batch", default="16,32,64", help="sources that are translated at once")
+    parser.add_argument("--batch", default="16,32,64,128", help="sources that are translated at once")
     parser.add_argument("--sentences", type=int, default=500)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)

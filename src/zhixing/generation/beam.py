@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,10 +33,23 @@ DEAD = float("-inf")
 
 
 class Beam(NamedTuple):
-    """An answer under way, and its log-probability."""
+    """An answer under way.
+
+    Attributes:
+        answer: The answer.
+        score: Its log-probability.
+        ahead: Tokens behind it that it has not taken yet, because nothing but their number and the end tokens matters
+            before the end.
+    """
 
     answer: Answer
     score: float
+    ahead: tuple[int, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens so far."""
+        return len(self.answer.progress.tokens) + len(self.ahead)
 
 
 class Continuation(NamedTuple):
@@ -57,8 +70,8 @@ class Continuation(NamedTuple):
     logprob: TokenLogprob | None
 
 
-Grown = tuple[Continuation, Answer]
-"""A continuation and the answer with it."""
+Grown = tuple[Continuation, Beam]
+"""A continuation and the beam with it."""
 
 
 class Search:
@@ -76,35 +89,54 @@ class Search:
         self.beams = [Beam(answer, 0.0)]
         self.finished: list[Answer] = []
         self.done = False
-        self._longest = answer.longest_answer
+        self._longest, self._ends = answer.longest_answer, answer.limits.end_tokens
+        # Whole copies of answers are made where something looks at the text or at each token.
+        self._light = answer.leave_text() and options.logprobs is None
 
-    def advance(self, continuations: Sequence[Continuation]) -> list[Continuation]:
+    def advance(self, continuations: Iterable[Continuation]) -> list[Continuation]:
         """Takes the best continuations, in their order; returns those that go on, one for each of `width` rows.
 
         Only among the first `width` does one that ends become a finished answer; the others are there so that enough
         go on. A continuation stays in the row of its beam where it can, so that little has to be copied.
         """
+        progress = self.beams[0].answer.progress
+        progress.started = progress.started or time.monotonic()  # copies that take their tokens later have it, too
         running: list[Grown] = []
         ended: list[Answer] = []
         for rank, continuation in enumerate(continuations):
             enough = len(running) >= self.width and not self._options.beam_sampling
             if continuation.score == DEAD or (enough and rank >= self.width):
                 break
-            answer = self.beams[continuation.beam].answer.fork()
-            if continuation.logprob is not None:
-                answer.logprobs.append(continuation.logprob)
-            answer.take(continuation.token)
-            if answer.reason is None:
-                running.append((continuation, answer))
+            beam = self._grown(continuation)
+            if beam.answer.reason is None:
+                running.append((continuation, beam))
             elif rank < self.width:
-                answer.score = self._final(continuation.score, answer)
-                ended.append(answer)
-        self._finish(ended)
+                beam.answer.score = self._final(beam)
+                ended.append(beam.answer)
+        if ended:
+            self._finish(ended)
         running = sorted(running, key=lambda pair: -pair[0].score)[: self.width]
         placed = self._placed(running) if running else []
-        self.beams = [Beam(answer, continuation.score) for continuation, answer in placed]
+        self.beams = [beam for _, beam in placed]
         self.done = not running or not self._may_improve()
         return [continuation for continuation, _ in placed]
+
+    def _grown(self, continuation: Continuation) -> Beam:
+        """Returns a beam with one more token."""
+        beam = self.beams[continuation.beam]
+        ahead = (*beam.ahead, continuation.token)
+        if self._light and continuation.token not in self._ends and beam.length + 1 < self._longest:
+            return Beam(beam.answer, continuation.score, ahead)
+        return Beam(self._taken(beam.answer, ahead, continuation.logprob), continuation.score)
+
+    def _taken(self, answer: Answer, tokens: Iterable[int], logprob: TokenLogprob | None = None) -> Answer:
+        """Returns a copy of an answer that has taken more tokens."""
+        answer = answer.fork()
+        if logprob is not None:
+            answer.logprobs.append(logprob)
+        for token in tokens:
+            answer.take(token)
+        return answer
 
     def _placed(self, running: Sequence[Grown]) -> list[Grown]:
         """Returns what goes on in the order of the rows; a row that nothing is left for repeats the best, dead."""
@@ -116,12 +148,13 @@ class Search:
                 rows[place] = pair
             else:
                 others.append(pair)
-        best, answer = running[0]
-        others += [(best._replace(score=DEAD), answer)] * (self.width - len(running))
+        if len(running) < self.width:
+            best, beam = running[0]
+            others += [(best._replace(score=DEAD), beam._replace(score=DEAD))] * (self.width - len(running))
         return [pair if pair is not None else others.pop(0) for pair in rows]
 
-    def _final(self, score: float, answer: Answer) -> float:
-        return float(score / len(answer.progress.tokens) ** self._options.length_penalty)
+    def _final(self, beam: Beam) -> float:
+        return float(beam.score / beam.length**self._options.length_penalty)
 
     def _finish(self, ended: Sequence[Answer]) -> None:
         self.finished = sorted([*self.finished, *ended], key=lambda answer: -(answer.score or 0.0))[: self.width]
@@ -133,7 +166,7 @@ class Search:
         options = self._options
         if options.early_stopping is True:
             return False
-        length = len(self.beams[0].answer.progress.tokens)
+        length = self.beams[0].length
         if options.early_stopping == "never" and options.length_penalty > 0:
             length = self._longest
         best = max(beam.score for beam in self.beams) / length**options.length_penalty
@@ -144,10 +177,11 @@ class Search:
         if self.done:
             return
         alive = [beam for beam in self.beams if beam.score > DEAD]
-        for beam in alive:
-            beam.answer.end(reason, detail)
-            beam.answer.score = self._final(beam.score, beam.answer) if beam.answer.progress.tokens else DEAD
-        self._finish([beam.answer for beam in alive])
+        ended = [self._taken(beam.answer, beam.ahead) for beam in alive]
+        for beam, answer in zip(alive, ended, strict=True):
+            answer.end(reason, detail)
+            answer.score = self._final(beam) if beam.length else DEAD
+        self._finish(ended)
         self.done = True
 
 
@@ -169,8 +203,6 @@ class BeamSearch:
             [Search(answer.fork(), prompt, self._width, options) for prompt, answer in enumerate(writing.answers)]
             for _ in range(groups)
         ]
-        for search in (search for group in self._groups for search in group):
-            search.beams[0].answer.leave_text()
         ends = writing.answers[0].limits.end_tokens if writing.answers else ()
         self._considered = max(2, 1 + len(ends)) * self._width
         # Where nothing else looks at the probabilities, only those of the best continuations are worked out.
@@ -241,11 +273,11 @@ class BeamSearch:
             best = self._best(block, searches, width)
             judged = self._judged(logprobs[start : start + count], best, width)
             for number, search in enumerate(searches):
-                options_of = [
-                    Continuation(score, index // vocab, index % vocab, start + number * width + index // vocab, logprob)
+                first_row = start + number * width
+                chosen[search] = search.advance(
+                    Continuation(score, index // vocab, index % vocab, first_row + index // vocab, logprob)
                     for (score, index), logprob in zip(best[number], judged[number], strict=True)
-                ]
-                chosen[search] = search.advance(options_of)
+                )
                 if taken is not None:
                     for each in chosen[search]:
                         taken[search.prompt, each.token] += each.score > DEAD

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from zhixing.core.errors import BadInput
 from zhixing.generation.options import SamplingOptions
@@ -94,7 +95,7 @@ class Sequence:
         """The tokens that the model sees: all, less those that a sliding context has left behind."""
         return [*self.prompt.tokens, *self.progress.tokens][self.forgotten :]
 
-    @property
+    @cached_property
     def longest_answer(self) -> int:
         """Tokens that the answer can have at most."""
         limits, prompt = self.limits, len(self.prompt.tokens)
@@ -113,16 +114,17 @@ class Sequence:
         twin._stops = self._stops.fork()
         return twin
 
-    def leave_text(self) -> None:
-        """Leaves the text until the end, unless something looks at it before: then a token costs next to nothing."""
-        if not self.limits.options.stop and not self.limits.rules:
-            self._unread, self.decoder = self.decoder, None
+    def leave_text(self) -> bool:
+        """Leaves the text until the end, unless something looks at the answer before; tells whether it did."""
+        if self.limits.options.stop or self.limits.rules:
+            return False
+        self._unread, self.decoder = self.decoder, None
+        return True
 
     def take(self, token: int) -> str:
         """Adds a token; returns the text that is now certain. Afterwards `reason` says whether this was the last."""
         progress, limits = self.progress, self.limits
-        if not progress.tokens:
-            progress.started = time.monotonic()
+        progress.started = progress.started or time.monotonic()
         progress.tokens.append(token)
         if token in limits.end_tokens:
             return self.end("stop", f"the model wrote the end token {token}")
