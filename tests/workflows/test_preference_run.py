@@ -205,3 +205,16 @@ def test_faults_are_named_before_anything_is_trained(workspace: Path) -> None:
         start_run(_recipe(workspace, "dpo", task={"margin": 2.0}), workspace / "run")
     with pytest.raises(BadInput, match="nothing is learned"):
         start_run(_recipe(workspace, "dpo", task={"beta": 0.0}), workspace / "run")
+
+
+def test_a_prompt_that_leaves_no_room_is_dropped_where_long_records_are(workspace: Path) -> None:
+    path = workspace / "pairs.jsonl"
+    long = {"prompt": "a" * 40 + "?", "chosen": "aa", "rejected": "b9"}
+    path.write_text(path.read_text(encoding="utf-8") + "\n" + json.dumps(long), encoding="utf-8")
+    with pytest.raises(BadInput, match="leaves no room"):
+        start_run(_recipe(workspace, "dpo", steps=1), workspace / "refused")
+    recipe = _recipe(workspace, "dpo", steps=1)
+    recipe.data.too_long = "drop"
+    start_run(recipe, workspace / "dropped")
+    (facts,) = (workspace / "dropped").glob("*/facts.json")
+    assert json.loads(facts.read_text(encoding="utf-8"))["tally"]["dropped"] == 1

@@ -323,6 +323,10 @@ def _encode(
         _check_size(placed.record, objective)
         encoded = objective.encode(placed.record)
     except Misfit as fault:
+        if fault.kind == "long" and too_long == "drop":  # so long that cutting it leaves nothing to learn
+            tally.first_cut = tally.first_cut or placed.place
+            tally.dropped += 1
+            return
         faults.report(fault.kind, placed.source, str(fault), line=placed.line)
         return
     if encoded.cut:
