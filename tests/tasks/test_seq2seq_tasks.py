@@ -11,6 +11,7 @@ from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers
 from zhixing.core.errors import BadInput
 from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer_seq2seq import TransformerEncoderDecoder, TransformerSeq2SeqConfig
+from zhixing.native import library
 from zhixing.tasks.base import run_texts
 from zhixing.tasks.rewrite import Rewrite
 from zhixing.tasks.summarize import Summarize
@@ -63,6 +64,17 @@ def test_beams(folder: Path) -> None:
     found = run_texts(Translate(folder, beams=3), SENTENCES)
     model = zhixing.load(folder)
     assert [one.text for one in found] == [text.strip() for text in model.generate(SENTENCES, num_beams=3)]
+
+
+def test_the_core_quantises_on_request(folder: Path) -> None:
+    if not library.is_available():
+        pytest.skip("the C++ core is not built")
+    quantised = Summarize(folder, quantize="q8")
+    assert "native core" in quantised.writer.folder.details[-1]
+    assert quantised.identity() == {**Summarize(folder).identity(), "quantize": "q8"}
+    assert len(run_texts(Translate(folder, quantize="q8"), SENTENCES)) == len(SENTENCES)
+    with pytest.raises(BadInput, match="q9"):
+        Translate(folder, quantize="q9")
 
 
 def test_what_is_not_for_them(folder: Path) -> None:

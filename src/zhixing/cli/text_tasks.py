@@ -13,6 +13,9 @@ LINES = Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Text
 WHOLE = Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; none: one, piped in as a whole.")]
 MODEL = Annotated[str, typer.Option("--model", "-m", help="A model trained for it, or a chat model.")]
 PROMPT = Annotated[str | None, typer.Option(metavar="FILE", help="A prompt of your own for a chat model.")]
+QUANTIZE = Annotated[
+    str | None, typer.Option(help="q8 or q4: the native core quantises weights that are not quantised yet.")
+]
 BEAMS = Annotated[int | None, typer.Option(help="Beams of an encoder-decoder; its own when not given.")]
 
 
@@ -25,6 +28,7 @@ def translate(
     ] = None,
     target: Annotated[str | None, typer.Option("--to", metavar="CODE", help="The language wanted.")] = None,
     beams: BEAMS = None,
+    quantize: QUANTIZE = None,
     prompt: PROMPT = None,
     io: TaskIO = None,  # type: ignore[assignment]
 ) -> None:
@@ -37,7 +41,7 @@ def translate(
     """
     from zhixing.tasks.translate import Translate
 
-    io.work(lambda: Translate(model, source, target, prompt=prompt, beams=beams), texts)
+    io.work(lambda: Translate(model, source, target, prompt=prompt, beams=beams, quantize=quantize), texts)
 
 
 @with_task_options
@@ -46,6 +50,7 @@ def summarize(
     model: MODEL = CHAT,
     length: Annotated[str, typer.Option(help="For a chat model: title, sentence, short or long.")] = "short",
     beams: BEAMS = None,
+    quantize: QUANTIZE = None,
     prompt: PROMPT = None,
     io: TaskIO = None,  # type: ignore[assignment]
 ) -> None:
@@ -56,7 +61,7 @@ def summarize(
     """
     from zhixing.tasks.summarize import Summarize
 
-    io.work(lambda: Summarize(model, length, prompt=prompt, beams=beams), texts, whole=True)
+    io.work(lambda: Summarize(model, length, prompt=prompt, beams=beams, quantize=quantize), texts, whole=True)
 
 
 @with_task_options

@@ -34,6 +34,7 @@ class Summarize:
         length: "title", "sentence", "short" or "long"; a trained model has its own.
         prompt: A prompt file for a chat model.
         beams: Beams of an encoder-decoder.
+        quantize: "q8" or "q4": let the native core quantise weights that are not quantised yet.
     """
 
     name = "summarize"
@@ -47,11 +48,14 @@ class Summarize:
         *,
         prompt: str | Path | None = None,
         beams: int | None = None,
+        quantize: str | None = None,
     ) -> None:
         if length not in LENGTHS:
             raise unknown_name("length", length, LENGTHS)
         values = {language: {"length": LENGTHS[length][index]} for index, language in enumerate(("en", "zh"))}
-        self.writer = open_text_writer(ref, "summarize", values, prompt=prompt, max_tokens=160, beams=beams)
+        self.writer = open_text_writer(
+            ref, "summarize", values, prompt=prompt, max_tokens=160, beams=beams, quantize=quantize
+        )
         self.chunk = 8 if isinstance(self.writer, PromptWriter) else 32
 
     def identity(self) -> dict[str, Any]:

@@ -87,7 +87,8 @@ class PromptWriter:
         """See `TextWriter`."""
         prompts = {language: prompt.fingerprint() for language, prompt in self.prompts.items()}
         values = {language: dict(values) for language, values in self.values.items()}
-        return {"model": self.writer.fingerprint(), "prompts": prompts, "values": values}
+        found = {"model": self.writer.fingerprint(), "prompts": prompts, "values": values}
+        return found if self.writer.quantize is None else {**found, "quantize": self.writer.quantize}
 
     def messages(self, text: str) -> list[dict[str, Any]]:
         """Returns what the model is told about a text, in the language of the text."""
@@ -114,19 +115,21 @@ class SourceWriter:
     Args:
         folder: The model.
         options: Fields of `SamplingOptions`, over the model's own.
+        quantize: How the core has quantised it; None: not at all.
     """
 
-    def __init__(self, folder: Seq2SeqFolder, options: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Seq2SeqFolder, options: Mapping[str, Any], quantize: str | None = None) -> None:
         if folder.tokenizers is None:
             raise MissingResource("the model has no tokenizer", where=str(folder.path))
         self.folder, self.tokenizers = folder, folder.tokenizers
         known, _ = options_from_config(folder.generation, str(folder.path / "generation_config.json"))
         self.options: SamplingOptions = known.replace(**{"temperature": 0.0, **options})
-        self._given = dict(options)
+        self._given, self._quantize = dict(options), quantize
 
     def identity(self) -> dict[str, Any]:
         """See `TextWriter`."""
-        return {"model": model_fingerprint(self.folder.path), "options": self._given}
+        found = {"model": model_fingerprint(self.folder.path), "options": self._given}
+        return found if self._quantize is None else {**found, "quantize": self._quantize}
 
     def cut(self, text: str, small: bool) -> list[str]:
         """See `TextWriter`."""
@@ -159,6 +162,7 @@ def open_text_writer(
     max_tokens: int = 512,
     most: int | None = None,
     beams: int | None = None,
+    quantize: str | None = None,
 ) -> TextWriter:
     """Opens what writes texts, by the kind of the model; see `PromptWriter` for the arguments.
 
@@ -169,12 +173,14 @@ def open_text_writer(
     if path.is_dir() and is_seq2seq(path):
         if prompt is not None:
             raise BadInput("an encoder-decoder takes no prompt", where=str(ref), remedy="leave --prompt out")
-        return SourceWriter(open_seq2seq(path), {} if beams is None else {"num_beams": beams})
+        return SourceWriter(
+            open_seq2seq(path, quantize=quantize), {} if beams is None else {"num_beams": beams}, quantize
+        )
     if path.is_dir() and is_encoder(path):
         raise BadInput("this is an encoder, which writes no text", where=str(ref), remedy="name a chat model")
     if beams is not None:
         raise BadInput("beams are for encoder-decoders", where="--beams", remedy="leave it out")
-    return PromptWriter(ChatWriter.open(path), task, values, prompt, max_tokens, most)
+    return PromptWriter(ChatWriter.open(path, quantize), task, values, prompt, max_tokens, most)
 
 
 def write_parts(writer: TextWriter, texts: Sequence[str], small: bool) -> list[Written]:

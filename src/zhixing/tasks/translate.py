@@ -33,6 +33,7 @@ class Translate:
         target: Code of the language wanted, for a chat model.
         prompt: A prompt file for a chat model.
         beams: Beams of an encoder-decoder; None: its own.
+        quantize: "q8" or "q4": let the native core quantise weights that are not quantised yet.
     """
 
     name = "translate"
@@ -47,6 +48,7 @@ class Translate:
         *,
         prompt: str | Path | None = None,
         beams: int | None = None,
+        quantize: str | None = None,
     ) -> None:
         for code in (source, target):
             if code is not None and code not in LANGUAGES:
@@ -60,7 +62,9 @@ class Translate:
         values = {
             language: {"source": pair[0], "target": pair[1]} for language, pair in zip(("en", "zh"), names, strict=True)
         }
-        self.writer = open_text_writer(ref, "translate", values, prompt=prompt, most=PART, beams=beams)
+        self.writer = open_text_writer(
+            ref, "translate", values, prompt=prompt, most=PART, beams=beams, quantize=quantize
+        )
         if isinstance(self.writer, PromptWriter):
             if target is None:
                 raise BadInput(

@@ -42,12 +42,14 @@ class ChatWriter:
     Args:
         opened: The model.
         ref: What the user called it.
+        quantize: How the core has quantised it; None: not at all.
 
     Raises:
         MissingResource: It has no tokenizer.
     """
 
-    def __init__(self, opened: Opened, ref: str) -> None:
+    def __init__(self, opened: Opened, ref: str, quantize: str | None = None) -> None:
+        self.quantize = quantize
         tokenizer = opened.folder.tokenizer
         if tokenizer is None:
             raise MissingResource("the model has no tokenizer", where=ref, remedy="put its tokenizer.json beside it")
@@ -61,12 +63,12 @@ class ChatWriter:
         self.likelihoods = Likelihoods(self.network, owned=True)
 
     @classmethod
-    def open(cls, ref: str | Path) -> ChatWriter:
-        """Opens a model by its reference."""
+    def open(cls, ref: str | Path, quantize: str | None = None) -> ChatWriter:
+        """Opens a model by its reference; `quantize` ("q8", "q4") lets the native core quantise its weights."""
         path = resolve(ref)
         if path.is_dir() and is_encoder(path):
             raise BadInput("this is an encoder, which writes no text", where=str(ref), remedy="name a chat model")
-        return cls(open_for_writing(path), str(ref))
+        return cls(open_for_writing(path, quantize=quantize), str(ref), quantize)
 
     def fingerprint(self) -> str:
         """Returns the hash of the model's content."""
