@@ -176,6 +176,7 @@ def _score_notes(systems: Sequence[System]) -> list[str]:
 def _system(evaluation: Evaluation, system: System, colour: str) -> dict[str, Any]:
     scores = system.measured.scores
     parts = evaluation.parts(scores[0])
+    measured_text = "caption" if evaluation.task == "describe" else "input"
     return {
         "name": system.name,
         "colour": colour,
@@ -188,8 +189,12 @@ def _system(evaluation: Evaluation, system: System, colour: str) -> dict[str, An
         "calibration": next((calibration_svg(score) for score in scores if score.name == "ece"), ""),
         "kinds": _kinds(scores),
         "parts": [
-            ("by length of the input", "按长度", [_bar(part, parts["length"]) for part in parts["length"]]),
-            ("by language of the input", "按语言", [_bar(part, parts["language"]) for part in parts["language"]]),
+            (f"by length of the {measured_text}", "按长度", [_bar(part, parts["length"]) for part in parts["length"]]),
+            (
+                f"by language of the {measured_text}",
+                "按语言",
+                [_bar(part, parts["language"]) for part in parts["language"]],
+            ),
         ],
     }
 
