@@ -151,9 +151,9 @@ def _marian(content: bytes, vocabulary: Path, where: Path) -> Tokenizer:
     """Builds the tokenizer of one side: the pieces and scores of a SentencePiece model under the ids of a vocabulary.
 
     What the vocabulary has and the model has not (pieces of the other language, longer than a character) keeps its id
-    under a spelling that no text holds; what only the model has cannot be written, and is left out. Of several characters
-    in a row that the model has never seen the first tokenizer makes one unknown token; this one keeps those among them
-    that the vocabulary has.
+    under a spelling that no text holds; what only the model has cannot be written, and is left out. Of several
+    characters in a row that the model has never seen the first tokenizer makes one unknown token; this one keeps those
+    among them that the vocabulary has.
     """
     ids = read_json(vocabulary)
     if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
