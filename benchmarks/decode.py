@@ -7,7 +7,7 @@ Without --model, the two GGUF files of the catalogue are measured. A peer runs i
 that --python names (transformers: in this one), and gets the model expanded to float32 if it is transformers. All take
 turns, so that whatever else the machine does falls on all; the median of the runs counts. Everyone writes the
 likeliest tokens behind the same prompt; how many of them agree is shown. llama.cpp is called through its C interface,
-without text or sampling, Zhixing through `Generator`, as a user's program calls it.
+without text or sampling, Zhixing through its engine, as a user's program calls it.
 
 The roof of decoding is memory: the bytes of packed weights that one token reads, over the bandwidth that reading
 256 MiB with all threads reaches, measured between the runs.
@@ -98,26 +98,33 @@ class Ours:
 
     def __init__(self, path: Path) -> None:
         import zhixing
+        from zhixing.generation.engine import Engine
         from zhixing.native.network import NativeNetwork
 
         self.model = zhixing.load(path, engine="native")
         network = self.model.network
         assert isinstance(network, NativeNetwork)
+        self.engine = Engine(network, None)
         self.read_per_token = network.runtime.weight_bytes
 
     def __call__(self, order: Order) -> dict[str, object]:
         """Does an order, as `decode_peers.py` describes it."""
-        from zhixing.generation import Generator, SamplingOptions
+        from zhixing.generation import SamplingOptions
 
         prompt, count, streams = list(order["tokens"]), int(order["count"]), int(order.get("streams", 1))  # type: ignore[call-overload]
         # The token that reading the prompt gives is not decoded: one more is written, and the reading's time left out.
         new = count if order["work"] == "prefill" else count + 1
         options = SamplingOptions(temperature=0, max_tokens=new, end_tokens=())
-        start = time.perf_counter()
-        answers = Generator(self.model.network, None).generate([prompt] * streams, options)
-        seconds = time.perf_counter() - start
-        if order["work"] != "prefill":
-            seconds -= answers[0].prompt_seconds
+        self.engine.forget()
+        requests = [self.engine.submit(prompt, options) for _ in range(streams)]
+        while streams > 1 and not all(request.answer.progress.tokens for request in requests):
+            time.sleep(0.0005)
+        start, before = time.perf_counter(), sum(len(request.answer.progress.tokens) for request in requests)
+        answers = [request.generation() for request in requests]
+        if streams > 1:  # while all of them write
+            seconds = (time.perf_counter() - start) * count * streams / (new * streams - before)
+        else:
+            seconds = answers[0].prompt_seconds if order["work"] == "prefill" else answers[0].seconds
         return {"seconds": seconds, "tokens": answers[0].tokens}
 
     def close(self) -> None:

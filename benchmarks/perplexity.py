@@ -24,6 +24,7 @@ from zhixing.checkpoints.folder import save_folder
 from zhixing.checkpoints.opening import open_model
 from zhixing.checkpoints.references import resolve
 from zhixing.evaluation.windows import TokenDocument, cut_document
+from zhixing.generation.opening import Opened
 from zhixing.models import ops
 
 QUICK = 20_000
@@ -63,7 +64,7 @@ def main() -> None:
     text = raw.decode("utf-8")[: QUICK if options.quick else None]
     folder = open_model(resolve(options.model), compact=False)
     ops.select_matmul()
-    model = LanguageModel(folder)
+    model = LanguageModel(Opened.by_torch(folder))
     assert model.tokenizer is not None
     score = model.evaluate([text], window=options.window, stride=options.stride)
     peer_value = None

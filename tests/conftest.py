@@ -7,6 +7,8 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# The models of most tests are not worth keeping packed in the user's cache.
+os.environ.setdefault("ZHIXING_PACKED_BYTES", "0")
 
 # A machine that does other things as well is slow now and then; that is no defect of the code.
 settings.register_profile("steady", deadline=None)

@@ -9,45 +9,34 @@ Everything here delegates to the packages below, which can do more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import torch
-
-from zhixing.checkpoints.folder import ModelFolder
 from zhixing.checkpoints.references import resolve
-from zhixing.checkpoints.seq2seq_folder import Seq2SeqFolder, is_seq2seq
 from zhixing.core.errors import BadInput, MissingResource
-from zhixing.core.recipe import Recipe, build_recipe, load_recipe
-from zhixing.generation import (
-    Filter,
-    Generation,
-    Generator,
-    LogitsProcessor,
-    SamplingOptions,
-    Scorer,
-    StoppingRule,
-    Stream,
-    options_from_config,
-    options_named,
-)
-from zhixing.generation.chat import DEFAULT_MAX_TOKENS as CHAT_MAX_TOKENS
-from zhixing.generation.chat import Conversation
+from zhixing.generation import Generation, SamplingOptions, StoppingRule, options_from_config, options_named
 from zhixing.generation.engine import Engine
-from zhixing.generation.memory import Memory
-from zhixing.generation.opening import open_for_writing, open_seq2seq
+from zhixing.generation.engine.stream import RequestStream
+from zhixing.generation.opening import Opened, open_for_writing, open_saved, open_seq2seq
 from zhixing.generation.prompts import Prompt
-from zhixing.generation.reply import Reply, ReplyStream
-from zhixing.models.network import CausalNetwork, NetworkConfig
-from zhixing.tokenization.chat_format import ChatFormat, PlainFormat
-from zhixing.tokenization.chat_template import Message
 from zhixing.tokenization.tokenizer import Tokenizer
-from zhixing.tokenization.tool_schema import Tool
 
 if TYPE_CHECKING:
+    import torch
+
+    from zhixing.checkpoints.seq2seq_folder import Seq2SeqFolder
+    from zhixing.core.recipe import Recipe
     from zhixing.evaluation.language_modelling import LanguageModelScore
+    from zhixing.generation import Filter, Generator, LogitsProcessor, Scorer, Stream
+    from zhixing.generation.chat import Conversation
+    from zhixing.generation.memory import Memory
+    from zhixing.generation.reply import Reply, ReplyStream
+    from zhixing.models.network import CausalNetwork, NetworkConfig
+    from zhixing.tokenization.chat_format import ChatFormat
+    from zhixing.tokenization.chat_template import Message
+    from zhixing.tokenization.tool_schema import Tool
     from zhixing.workflows.pretrain import Outcome
     from zhixing.workflows.records_run import RecordOutcome
 
@@ -78,10 +67,14 @@ def load(
         BadInput: The model is damaged or not supported.
     """
     path = resolve(ref)
+    how: dict[str, Any] = {"dtype": dtype, "device": device, "engine": engine, "quantize": quantize}
+    if (opened := open_saved(path, compact=compact, **how)) is not None:
+        return LanguageModel(opened)
+    from zhixing.checkpoints.seq2seq_folder import is_seq2seq
+
     if path.is_dir() and is_seq2seq(path):
-        return EncoderDecoderModel(open_seq2seq(path, dtype=dtype, device=device, engine=engine, quantize=quantize))
-    opened = open_for_writing(path, dtype=dtype, device=device, compact=compact, engine=engine, quantize=quantize)
-    return LanguageModel(opened.folder, opened.native, opened.note, opened.again)
+        return EncoderDecoderModel(open_seq2seq(path, **how))
+    return LanguageModel(open_for_writing(path, compact=compact, **how))
 
 
 def train(recipe: Recipe | Mapping[str, Any] | str | Path, run: str | Path | None = None) -> Outcome | RecordOutcome:
@@ -94,6 +87,7 @@ def train(recipe: Recipe | Mapping[str, Any] | str | Path, run: str | Path | Non
     Returns:
         The run folder, the final measurement and some samples; open the model with `load(outcome.folder)`.
     """
+    from zhixing.core.recipe import Recipe, build_recipe, load_recipe
     from zhixing.workflows.pretrain import start_run
 
     if isinstance(recipe, str | Path):
@@ -107,10 +101,7 @@ class LanguageModel:
     """A model with its tokenizer, ready to write.
 
     Args:
-        folder: What was read from the model folder.
-        native: The network on the C++ core, which then writes; the folder's own is let go.
-        note: A sentence that says what computes.
-        again: Opens the folder once more for PyTorch, when its modules are asked for after all.
+        opened: What was read from the model folder, and what writes.
 
     Attributes:
         tokenizer: Its tokenizer, or None where the folder has none.
@@ -123,22 +114,14 @@ class LanguageModel:
         details: How it was opened, in sentences for those who ask.
     """
 
-    def __init__(
-        self,
-        folder: ModelFolder,
-        native: CausalNetwork | None = None,
-        note: str | None = None,
-        again: Callable[[], ModelFolder] | None = None,
-    ) -> None:
-        self._model: CausalNetwork | None = folder.model if native is None else None
-        self._again = again
-        self._network_in_use: CausalNetwork = native or folder.model
-        self.tokenizer: Tokenizer | None = folder.tokenizer
-        self.config: NetworkConfig = folder.model.config
-        self.details = [*(folder.details if native is None else ()), *([note] if note else ())]
-        self._read_options(folder)
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self.tokenizer: Tokenizer | None = opened.tokenizer
+        self.config: NetworkConfig = opened.config
+        self.details = opened.details
+        self._read_options(opened)
 
-    def _read_options(self, folder: ModelFolder | Seq2SeqFolder) -> None:
+    def _read_options(self, folder: Opened | Seq2SeqFolder) -> None:
         self.path: Path = folder.path
         self.options: SamplingOptions
         settings = folder.path / "generation_config.json" if folder.path.is_dir() else folder.path
@@ -149,15 +132,12 @@ class LanguageModel:
     @property
     def network(self) -> CausalNetwork:
         """What writes: the modules, or the C++ core."""
-        return self._network_in_use
+        return self._opened.network
 
-    @property
+    @cached_property
     def model(self) -> CausalNetwork:
         """The network's PyTorch modules, for measuring and for looking inside; opened when first asked for."""
-        if self._model is None:
-            assert self._again is not None
-            self._model = self._again().model
-        return self._model
+        return self._opened.modules()
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.path}, {self.config.parameter_count():,} parameters)"
@@ -222,12 +202,12 @@ class LanguageModel:
     @property
     def _own_threads(self) -> bool:
         """Whether the engine writes faster than one call after the other."""
-        return isinstance(self.network, CausalNetwork) and self.network.own_threads
+        return self._opened.decoder is not None
 
     @cached_property
     def engine(self) -> Engine:
         """What writes many answers at once, from any thread, and finds again what it has read; see `Engine`."""
-        return Engine(self.network, self.tokenizer)
+        return Engine(self._opened.decoder or self.network, self.tokenizer)
 
     def stream(
         self,
@@ -237,9 +217,12 @@ class LanguageModel:
         filters: Sequence[Filter] = (),
         rules: Sequence[StoppingRule] = (),
         **options: Any,
-    ) -> Stream:
+    ) -> Stream | RequestStream:
         """Writes on from a prompt; iterate over the result for pieces of text. See `complete` for the arguments."""
         chosen = self.options.replace(**options)
+        plain = not (processors or filters or rules)
+        if plain and self._own_threads and not Engine.why_not(chosen) and chosen.streamable:
+            return RequestStream(self.engine.submit(prompt, chosen))
         return self._generator(chosen, processors, filters, rules).stream(prompt, chosen)
 
     @cached_property
@@ -250,6 +233,8 @@ class LanguageModel:
             BadInput: It has no chat template.
             MissingResource: It has no tokenizer.
         """
+        from zhixing.tokenization.chat_format import ChatFormat
+
         return ChatFormat(self._tokenizer())
 
     def conversation(
@@ -285,11 +270,15 @@ class LanguageModel:
         Raises:
             BadInput: The model has no chat template, or an option is wrong.
         """
+        from zhixing.generation.chat import DEFAULT_MAX_TOKENS, Conversation
+        from zhixing.tokenization.chat_format import PlainFormat
+
         if "max_tokens" not in self.named:
-            options = {"max_tokens": CHAT_MAX_TOKENS, **options}
+            options = {"max_tokens": DEFAULT_MAX_TOKENS, **options}
         chosen = self.options.replace(**options)
+        by_engine = self._own_threads and not (chosen.contrastive or processors or filters or rules)
         conversation = Conversation(
-            self._network(chosen),
+            (self._opened.decoder if by_engine else None) or self._network(chosen),
             PlainFormat(self._tokenizer()) if plain else self.chat_format,
             chosen,
             [dict(message) for message in messages],
@@ -297,8 +286,9 @@ class LanguageModel:
             documents=documents,
             variables=variables or {},
             forget=forget,
-            memory=None if chosen.contrastive else self._memory,
+            memory=None if chosen.contrastive or by_engine else self._memory,
             extras={"processors": processors, "filters": filters, "rules": rules},
+            engine=self.engine if by_engine else None,
         )
         if system is not None:
             conversation.system = system
@@ -349,6 +339,8 @@ class LanguageModel:
 
     @cached_property
     def _memory(self) -> Memory:
+        from zhixing.generation.memory import Memory
+
         return Memory(self.network, owned=True)
 
     def _network(self, options: SamplingOptions) -> CausalNetwork:
@@ -363,6 +355,8 @@ class LanguageModel:
         rules: Sequence[StoppingRule],
         scorer: Scorer | None = None,
     ) -> Generator:
+        from zhixing.generation import Generator
+
         return Generator(
             self._network(options),
             self.tokenizer,
@@ -419,6 +413,8 @@ class EncoderDecoderModel(LanguageModel):
         rules: Sequence[StoppingRule],
         scorer: Scorer | None = None,
     ) -> Generator:
+        from zhixing.generation import Generator
+
         return Generator(
             self.seq2seq,
             self.tokenizer,

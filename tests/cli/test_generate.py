@@ -1,6 +1,7 @@
 """`zhixing generate`: what goes to standard output, what to standard error, and every way to say the prompt."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from zhixing.core.errors import BadInput, MissingResource
 from zhixing.families.llama import FIXED
 from zhixing.generation import Generator
 from zhixing.generation.engine import Request
+from zhixing.generation.engine.workers import NativeWorker
 from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer import Transformer
 from zhixing.native import absence
@@ -193,8 +195,8 @@ def test_interruption_prints_what_is_there_and_exits_130(run, monkeypatch):
         original(self, *arguments, **{**options, "rules": [Interrupt()]})
 
     monkeypatch.setattr(Generator, "__init__", interrupted)
-    for extra in ((), ("--no-stream", "--engine", "torch")):
-        result = call(run, "a", *GREEDY, *extra)
+    for extra in ((), ("--no-stream",)):
+        result = call(run, "a", *GREEDY, "--engine", "torch", *extra)
         assert result.exit_code == 130 and "stopped by the user" in result.stderr
         assert "answer 3 tokens" in result.stderr
 
@@ -209,9 +211,30 @@ def test_interruption_of_the_engine_exits_130_too(run, monkeypatch):
             raise KeyboardInterrupt
         return original(self)
 
-    monkeypatch.setattr(Request, "generation", interrupted)
-    result = call(run, "a", *GREEDY, "--no-stream")
+    with monkeypatch.context() as patch:
+        patch.setattr(Request, "generation", interrupted)
+        result = call(run, "a", *GREEDY, "--no-stream")
     assert result.exit_code == 130 and "stopped by the user" in result.stderr
+
+    shown, step = Request.__next__, NativeWorker.run
+
+    def pressed(self):
+        asked.append(self)
+        if len(asked) == 5:
+            self.abort()
+            raise KeyboardInterrupt
+        return shown(self)
+
+    def slow(self, pieces):
+        time.sleep(0.05)
+        return step(self, pieces)
+
+    asked.clear()
+    monkeypatch.setattr(Request, "__next__", pressed)
+    monkeypatch.setattr(NativeWorker, "run", slow)
+    result = call(run, "a", *GREEDY, "--logit-bias", "b=1000")
+    assert result.exit_code == 130 and "stopped by the user" in result.stderr
+    assert 4 <= len(result.stdout.strip()) < 9
 
 
 @pytest.mark.parametrize("flag", ["--compact", "--expanded"])

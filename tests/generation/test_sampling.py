@@ -10,13 +10,8 @@ from zhixing.generation.filters import Temperature, TopK, TopP, filters_for
 from zhixing.generation.options import SamplingOptions
 from zhixing.generation.penalties import RepetitionPenalty
 from zhixing.generation.published import options_from_config
-from zhixing.generation.sampling import (
-    Candidates,
-    Context,
-    Sampler,
-    draw,
-    sequence_random,
-)
+from zhixing.generation.sampling import Candidates, Context, Sampler, draw
+from zhixing.generation.sequence import sequence_random
 
 transformers = pytest.importorskip("transformers")
 VOCAB = 1000

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from zhixing.checkpoints.model_tokenizer import tokenizer_of
+from zhixing.checkpoints.companions import GENERATION, companions_beside
 from zhixing.checkpoints.own import OWN, kind_of
 from zhixing.checkpoints.tensor_files import TensorFile, open_weights
 from zhixing.checkpoints.tensors import MAX_SHARD_SIZE, check_match, check_types, shape_of, stream, write_weights
@@ -26,9 +26,6 @@ from zhixing.models.config import TransformerConfig
 from zhixing.models.network import CausalNetwork
 from zhixing.models.transformer import Transformer
 from zhixing.tokenization.tokenizer import Tokenizer
-
-GENERATION = "generation_config.json"
-"""How a model writes unless told otherwise."""
 
 
 @dataclass
@@ -136,8 +133,8 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> ModelFolder
         model = own.read(values, folder, dtype)
     else:
         family, model, notes = _load_published(folder, dtype)
-    tokenizer, generation = _read_companions(folder, model.config.vocab_size)
-    return ModelFolder(model.eval(), tokenizer, family, folder, generation, notes=notes)
+    beside = companions_beside(folder, model.config.vocab_size)
+    return ModelFolder(model.eval(), beside.tokenizer, family, folder, beside.generation, notes=notes)
 
 
 def check_folder(folder: Path) -> list[str]:
@@ -153,26 +150,8 @@ def check_folder(folder: Path) -> list[str]:
     if str(read_values(folder).get("model_type")) in OWN:
         return load_folder(folder).notes
     _, model, _, _, notes = _open_published(folder, torch.float32)
-    _read_companions(folder, model.config.vocab_size)
+    companions_beside(folder, model.config.vocab_size)
     return notes
-
-
-def _read_companions(folder: Path, vocab_size: int) -> tuple[Tokenizer | None, dict[str, Any]]:
-    """Reads what lies beside the weights: the tokenizer, if there is one, and generation_config.json."""
-    return tokenizer_of(folder, vocab_size), read_generation(folder)
-
-
-def read_generation(folder: Path) -> dict[str, Any]:
-    """Reads generation_config.json; empty where there is none.
-
-    Raises:
-        BadInput: It is not a mapping.
-    """
-    path = folder / GENERATION
-    generation = read_json(path) if path.exists() else {}
-    if not isinstance(generation, dict):
-        raise BadInput(f"{GENERATION} is not a mapping", where=str(path))
-    return generation
 
 
 def _places(model: Transformer, files: list[TensorFile], family: Family, folder: Path) -> dict[str, str]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from zhixing.checkpoints.folder import GENERATION, read_generation, read_values
+from zhixing.checkpoints.companions import GENERATION, read_generation
+from zhixing.checkpoints.folder import read_values
 from zhixing.checkpoints.own.recurrent_seq2seq import NAME as RECURRENT
 from zhixing.checkpoints.own.recurrent_seq2seq import read_recurrent_seq2seq, recurrent_seq2seq_values
 from zhixing.checkpoints.seq2seq_tokenizers import Tokenizers, open_tokenizers, read_tokenizers

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zhixing.checkpoints.folder import GENERATION, read_generation
+from zhixing.checkpoints.companions import GENERATION, read_generation
 from zhixing.checkpoints.image_folder import fill, read_processor, write_processor
 from zhixing.checkpoints.model_tokenizer import tokenizer_of
 from zhixing.checkpoints.tensors import write_weights

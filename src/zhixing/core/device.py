@@ -52,6 +52,15 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def is_surely_cpu(name: str = "auto") -> bool:
+    """Tells whether `choose_device` would choose the CPU, without importing torch; False when torch must be asked."""
+    if name != "auto":
+        return name == "cpu"
+    if sys.platform != "linux":
+        return False
+    return not any(Path("/dev", pattern).exists() for pattern in ("nvidiactl", "nvidia0", "nvhost-gpu", "dxg", "kfd"))
+
+
 def choose_precision(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16", "float16"]:
     """Returns the number type for the products: what was asked for, or what the device gains from.
 

@@ -21,10 +21,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zhixing.generation.checks import not_numbers
 from zhixing.generation.history import History
 from zhixing.generation.options import SamplingOptions
 from zhixing.generation.result import TokenLogprob
-from zhixing.generation.sampling import Candidates, not_numbers, processed
+from zhixing.generation.sampling import Candidates, processed
 from zhixing.generation.sequence import Sequence as Answer
 from zhixing.generation.writing import Pieces, Writing
 

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from zhixing.generation.sampling import Context
 from zhixing.tokenization.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zhixing.generation.sampling import Context
 
 NEVER = float("-inf")
 BORDER, ONE, TWO, THREE, AFTER_E0, AFTER_ED, AFTER_F0, AFTER_F4, BROKEN = range(9)
@@ -82,7 +87,7 @@ class WholeCharacters:
 
     def __init__(self, contents: Sequence[bytes]) -> None:
         self._contents = contents
-        self._excluded = torch.ones(BROKEN, len(contents), dtype=torch.bool)
+        self._excluded = np.ones((BROKEN, len(contents)), np.bool_)
         for token, content in enumerate(contents):
             try:
                 content.decode("utf-8")
@@ -96,16 +101,28 @@ class WholeCharacters:
         """Whether all tokens are whole characters, so that nothing is ever excluded."""
         return not bool(self._excluded[BORDER].any())
 
+    def excluded(self, tokens: Sequence[int]) -> NDArray[np.bool_]:
+        """Returns what is excluded behind a text, (vocab)."""
+        recent = (self._contents[token] for token in tokens[-LOOK_BACK:] if token < len(self._contents))
+        row: NDArray[np.bool_] = self._excluded[state_behind(b"".join(recent))]
+        return row
+
+    def mask(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> None:
+        """Does what `__call__` does to one row, (vocab), in place."""
+        size = min(len(logits), self._excluded.shape[1])
+        excluded, part = self.excluded(tokens)[:size], logits[:size]
+        if not np.isinf(part[~excluded]).all():
+            part[excluded] = NEVER
+
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """See `LogitsProcessor`."""
+        import torch
+
         recent = context.tokens[:, -LOOK_BACK:]
         padding = (context.padding - (context.tokens.shape[1] - recent.shape[1])).clamp_min(0)
-        states = [
-            state_behind(b"".join(self._contents[token] for token in row[lack:] if token < len(self._contents)))
-            for row, lack in zip(recent.tolist(), padding.tolist(), strict=True)
-        ]
         size = min(logits.shape[1], self._excluded.shape[1])
-        excluded = self._excluded[states, :size].to(logits.device)  # (batch, size)
+        rows = [self.excluded(row[lack:])[:size] for row, lack in zip(recent.tolist(), padding.tolist(), strict=True)]
+        excluded = torch.from_numpy(np.stack(rows)).to(logits.device)  # (batch, size)
         masked = logits[:, :size].masked_fill(excluded, NEVER)
         # A vocabulary without some bytes may leave no choice: then anything is better than nothing.
         stuck = torch.isinf(masked).all(1, keepdim=True)

@@ -9,18 +9,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zhixing.core.errors import BadInput
-from zhixing.generation.generate import Generator
-from zhixing.generation.memory import Memory, RememberingGenerator
+from zhixing.generation.engine import Engine
+from zhixing.generation.engine.stream import RequestStream
 from zhixing.generation.options import SamplingOptions
 from zhixing.generation.reply import Reply, ReplyStream, WholeAnswer
 from zhixing.generation.result import Generation
 from zhixing.generation.tool_calls import for_template, parse_reply
-from zhixing.models.network import CausalNetwork
+from zhixing.native.decoder import NativeDecoder
 from zhixing.tokenization.chat_format import ChatFormat, EncodedChat, PlainFormat
 from zhixing.tokenization.tool_schema import Tool, tool_schemas
+
+if TYPE_CHECKING:
+    from zhixing.generation.generate import Generator
+    from zhixing.generation.memory import Memory
+    from zhixing.models.network import CausalNetwork
 
 DEFAULT_MAX_TOKENS = 1024
 """Longest answer in a conversation where neither the user nor the model names one."""
@@ -42,12 +47,14 @@ class Conversation:
         variables: What else its template asks for, such as {"enable_thinking": False}.
         forget: When the context is full, leave the oldest turns out of what the model reads (they stay in `messages`),
             instead of refusing. It is said each time.
-        memory: What was read; None for one of its own.
+        memory: What a `Generator` has read; None for one of its own.
         extras: Processors, filters and rules of the user's own, as `Generator` takes them.
         forgotten: The number of messages, after the system's, that the model does not read any more.
+        engine: What writes wherever it can, and finds again what it has read; None: always a `Generator`, which extras
+            need.
     """
 
-    model: CausalNetwork
+    model: CausalNetwork | NativeDecoder
     format: ChatFormat | PlainFormat
     options: SamplingOptions
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -58,10 +65,13 @@ class Conversation:
     memory: Memory | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     forgotten: int = 0
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
-        if self.memory is None:
-            self.memory = Memory(self.model)
+        if self.memory is None and self.engine is None:
+            from zhixing.generation.memory import Memory
+
+            self.memory = Memory(self._network())
 
     @property
     def context(self) -> int:
@@ -133,6 +143,10 @@ class Conversation:
         options = self.options.replace(end_tokens=self._ends())
         if options.n > 1:
             raise BadInput(f"a conversation goes on with one answer, got n = {options.n}", remedy="leave n out")
+        if self.engine is not None and Engine.why_not(options) is None:
+            request = self.engine.submit(prompt.tokens, options)
+            pieces = RequestStream(request)
+            return ReplyStream(pieces, lambda generation: self._taken(generation, request.reused, notes, take))
         if not options.streamable:
             writer = self._generator(None)
             whole = WholeAnswer(lambda: writer.generate([prompt.tokens], options)[0])
@@ -167,10 +181,21 @@ class Conversation:
         return stream.reply
 
     def _generator(self, memory: Memory | None) -> Generator:
+        from zhixing.generation.generate import Generator
+        from zhixing.generation.memory import RememberingGenerator
+
         tokenizer = self.format.tokenizer
         if memory is None:
-            return Generator(self.model, tokenizer, **self.extras)
+            return Generator(self._network(), tokenizer, **self.extras)
         return RememberingGenerator(memory, tokenizer, **self.extras)
+
+    def _network(self) -> CausalNetwork:
+        """Returns the network with the interface that a `Generator` needs."""
+        if not isinstance(self.model, NativeDecoder):
+            return self.model
+        from zhixing.native.network import NativeNetwork
+
+        return NativeNetwork(self.model)
 
     def _ends(self) -> tuple[int, ...]:
         known = self.options.end_tokens

@@ -1,4 +1,5 @@
-"""Checks of single option values: each returns the value in its stored form, or says what is allowed and what came."""
+"""Checks of single option values: each returns the value in its stored form, or says what is allowed and what came; and
+the error for predictions that are none."""
 
 from __future__ import annotations
 
@@ -92,3 +93,11 @@ def biases(name: str, value: object) -> tuple[Bias, ...]:
         number(name, bias, -1e6, 1e6, "a number for each token or text, -1000000 to 1000000")
         checked.append((phrase(name, key), float(bias)))
     return tuple(checked)
+
+
+def not_numbers() -> BadInput:
+    """Builds the error for a model that predicts no numbers."""
+    return BadInput(
+        "the model's predictions are not numbers (NaN)",
+        remedy="its weights are damaged or its training diverged: use an earlier checkpoint",
+    )

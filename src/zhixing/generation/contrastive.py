@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zhixing.core.errors import BadInput
+from zhixing.generation.checks import not_numbers
 from zhixing.generation.rows import Rows, padded
-from zhixing.generation.sampling import Context, LogitsProcessor, not_numbers, processed
+from zhixing.generation.sampling import Context, LogitsProcessor, processed
 from zhixing.models.cache import KVCache
 from zhixing.models.network import CausalNetwork
 from zhixing.models.transformer import Transformer

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zhixing.core.errors import BadInput
-from zhixing.models.network import NetworkConfig
-from zhixing.tokenization.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from zhixing.models.network import NetworkConfig
+    from zhixing.tokenization.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
 """A text, or the ids of its tokens."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from zhixing.core.errors import BadInput
+from zhixing.generation.checks import not_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +122,6 @@ def draw(candidates: Candidates, uniform: Sequence[float]) -> Tensor:
     last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
     index = torch.minimum(index, last)
     return (index if candidates.tokens is None else candidates.tokens.gather(-1, index)).squeeze(-1)
-
-
-def sequence_random(seed: int, sample: int) -> random.Random:
-    """Returns the generator of one sequence: it depends on the seed and on which sample of its prompt this is."""
-    return random.Random(f"{seed}/{sample}")
-
-
-def not_numbers() -> BadInput:
-    """Builds the error for a model that predicts no numbers."""
-    return BadInput(
-        "the model's predictions are not numbers (NaN)",
-        remedy="its weights are damaged or its training diverged: use an earlier checkpoint",
-    )
 
 
 def likeliest(logits: Tensor) -> Tensor:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from zhixing.core.errors import BadInput
 from zhixing.generation.options import SamplingOptions
 from zhixing.generation.prompts import EncodedPrompt
 from zhixing.generation.result import Generation, TokenLogprob
-from zhixing.generation.sampling import sequence_random
 from zhixing.generation.stopping import Progress, StoppingRule, StopTexts
-from zhixing.tokenization.decoding import StreamDecoder
-from zhixing.tokenization.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from zhixing.tokenization.decoding import StreamDecoder
+    from zhixing.tokenization.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,11 @@ class Sequence:
             logprobs=self.logprobs if self.limits.options.logprobs is not None else None,
             score=self.score,
         )
+
+
+def sequence_random(seed: int, sample: int) -> random.Random:
+    """Returns the generator of one sequence: it depends on the seed and on which sample of its prompt this is."""
+    return random.Random(f"{seed}/{sample}")
 
 
 def end_tokens(options: SamplingOptions, tokenizer: Tokenizer | None) -> frozenset[int]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from zhixing.core.errors import BadInput, MissingResource, unknown_name
-from zhixing.models.encoder_decoder import EncoderDecoder
-from zhixing.models.network import CausalNetwork
-from zhixing.models.transformer import Transformer
-from zhixing.models.transformer_seq2seq import TransformerEncoderDecoder
-from zhixing.native import library, seq2seq
-from zhixing.native.network import NativeNetwork, why_not
-from zhixing.native.plan import Unsupported
-from zhixing.native.seq2seq import NativeEncoderDecoder
-from zhixing.native.weights import QUANTISERS
+from zhixing.native import library
+from zhixing.native.decoder import NativeDecoder
+from zhixing.native.packing import QUANTISERS
+
+if TYPE_CHECKING:
+    from zhixing.models.encoder_decoder import EncoderDecoder
+    from zhixing.models.network import CausalNetwork
+    from zhixing.native.network import NativeNetwork
+    from zhixing.native.seq2seq import NativeEncoderDecoder
 
 Engine = Literal["auto", "native", "torch"]
 ENGINES = ("auto", "native", "torch")
@@ -23,12 +23,19 @@ class Choice(NamedTuple):
     """A path.
 
     Attributes:
-        network: The network on the core, or None when PyTorch computes.
+        decoder: The network on the core, or None when PyTorch computes.
         note: A sentence that says which, and why.
     """
 
-    network: NativeNetwork | None
+    decoder: NativeDecoder | None
     note: str
+
+    @property
+    def network(self) -> NativeNetwork | None:
+        """The same with the interface of every causal network."""
+        from zhixing.native.network import NativeNetwork
+
+        return None if self.decoder is None else NativeNetwork(self.decoder)
 
 
 class Seq2SeqChoice(NamedTuple):
@@ -59,6 +66,11 @@ def check_engine(engine: str, quantize: str | None) -> None:
         )
 
 
+def core_note(decoder: NativeDecoder) -> str:
+    """Returns the sentence that says that the core computes."""
+    return f"computed by the native core: {decoder.describe()}"
+
+
 def choose(model: CausalNetwork, engine: str = "auto", quantize: str | None = None) -> Choice:
     """Puts a network on the C++ core where that can be done.
 
@@ -71,6 +83,10 @@ def choose(model: CausalNetwork, engine: str = "auto", quantize: str | None = No
         BadInput: The network cannot run on the core, and was asked to.
         MissingResource: The core is not there, and was asked for.
     """
+    from zhixing.models.transformer import Transformer
+    from zhixing.native.network import pack_decoder, why_not
+    from zhixing.native.plan import Unsupported
+
     check_engine(engine, quantize)
     if engine == "torch":
         return Choice(None, "computed by PyTorch, as asked")
@@ -78,8 +94,8 @@ def choose(model: CausalNetwork, engine: str = "auto", quantize: str | None = No
     if reason is None:
         assert isinstance(model, Transformer)
         try:
-            network = NativeNetwork(model, quantize)
-            return Choice(network, f"computed by the native core: {network.describe()}")
+            decoder = pack_decoder(model, quantize)
+            return Choice(decoder, core_note(decoder))
         except Unsupported as error:
             reason = str(error)
     return Choice(None, _fallback(reason, engine, quantize))
@@ -87,6 +103,11 @@ def choose(model: CausalNetwork, engine: str = "auto", quantize: str | None = No
 
 def choose_seq2seq(model: EncoderDecoder, engine: str = "auto", quantize: str | None = None) -> Seq2SeqChoice:
     """Puts an encoder-decoder on the C++ core where that can be done; see `choose`."""
+    from zhixing.models.transformer_seq2seq import TransformerEncoderDecoder
+    from zhixing.native import seq2seq
+    from zhixing.native.plan import Unsupported
+    from zhixing.native.seq2seq import NativeEncoderDecoder
+
     check_engine(engine, quantize)
     if engine == "torch":
         return Seq2SeqChoice(None, "computed by PyTorch, as asked")

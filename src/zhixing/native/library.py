@@ -13,7 +13,7 @@ from zhixing.core.device import usable_threads
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.native.hashing import source_hash
 
-ABI = 1
+ABI = 2
 """Must equal zx_abi() in csrc/api.cpp."""
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -89,6 +89,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
             c_int64,
         ],
     ),
+    "zx_choose": (c_int, [c_void_p, c_int64, c_int64, c_void_p, c_void_p]),
     "zx_memory_new": (c_void_p, [c_int64]),
     "zx_memory_at": (c_void_p, [c_void_p]),
     "zx_memory_free": (None, [c_void_p]),

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zhixing.core.progress import human_bytes
 from zhixing.models.loss import IGNORED
 from zhixing.models.network import Cache, CausalNetwork, NetworkConfig
 from zhixing.models.transformer import Transformer
 from zhixing.native import library
+from zhixing.native.decoder import NativeDecoder
 from zhixing.native.plan import Unsupported, transformer_plan
 from zhixing.native.runtime import PAGE, Batch, Ints, Pages, Runtime
 from zhixing.native.weights import Packing
@@ -123,8 +123,8 @@ class NativeCache:
         return out
 
 
-class NativeNetwork(CausalNetwork):
-    """A Transformer on the C++ core: its weights packed, its steps in one call each.
+def pack_decoder(model: Transformer, quantize: str | None = None) -> NativeDecoder:
+    """Packs a Transformer for the core.
 
     Args:
         model: The network. Its weights are packed now; later changes are not seen.
@@ -134,26 +134,28 @@ class NativeNetwork(CausalNetwork):
         Unsupported: The network has a feature that the core does not know.
         MissingResource: The core is not there, or memory is short.
     """
+    return NativeDecoder(model.config, Runtime(transformer_plan(model, Packing(quantize))))
+
+
+class NativeNetwork(CausalNetwork):
+    """A Transformer on the C++ core: its weights packed, its steps in one call each.
+
+    Args:
+        model: The network, or a decoder that is packed already; see `pack_decoder` for what is raised.
+        quantize: "q8" or "q4" to quantise matrices that are not; None keeps every value.
+    """
 
     own_threads = True
 
-    def __init__(self, model: Transformer, quantize: str | None = None) -> None:
+    def __init__(self, model: Transformer | NativeDecoder, quantize: str | None = None) -> None:
         super().__init__()
-        self._config = model.config
-        plan = transformer_plan(model, Packing(quantize))
-        self.kinds = {slot.kind for slot in plan.matrices}
-        self.runtime = Runtime(plan)
-
-    def describe(self) -> str:
-        """Returns what it computes with, in a few words."""
-        kinds = "+".join(sorted(kind.label for kind in self.kinds))
-        size = human_bytes(self.runtime.weight_bytes)
-        return f"{library.kernels()} kernels, {library.threads()} threads, {size} of weights ({kinds})"
+        self.decoder = model if isinstance(model, NativeDecoder) else pack_decoder(model, quantize)
+        self.runtime = self.decoder.runtime
 
     @property
     def config(self) -> NetworkConfig:
         """Its sizes."""
-        return self._config
+        return self.decoder.config
 
     @property
     def device(self) -> torch.device:
@@ -182,7 +184,7 @@ class NativeNetwork(CausalNetwork):
         for row in range(len(tokens)):
             length = int((targets[row] != IGNORED).nonzero().max()) + 1 if (targets[row] != IGNORED).any() else 0
             cache = self.new_cache(1, max(1, length))
-            step = max(1, min(self.runtime.step_tokens, LOSS_VALUES // self._config.vocab_size))
+            step = max(1, min(self.runtime.step_tokens, LOSS_VALUES // self.config.vocab_size))
             for first in range(0, length, step):
                 last = min(first + step, length)
                 logits = self._read(tokens[row : row + 1, first:last], cache, every=True)

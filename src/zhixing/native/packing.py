@@ -51,6 +51,9 @@ class Kind(IntEnum):
         return 256 if self in (Kind.B4K, Kind.B5K, Kind.B6K) else 32 if self.quantised else 1
 
 
+QUANTISERS = {"q8": Kind.B8S, "q4": Kind.B4M}
+"""What matrices can be quantised to on request."""
+
 LABELS = {
     Kind.B4S: "Q4_0", Kind.B4M: "Q4_1", Kind.B5S: "Q5_0", Kind.B5M: "Q5_1", Kind.B8S: "Q8_0", Kind.B4K: "Q4_K",
     Kind.B5K: "Q5_K", Kind.B6K: "Q6_K", Kind.B4L: "IQ4_NL",

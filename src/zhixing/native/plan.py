@@ -21,9 +21,10 @@ from zhixing.models.config import TransformerConfig
 from zhixing.models.cross_attention import CrossAttention
 from zhixing.models.layers import Linear, Norm
 from zhixing.models.positions import RelativeBias, sinusoids
-from zhixing.models.rotary import RotaryTable
+from zhixing.models.rotary import RotaryTable, scaled_frequencies
 from zhixing.models.transformer import Block, Transformer
 from zhixing.native.packing import Floats, Kind
+from zhixing.native.program import Turning
 
 MAGIC, VERSION = 0x5A58504C, 1
 NUMBERS, FACTORS = 16, 4
@@ -92,7 +93,7 @@ class Plan:
         vectors: Weights of norms, and biases.
         buffers: Widths of the rows of activations.
         layers: Key-value heads and head size of every layer with a cache.
-        tables: The tables of rotations.
+        tables: What the tables of rotations are made of.
         operations: Rows of `NUMBERS` integers.
         factors: Rows of `FACTORS` numbers.
         output: The buffer that the caller gets.
@@ -102,7 +103,7 @@ class Plan:
     vectors: list[Floats] = field(default_factory=list)
     buffers: list[int] = field(default_factory=list)
     layers: list[tuple[int, int]] = field(default_factory=list)
-    tables: list[RotaryTable] = field(default_factory=list)
+    tables: list[Turning] = field(default_factory=list)
     operations: list[list[int]] = field(default_factory=list)
     factors: list[list[float]] = field(default_factory=list)
     output: int = 0
@@ -170,7 +171,7 @@ class Plan:
         numbers += self.buffers
         for heads, size in self.layers:
             numbers += [heads, size]
-        numbers += [table.dim // 2 for table in self.tables]
+        numbers += [len(table.frequencies) for table in self.tables]
         for operation in self.operations:
             numbers += operation
         factors = [factor for row in self.factors for factor in row]
@@ -179,6 +180,13 @@ class Plan:
 
 Slots = Callable[[Tensor], MatrixSlot]
 """Decides how each matrix is packed."""
+
+
+def turning(table: RotaryTable) -> Turning:
+    """Returns what a table whose frequencies do not depend on the length is made of."""
+    frequencies = scaled_frequencies(table.theta, table.dim, table.scaling)
+    factor = table.attention_factor
+    return Turning(np.ascontiguousarray(frequencies.float().numpy()), factor, factor * table.sign)
 
 
 def reach_of(config: TransformerConfig) -> int:
@@ -245,7 +253,7 @@ def transformer_plan(model: Transformer, slots: Slots, source: Sequence[int] | N
     if model.embedding_norm is not None:
         plan.norm(model.embedding_norm, x, x)
     tables = {id(table): number for number, table in enumerate(t for t in (model.rotary, model.local_rotary) if t)}
-    plan.tables = [table for table in (model.rotary, model.local_rotary) if table is not None]
+    plan.tables = [turning(table) for table in (model.rotary, model.local_rotary) if table is not None]
     builder = _BlockWriter(plan, slots, model, x, source)
     for layer, block in enumerate(model.blocks):
         assert isinstance(block, Block)
@@ -351,7 +359,7 @@ class _BlockWriter:
         if config.qk_norm == "before_rotary":
             self._norm_heads(block)
         if table is not None:
-            half = plan.tables[table].dim // 2
+            half = len(plan.tables[table].frequencies)
             plan.add(Op.ROTATE, qkv, 0, config.heads + config.kv_heads, config.head_dim, half, table)
         if config.qk_norm == "after_rotary":
             self._norm_heads(block)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from zhixing.core.errors import MissingResource
-from zhixing.native import weights
 from zhixing.native.library import check, library
 from zhixing.native.packing import Floats, address
-from zhixing.native.plan import Plan
+from zhixing.native.program import Program
+
+if TYPE_CHECKING:
+    from zhixing.native.plan import Plan
 
 PAGE = 16
 """Tokens in a page of the cache."""
@@ -139,26 +141,28 @@ class Runtime:
     """A plan with its weights in memory.
 
     Args:
-        plan: What to run.
-        step_tokens: Most tokens of one step.
+        plan: What to run: a plan, which is packed now, or a program, which is packed already.
+        step_tokens: Most tokens of one step; a program knows its own.
 
     Raises:
         MissingResource: There is not enough memory.
     """
 
-    def __init__(self, plan: Plan, step_tokens: int = STEP_TOKENS) -> None:
-        self.step_tokens = step_tokens
-        matrices, vectors, size = weights.layout(plan)
-        self._memory = weights.HugeMemory(size).bytes
-        weights.fill(plan, matrices, vectors, self._memory)
-        numbers, factors = plan.encode(matrices, vectors, step_tokens)
-        self.weight_bytes = size
-        self.output_width = plan.buffers[plan.output]
-        self._rotary = plan.tables
+    def __init__(self, plan: Plan | Program, step_tokens: int = STEP_TOKENS) -> None:
+        if isinstance(plan, Program):
+            program = plan
+        else:
+            from zhixing.native.weights import pack  # looks at tensors
+
+            program = pack(plan, step_tokens)
+        self.program, self.step_tokens = program, program.step_tokens
+        self.weight_bytes = program.memory.nbytes
+        self.output_width = program.output_width
         self._turned: list[tuple[Floats, Floats]] = []
         self._reach = 0
+        numbers, factors, memory = program.numbers, program.factors, program.memory
         self.handle = library().zx_model_new(
-            address(numbers), len(numbers), address(factors), len(factors), address(self._memory), size
+            address(numbers), len(numbers), address(factors), len(factors), address(memory), memory.nbytes
         )
         if not self.handle:
             raise ValueError(f"the plan was refused: {library().zx_error().decode()}")
@@ -167,18 +171,14 @@ class Runtime:
 
     def reach(self, length: int) -> None:
         """Sees to it that positions below `length` can be rotated."""
-        if length <= self._reach or not self._rotary:
+        if length <= self._reach or not self.program.turnings:
             return
         length = max(length, 2 * self._reach, 256)
-        positions = torch.arange(length)
         turned = []
-        with torch.no_grad():
-            for number, table in enumerate(self._rotary):
-                cos, sin = (
-                    np.ascontiguousarray(part.squeeze(1).float().numpy()) for part in table(positions, length)
-                )  # (length, dim / 2)
-                check(library().zx_model_table(self.handle, number, address(cos), address(sin), length))
-                turned.append((cos, sin))
+        for number, turning in enumerate(self.program.turnings):
+            cos, sin = turning.table(length)
+            check(library().zx_model_table(self.handle, number, address(cos), address(sin), length))
+            turned.append((cos, sin))
         self._turned, self._reach = turned, length  # kept: the core reads them where they are
 
     def step(self, batch: Batch, pages: Pages, out: Floats | None = None) -> Floats:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zhixing.core.errors import BadInput, MissingResource
-from zhixing.core.progress import human_bytes
-from zhixing.native.library import library
-from zhixing.native.packing import Bytes, Kind, ggml_kind, pack_float, pack_ggml, packed_bytes
+from zhixing.core.errors import BadInput
+from zhixing.native.memory import HugeMemory
+from zhixing.native.packing import QUANTISERS, Bytes, Kind, ggml_kind, pack_float, pack_ggml, packed_bytes
 from zhixing.native.plan import MatrixSlot, Plan, Unsupported
+from zhixing.native.program import Program
 
 ALIGNMENT = 4096
-QUANTISERS = {"q8": Kind.B8S, "q4": Kind.B4M}
 ROWS_AT_ONCE = 4096
 """Rows of a float matrix that are converted at a time: what is packed must not be in memory twice."""
 
@@ -89,21 +86,18 @@ def _exact_kind(weight: Tensor) -> Kind:
     return Kind.F32
 
 
-class HugeMemory:
-    """Memory in huge pages where the system gives them; freed with the last array that looks at it.
+def pack(plan: Plan, step_tokens: int) -> Program:
+    """Packs all weights of a plan.
 
     Raises:
-        MissingResource: There is not so much.
+        MissingResource: There is not enough memory.
     """
-
-    def __init__(self, size: int) -> None:
-        handle = library().zx_memory_new(size)
-        if not handle:
-            raise MissingResource(f"not enough memory for {human_bytes(size)} of packed weights")
-        place = library().zx_memory_at(handle)
-        holder = (ctypes.c_uint8 * size).from_address(place)
-        weakref.finalize(holder, library().zx_memory_free, handle)
-        self.bytes: Bytes = np.frombuffer(memoryview(holder).cast("B"), np.uint8)
+    matrices, vectors, size = layout(plan)
+    memory = HugeMemory(size).bytes
+    fill(plan, matrices, vectors, memory)
+    numbers, factors = plan.encode(matrices, vectors, step_tokens)
+    kinds = frozenset(slot.kind for slot in plan.matrices)
+    return Program(numbers, factors, memory, tuple(plan.tables), kinds, plan.buffers[plan.output])
 
 
 def layout(plan: Plan) -> tuple[list[int], list[int], int]:

@@ -50,14 +50,14 @@ class ChatWriter:
 
     def __init__(self, opened: Opened, ref: str, quantize: str | None = None) -> None:
         self.quantize = quantize
-        tokenizer = opened.folder.tokenizer
+        tokenizer = opened.tokenizer
         if tokenizer is None:
             raise MissingResource("the model has no tokenizer", where=ref, remedy="put its tokenizer.json beside it")
-        self.network, self.tokenizer, self.path = opened.network, tokenizer, opened.folder.path
+        self.network, self.tokenizer, self.path = opened.network, tokenizer, opened.path
         self.chats = tokenizer.chat_templates is not None
         self.format = ChatFormat(tokenizer) if self.chats else PlainFormat(tokenizer)
         settings = self.path / "generation_config.json" if self.path.is_dir() else self.path
-        known, _ = options_from_config(opened.folder.generation, str(settings))
+        known, _ = options_from_config(opened.generation, str(settings))
         # Of the model's own options only what ends an answer counts: a task is no conversation.
         self.ends = self.format.end_tokens(known.end_tokens or ())
         self.likelihoods = Likelihoods(self.network, owned=True)

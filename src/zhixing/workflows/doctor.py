@@ -23,7 +23,7 @@ from zhixing.core.device import (
 )
 from zhixing.core.progress import human_bytes
 from zhixing.models import ops
-from zhixing.native import library, measure
+from zhixing.native import library, measure, saved
 from zhixing.native.packing import Kind
 from zhixing.version import __version__
 
@@ -45,6 +45,7 @@ class Examination:
             how to get it.
         extras: Optional dependencies by extra: those that are missing.
         caches: Folders and what they hold in bytes.
+        packed: Models that are kept packed for a quick start: folder, how many, their bytes, and how many may be kept.
         paths: Kinds of models, and what computes them.
         model: The model that was asked for: what computes it.
     """
@@ -57,6 +58,7 @@ class Examination:
     core: dict[str, Any] = field(default_factory=dict)
     extras: dict[str, list[str]] = field(default_factory=dict)
     caches: dict[str, int] = field(default_factory=dict)
+    packed: dict[str, Any] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
     model: str | None = None
 
@@ -85,6 +87,11 @@ class Examination:
             done.append(f"extra      {extra}: {'missing ' + ', '.join(missing) if missing else 'installed'}")
         for folder, size in self.caches.items():
             done.append(f"cache      {folder}: {human_bytes(size)}")
+        held, most = (human_bytes(self.packed[name]) for name in ("bytes", "most"))
+        done.append(
+            f"packed     {self.packed['models']} models that start quickly, {held} of at most {most}"
+            f" ({saved.MOST_VARIABLE}): {self.packed['folder']}"
+        )
         for kind, path in self.paths.items():
             done.append(f"path       {kind}: {path}")
         if self.model is not None:
@@ -127,6 +134,10 @@ def examine(model: str | None = None, measured: bool = True) -> Examination:
             found.rates["4-bit (core)"] = measure.product_rate(Kind.B4M) / 1e9
     found.extras = _extras()
     found.caches = {str(folder): _size(folder) for folder in _caches()}
+    kept = saved.kept()
+    found.packed = {
+        "folder": str(saved.folder()), "models": len(kept), "bytes": sum(kept.values()), "most": saved.most_bytes(),
+    }  # fmt: skip
     found.paths = _paths(absence, found.device)
     if model is not None:
         found.model = _path_of(model)

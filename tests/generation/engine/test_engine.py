@@ -10,6 +10,8 @@ from zhixing.core.errors import BadInput
 from zhixing.families.llama import FIXED
 from zhixing.generation import Generator, SamplingOptions
 from zhixing.generation.engine import Engine
+from zhixing.generation.engine.choice import core_choice
+from zhixing.generation.engine.stream import RequestStream
 from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer import Transformer
 from zhixing.native import library
@@ -52,12 +54,13 @@ SETTINGS = [
     {"temperature": 0.9, "top_k": 20, "seed": 3},
     {"temperature": 0.7, "top_p": 0.9, "seed": 5, "repetition_penalty": 1.2},
     {"temperature": 0.0, "no_repeat_ngram_size": 3, "logprobs": 2},
+    {"temperature": 1.5, "whole_characters": True, "min_p": 0.01, "seed": 9},
 ]
 
 
 def test_answers_are_those_of_one_prompt_alone(engine, network):
     cases = [
-        (prompt, SamplingOptions(max_tokens=10 + 5 * (number % 4), **SETTINGS[number % 4]))
+        (prompt, SamplingOptions(max_tokens=10 + 5 * (number % 4), **SETTINGS[number % 5]))
         for number, prompt in enumerate(PROMPTS)
     ]
     requests = [engine.submit(prompt, options) for prompt, options in cases]
@@ -171,3 +174,67 @@ def test_time_ends_answers_and_closing_ends_all(engine):
     engine.close()
     assert time.monotonic() - started < 5
     assert request.generation().finish_reason in ("interrupted", "length")
+
+
+def test_streams_end_where_they_are_stopped(engine):
+    options = SamplingOptions(max_tokens=200, temperature=0.0, end_tokens=())
+    whole = RequestStream(engine.submit("a", SamplingOptions(max_tokens=20, temperature=0.0, end_tokens=())))
+    with pytest.raises(BadInput, match="still being written"):
+        _ = whole.generation
+    assert "".join(whole) == whole.generation.text
+    assert whole.stop() == ""
+    stopped = RequestStream(engine.submit("a", options))
+    shown = next(stopped)
+    shown += stopped.stop()
+    assert stopped.generation.finish_reason == "interrupted"
+    assert shown == stopped.generation.text
+
+
+def test_an_interruption_ends_a_stream_with_what_is_there(engine, monkeypatch):
+    stream = RequestStream(engine.submit("a", SamplingOptions(max_tokens=200, temperature=0.0, end_tokens=())))
+    shown, events, pressed = next(stream), stream.request._events, []
+
+    class Interrupted:
+        put = events.put
+
+        def get(self):
+            if not pressed:
+                pressed.append(1)
+                raise KeyboardInterrupt
+            return events.get()
+
+    monkeypatch.setattr(stream.request, "_events", Interrupted())
+    shown += "".join(stream)
+    assert stream.generation.finish_reason == "interrupted"
+    assert shown == stream.generation.text
+
+
+@needs_core
+def test_what_is_forgotten_is_read_again(model):
+    engine = Engine(NativeNetwork(model), TOKENIZER, cache_tokens=1024)
+    options = SamplingOptions(max_tokens=3, temperature=0.0)
+    for reused in (0, 32, 0):
+        request = engine.submit("x" * 40, options)
+        request.generation()
+        assert request.reused == reused
+        if reused:
+            engine.forget()
+    engine.close()
+
+
+@needs_core
+@pytest.mark.parametrize(
+    ("options", "by_core"),
+    [
+        ({"temperature": 0.0}, True),
+        ({"temperature": 0.0, "top_k": 5, "whole_characters": True, "eta_cutoff": 0.1}, True),
+        ({"temperature": 0.7, "top_k": 5, "top_p": 0.9, "min_p": 0.1, "stop": ("x",), "seed": 1, "n": 2}, True),
+        ({"temperature": 0.7, "whole_characters": True}, True),
+        ({"typical_p": 0.9}, False),
+        ({"temperature": 0.0, "logprobs": 0}, False),
+        ({"temperature": 0.0, "min_tokens": 3}, False),
+        ({"temperature": 0.0, "repetition_penalty": 1.1}, False),
+    ],
+)
+def test_the_core_chooses_only_what_it_knows(options, by_core):
+    assert (core_choice(SamplingOptions(**options), TOKENIZER) is not None) == by_core

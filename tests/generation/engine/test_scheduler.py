@@ -32,9 +32,9 @@ class Model:
     def run(self, pieces):
         for piece in pieces:
             job = piece.request
-            for place in range(job.read, job.read + piece.count):
+            for place in range(job.read, job.read + piece.size):
                 self.slots[job.blocks[place // SIZE]][place % SIZE] = tuple(job.tokens[: place + 1])
-            for place in range(job.read + piece.count):
+            for place in range(job.read + piece.size):
                 assert self.slots[job.blocks[place // SIZE]][place % SIZE] == tuple(job.tokens[: place + 1])
 
 
@@ -65,7 +65,7 @@ def test_random_steps_lose_no_block(seed, remembers):
         if live and draw.random() < 0.05:
             scheduler.remove(draw.choice(live))
         pieces = scheduler.step()
-        assert sum(piece.count for piece in pieces) <= STEP
+        assert sum(piece.size for piece in pieces) <= STEP
         assert pieces or not (scheduler.running or scheduler.waiting) or scheduler.preempted
         model.run(pieces)
         for piece in pieces:
@@ -97,7 +97,7 @@ def test_answers_go_on_while_a_long_prompt_is_read():
     read = []
     while long.pending:
         pieces = scheduler.step()
-        read.append([(piece.request is short, piece.count) for piece in pieces])
+        read.append([(piece.request is short, piece.size) for piece in pieces])
         for piece in pieces:
             scheduler.done(piece)
             if piece.last:

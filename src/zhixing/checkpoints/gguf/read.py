@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from zhixing.checkpoints.companions import companions_in
 from zhixing.checkpoints.folder import ModelFolder, fitting
 from zhixing.checkpoints.gguf.architectures import Architecture, Config
 from zhixing.checkpoints.gguf.header import GGUFFile, TensorInfo, Texts, open_model_file
 from zhixing.checkpoints.gguf.older_layouts import architecture_named
-from zhixing.checkpoints.gguf.vocabulary import read_tokenizer
 from zhixing.core.device import check_memory, free_memory_bytes
 from zhixing.core.errors import BadInput
 from zhixing.core.progress import human_bytes
@@ -83,23 +83,9 @@ def load_gguf(path: Path, dtype: torch.dtype = torch.float32, compact: bool | No
     weights = fitting(skeleton, weights, str(path), source="its metadata")
     compact, note = _choose(weights, dtype, compact, str(path))
     with _Places({} if compact else weights, dtype) as places:
-        found = read_tokenizer(file)  # meanwhile the system finds the memory
+        beside = companions_in(file)  # meanwhile the system finds the memory
         model = _placed(skeleton, weights, dtype, places, file)
-    generation = {**sampling_settings(file), **(found.generation() if found else {})}
-    tokenizer, notes = (found.tokenizer, found.notes) if found else (None, [])
-    return ModelFolder(model.eval(), tokenizer, family, path, generation, [note], notes)
-
-
-SAMPLING = {
-    "temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p", "penalty_repeat": "repetition_penalty",
-}  # fmt: skip
-"""Recommended settings that a file may carry (general.sampling.*), by their name in a generation_config.json."""
-
-
-def sampling_settings(file: GGUFFile) -> Config:
-    """Returns how a file recommends to write, as a generation_config.json says it."""
-    given = {theirs: file.metadata.get(f"general.sampling.{ours}") for ours, theirs in SAMPLING.items()}
-    return {key: value for key, value in given.items() if isinstance(value, int | float)}
+    return ModelFolder(model.eval(), beside.tokenizer, family, path, beside.generation, [note], beside.notes)
 
 
 def read_weights(

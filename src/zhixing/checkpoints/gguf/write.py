@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zhixing.checkpoints.companions import SAMPLING
 from zhixing.checkpoints.folder import ModelFolder
 from zhixing.checkpoints.gguf.header import DEFAULT_ALIGNMENT, LONGEST_NAME, MAGIC
 from zhixing.checkpoints.gguf.older_layouts import architecture_for
-from zhixing.checkpoints.gguf.read import SAMPLING
 from zhixing.checkpoints.gguf.vocabulary_out import tokenizer_metadata
 from zhixing.core.device import peak_memory_bytes
 from zhixing.core.errors import BadInput, unknown_name

@@ -6,32 +6,27 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from zhixing.core.device import free_memory_bytes
 from zhixing.core.errors import BadInput
-from zhixing.generation.chain import processors_for
 from zhixing.generation.engine.blocks import Blocks
-from zhixing.generation.engine.request import Request
+from zhixing.generation.engine.request import Request, Wishes
 from zhixing.generation.engine.scheduler import Scheduler
-from zhixing.generation.engine.workers import NativeWorker, TorchWorker, Worker
-from zhixing.generation.filters import filters_for
-from zhixing.generation.history import History
+from zhixing.generation.engine.workers import NativeWorker, Worker
 from zhixing.generation.options import SamplingOptions
 from zhixing.generation.prompts import Prompt, encode_prompt
 from zhixing.generation.result import Generation
-from zhixing.generation.sampling import Filter, LogitsProcessor, Sampler, likeliest
 from zhixing.generation.sequence import Limits, begin_answer, end_tokens
 from zhixing.generation.stopping import StoppingRule
-from zhixing.generation.writing import token_logprobs
-from zhixing.models.network import CausalNetwork
-from zhixing.native.network import NativeNetwork
+from zhixing.native.decoder import NativeDecoder, decoder_of
 from zhixing.native.runtime import PAGE
-from zhixing.tokenization.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from zhixing.generation.sampling import Filter, LogitsProcessor
+    from zhixing.models.network import CausalNetwork
+    from zhixing.tokenization.tokenizer import Tokenizer
 
 MOST_RUNNING = 32
 CACHE_TOKENS = 32768
@@ -83,29 +78,32 @@ class Engine:
 
     def __init__(
         self,
-        model: CausalNetwork,
+        model: CausalNetwork | NativeDecoder,
         tokenizer: Tokenizer | None,
         *,
         owned: bool = False,
         cache_tokens: int | None = None,
         most: int = MOST_RUNNING,
     ) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.model, self.tokenizer = model, tokenizer
         wanted = cache_tokens or max(CACHE_TOKENS, 2 * min(model.config.context, CACHE_TOKENS))
         self._worker: Worker
-        if isinstance(model, NativeNetwork):
+        if (decoder := decoder_of(model)) is not None:
             if cache_tokens is None:
-                wanted = max(PAGE, min(wanted, free_memory_bytes() // 3 // model.runtime.page_bytes * PAGE))
-            self._worker = NativeWorker(model, -(-wanted // PAGE))
+                wanted = max(PAGE, min(wanted, free_memory_bytes() // 3 // decoder.runtime.page_bytes * PAGE))
+            self._worker = NativeWorker(decoder, tokenizer, -(-wanted // PAGE))
         else:
-            self._worker = TorchWorker(model, owned)
+            from zhixing.generation.engine.torch_worker import TorchWorker
+
+            assert not isinstance(model, NativeDecoder)
+            self._worker = TorchWorker(model, tokenizer, owned)
         self._blocks = Blocks(-(-wanted // self._worker.block), self._worker.block, self._worker.shares)
         self._scheduler = Scheduler(self._blocks, self._worker.step_tokens, most)
         self._changed = threading.Condition()
         self._arrived: list[Request] = []
         self._left: list[Request] = []
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._closing = self._forgetting = False
         self._preempted = self._steps = 0
 
     @staticmethod
@@ -156,13 +154,9 @@ class Engine:
         answer = begin_answer(
             encode_prompt(prompt, tokenizer, model.config, where), index, sample, seed, limits, tokenizer, where
         )
-        chain = processors_for(
-            options, ends=ends, tokenizer=tokenizer, vocab_size=model.config.vocab_size, device=model.device
-        )
-        sampler = Sampler([*chain, *processors], [*filters_for(options), *filters], options.greedy)
         deadline = time.monotonic() + options.max_seconds if options.max_seconds is not None else None
-        history = History([answer], model.device, bool(sampler.processors))
-        request = Request(answer, sampler, history, self._abort, deadline)
+        choice = self._worker.choice(answer, Wishes(processors, filters))
+        request = Request(answer, choice, self._abort, deadline)
         room = self._blocks.count * self._blocks.size
         if request.longest > room:
             raise BadInput(
@@ -208,6 +202,11 @@ class Engine:
             scheduler.found, self._preempted, self._steps,
         )  # fmt: skip
 
+    def forget(self) -> None:
+        """Forgets the prefixes that nobody uses: prompts that come from now on are read from their beginning."""
+        with self._changed:
+            self._forgetting = True
+
     def close(self) -> None:
         """Ends all answers and the thread; the engine cannot be used again."""
         with self._changed:
@@ -223,11 +222,8 @@ class Engine:
 
     def _serve(self) -> None:
         """The engine's thread."""
-        if self.model.own_threads:
-            torch.set_num_threads(1)  # of this thread: PyTorch's others would spin on the core's processors
-        with torch.inference_mode():
-            while self._receive():
-                self._step()
+        while self._receive():
+            self._step()
         for request in [*self._scheduler.running, *self._scheduler.waiting, *self._arrived]:
             request.end("interrupted", "the engine was closed")
             request.finish()
@@ -241,6 +237,9 @@ class Engine:
             arrived, self._arrived = self._arrived, []
             left, self._left = self._left, []
             closing = self._closing
+            forgetting, self._forgetting = self._forgetting, False
+        if forgetting:
+            self._blocks.clear()
         for request in arrived:
             scheduler.add(request)
         for request in left:
@@ -269,7 +268,7 @@ class Engine:
         if not pieces:
             return
         try:
-            logits = self._worker.run(pieces)
+            rows = self._worker.run(pieces)
         except Exception as error:  # noqa: BLE001  every user learns of it; the thread must live on for the others
             for piece in pieces:
                 piece.request.fail(error)
@@ -281,34 +280,6 @@ class Engine:
             scheduler.done(piece)
             if piece.last:
                 whole.append(piece.request)
-        choose(whole, logits)
+        if whole:
+            self._worker.choose(whole, rows)
         self._clear([request for request in whole if request.answer.reason is not None])
-
-
-def choose(requests: Sequence[Request], logits: Tensor) -> None:
-    """Gives every request its next token: logits (requests, vocab). An error ends only the request whose it is."""
-    plain = [row for row, request in enumerate(requests) if request.plain]
-    best: dict[int, int] = {}
-    if plain:
-        rows = logits if len(plain) == len(requests) else logits[plain]
-        with suppress(BadInput):  # then each by itself, below, to find whose it is
-            best = dict(zip(plain, likeliest(rows.float()).tolist(), strict=True))
-    for row, request in enumerate(requests):
-        try:
-            _give(request, logits[row : row + 1], best.get(row))
-        except Exception as error:  # noqa: BLE001  its user learns of it
-            request.fail(error)
-
-
-def _give(request: Request, logits: Tensor, best: int | None) -> None:
-    count = request.answer.limits.options.logprobs
-    logprobs = logits.float().log_softmax(-1) if count is not None else None
-    if best is None:
-        best = int(request.sampler(logits, request.history.context(), [request.answer.random]))
-    if logprobs is not None:
-        entry = token_logprobs(logprobs, torch.tensor([best], device=logits.device), count or 0)[0]
-        request.answer.logprob += entry.logprob
-        request.answer.logprobs.append(entry)
-    if request.sampler.processors:
-        request.history.append(torch.tensor([best], device=logits.device))
-    request.give(best)

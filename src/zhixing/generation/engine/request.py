@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-from zhixing.generation.history import History
 from zhixing.generation.result import Generation
-from zhixing.generation.sampling import Sampler
 from zhixing.generation.sequence import Sequence as Answer
+
+if TYPE_CHECKING:
+    from zhixing.generation.engine.choice import CoreChoice
+    from zhixing.generation.engine.sampled import Sampled
+    from zhixing.generation.sampling import Filter, LogitsProcessor
+
+    Choice: TypeAlias = CoreChoice | Sampled
+    """How tokens are chosen: by the core, or on tensors."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked for beside the options, for one answer.
+
+    Attributes:
+        processors: Logits processors of the user's own.
+        filters: Filters, likewise.
+    """
+
+    processors: Sequence[LogitsProcessor] = ()
+    filters: Sequence[Filter] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.processors or self.filters)
 
 
 class Request:
@@ -17,8 +42,7 @@ class Request:
 
     Args:
         answer: The answer, empty so far.
-        sampler: Chooses its tokens.
-        history: What the sampler's processors look at.
+        choice: How its tokens are chosen.
         abort: Tells the engine that nobody waits for this any more.
         deadline: When to stop, by `time.monotonic`; None: never.
 
@@ -33,12 +57,11 @@ class Request:
     def __init__(
         self,
         answer: Answer,
-        sampler: Sampler,
-        history: History,
+        choice: Choice,
         abort: Callable[[Request], None],
         deadline: float | None,
     ) -> None:
-        self.answer, self.sampler, self.history, self.deadline = answer, sampler, history, deadline
+        self.answer, self.choice, self.deadline = answer, choice, deadline
         self.tokens = list(answer.prompt.tokens)
         self.read = 0
         self.blocks: list[int] = []
@@ -48,6 +71,7 @@ class Request:
         self._abort = abort
         self._events: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
+        self._finished = threading.Event()
         self._over = False
 
     @property
@@ -59,11 +83,6 @@ class Request:
     def longest(self) -> int:
         """Tokens that it can come to."""
         return len(self.answer.prompt.tokens) + self.answer.longest_answer
-
-    @property
-    def plain(self) -> bool:
-        """Whether its next token is the likeliest one, and nothing else is asked."""
-        return self.sampler.greedy and not self.sampler.processors
 
     def give(self, token: int) -> None:
         """Adds a token to the answer; the text that is certain now goes to the user."""
@@ -87,6 +106,7 @@ class Request:
     def finish(self) -> None:
         """Tells the user that this was all; its blocks are free by now."""
         self._events.put(self._error)
+        self._finished.set()
 
     def abort(self) -> None:
         """Ends the answer where it is, from any thread; its blocks are free before the next step."""
@@ -116,6 +136,11 @@ class Request:
         Raises:
             BadInput: What a processor, a rule or the model's predictions gave cause for.
         """
-        for _ in self:
-            pass
+        try:
+            self._finished.wait()  # woken once, and not for every piece
+        except KeyboardInterrupt:
+            self.abort()
+            raise
+        if self._error is not None:
+            raise self._error
         return self.answer.generation(self.prompt_seconds)

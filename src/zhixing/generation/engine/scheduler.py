@@ -8,24 +8,23 @@ later. Nothing of the model is here, and no thread: the engine's thread alone ca
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from zhixing.generation.engine.blocks import Blocks
 from zhixing.generation.engine.request import Request
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """What a step reads of one request.
 
     Attributes:
         request: Whose tokens.
-        count: How many, from the first that was not read.
+        size: How many, from the first that was not read.
         last: Whether that is all there is, so that what follows is wanted.
     """
 
     request: Request
-    count: int
+    size: int
     last: bool
 
 
@@ -88,7 +87,7 @@ class Scheduler:
     def done(self, piece: Piece) -> None:
         """Notes that a piece was read; blocks that are full now can serve others."""
         request, size = piece.request, self.blocks.size
-        before, request.read = request.read, request.read + piece.count
+        before, request.read = request.read, request.read + piece.size
         for place in range(before // size, request.read // size):
             self.blocks.fill(request.blocks, place, request.tokens[place * size : (place + 1) * size])
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #endif
 
+#include "choose.h"
 #include "core.h"
 #include "engine.h"
 
@@ -62,7 +63,7 @@ Pool& pool() {
 using namespace zx;
 
 // Changes whenever a signature or the layout of packed weights does.
-ZX_API int zx_abi() { return 1; }
+ZX_API int zx_abi() { return 2; }
 
 // A hash of the sources that this library was built from.
 #ifndef ZX_SOURCES
@@ -205,6 +206,27 @@ ZX_API int zx_candidates(const float* x, int64_t rows, int64_t size, int64_t cou
         }
     });
     return bad.load();
+}
+
+// Chooses a token of each row of logits, (rows, vocab): settings (rows, 5) of temperature, top-k, top-p, min-p and the
+// random number; see `Choice`. A token of -1: the logits are not numbers.
+ZX_API int zx_choose(const float* logits, int64_t rows, int64_t vocab, const double* settings, int32_t* tokens) {
+    if (rows < 0 || vocab < 1 || vocab > MAX_DIM) return fail("no such rows of logits");
+    for (int64_t row = 0; row < rows; ++row) {
+        const double* s = settings + row * 5;
+        const bool sound = s[0] >= 0 && s[0] < 1e6 && s[1] >= 0 && s[1] < 1e9 && s[2] > 0 && s[2] <= 1 && s[3] >= 0 && s[3] <= 1 && s[4] >= 0 && s[4] < 1;
+        if (!sound) return fail("a setting of the choice is out of range");
+    }
+    const Kernels& k = kernels();
+    const auto choose = [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) {
+            const double* s = settings + row * 5;
+            tokens[row] = int32_t(choose_token(k, logits + row * vocab, vocab, {s[0], int64_t(s[1]), s[2], s[3], s[4]}));
+        }
+    };
+    if (rows == 1) choose(0, 1);  // no other thread need be woken
+    else run_blocks(rows, 1, choose);
+    return 0;
 }
 
 // Reads so many bytes with all threads, several times; returns the best rate in bytes per second.

@@ -85,8 +85,11 @@ struct Kernels {
     void (*attend)(const Attend&);
     // Adds a part of one query's result, with its (highest score, total weight), to another.
     void (*merge_parts)(float* out, float* state, const float* other, const float* other_state, int head_dim);
-    float (*highest)(const float* x, int64_t size);
     float (*candidates)(const float* x, int64_t size, int64_t count, float* values, int32_t* places);
+    // Returns the highest of some logits; their sum is not a number when one of them is none.
+    float (*survey)(const float* x, int64_t size, float* sum);
+    // y = e^(x / temperature - highest); returns their sum.
+    float (*weigh)(const float* x, int64_t size, float temperature, float highest, float* y);
 };
 
 extern const Kernels SCALAR_KERNELS;

@@ -32,7 +32,8 @@ constexpr int TILE = 4;
 
 const Kernels AVX2_KERNELS = {
     "avx2", avx2::TILE, avx2::product, avx2::quantise, avx2::norm, avx2::rotate, avx2::activate, avx2::add_rows,
-    avx2::soft_cap, avx2::store_page, avx2::attend, avx2::merge_parts, avx2::highest, avx2::candidates,
+    avx2::soft_cap, avx2::store_page, avx2::attend, avx2::merge_parts, avx2::candidates, avx2::survey,
+    avx2::weigh_logits,
 };
 
 }  // namespace zx

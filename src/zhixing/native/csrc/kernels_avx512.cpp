@@ -32,7 +32,8 @@ constexpr int TILE = 8;
 
 const Kernels AVX512_KERNELS = {
     "avx512", avx512::TILE, avx512::product, avx512::quantise, avx512::norm, avx512::rotate, avx512::activate, avx512::add_rows,
-    avx512::soft_cap, avx512::store_page, avx512::attend, avx512::merge_parts, avx512::highest, avx512::candidates,
+    avx512::soft_cap, avx512::store_page, avx512::attend, avx512::merge_parts, avx512::candidates, avx512::survey,
+    avx512::weigh_logits,
 };
 
 }  // namespace zx

@@ -20,7 +20,8 @@ constexpr int TILE = 2;
 
 const Kernels SCALAR_KERNELS = {
     "scalar", scalar::TILE, scalar::product, scalar::quantise, scalar::norm, scalar::rotate, scalar::activate, scalar::add_rows,
-    scalar::soft_cap, scalar::store_page, scalar::attend, scalar::merge_parts, scalar::highest, scalar::candidates,
+    scalar::soft_cap, scalar::store_page, scalar::attend, scalar::merge_parts, scalar::candidates, scalar::survey,
+    scalar::weigh_logits,
 };
 
 }  // namespace zx

@@ -200,15 +200,25 @@ static void soft_cap(float* x, int64_t size, float scale, float cap) {
     }
 }
 
-static float highest(const float* x, int64_t size) {
-    float best = x[0];
+// Returns the highest of some logits; their sum is not a number when one of them is none.
+static float survey(const float* x, int64_t size, float* sum) {
+    float best = x[0], all = 0.0f;
     int64_t i = 0;
     if (size >= LANES) {
-        Vec most = vload(x);
-        for (i = LANES; i + LANES <= size; i += LANES) most = vmax(most, vload(x + i));
+        Vec most = vload(x), together = most;
+        for (i = LANES; i + LANES <= size; i += LANES) {
+            const Vec value = vload(x + i);
+            most = vmax(most, value);
+            together = vadd(together, value);
+        }
         best = vhighest(most);
+        all = vsum(together);
     }
-    for (; i < size; ++i) best = x[i] > best ? x[i] : best;
+    for (; i < size; ++i) {
+        best = x[i] > best ? x[i] : best;
+        all += x[i];
+    }
+    *sum = all;
     return best;
 }
 
@@ -244,4 +254,22 @@ static float candidates(const float* x, int64_t size, int64_t count, float* valu
     float total = vsum(sum);
     for (; i < size; ++i) total += std::exp(x[i] - values[0]);
     return std::log(total);
+}
+
+// y = e^(x / temperature - highest); returns their sum.
+static float weigh_logits(const float* x, int64_t size, float temperature, float highest, float* y) {
+    const Vec divisor = vset(temperature), top = vset(highest);
+    Vec together = vset(0.0f);
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) {
+        const Vec weight = vexp(vsub(vdiv(vload(x + i), divisor), top));
+        together = vadd(together, weight);
+        vstore(y + i, weight);
+    }
+    float all = vsum(together);
+    if (i < size) {
+        store_some(y + i, vexp(vsub(vdiv(load_some(x + i, size - i), divisor), top)), size - i);
+        for (; i < size; ++i) all += y[i];
+    }
+    return all;
 }
