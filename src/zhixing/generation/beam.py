@@ -104,11 +104,18 @@ class Search:
         progress.started = progress.started or time.monotonic()  # copies that take their tokens later have it, too
         running: list[Grown] = []
         ended: list[Answer] = []
+        drawn = self._options.beam_sampling
+        last = self.beams[0].length + 1 >= self._longest  # all beams are of one length
         for rank, continuation in enumerate(continuations):
-            enough = len(running) >= self.width and not self._options.beam_sampling
-            if continuation.score == DEAD or (enough and rank >= self.width):
+            score, token = continuation.score, continuation.token
+            if score == DEAD or (rank >= self.width and len(running) >= self.width and not drawn):
                 break
-            beam = self._grown(continuation)
+            beam = self.beams[continuation.beam]
+            ahead = (*beam.ahead, token)
+            if not self._light or last or token in self._ends:
+                beam = Beam(self._taken(beam.answer, ahead, continuation.logprob), score)
+            else:
+                beam = Beam(beam.answer, score, ahead)
             if beam.answer.reason is None:
                 running.append((continuation, beam))
             elif rank < self.width:
@@ -116,19 +123,13 @@ class Search:
                 ended.append(beam.answer)
         if ended:
             self._finish(ended)
-        running = sorted(running, key=lambda pair: -pair[0].score)[: self.width]
+        if drawn:  # in the order in which they were drawn
+            running.sort(key=lambda pair: -pair[0].score)
+        running = running[: self.width]
         placed = self._placed(running) if running else []
         self.beams = [beam for _, beam in placed]
         self.done = not running or not self._may_improve()
         return [continuation for continuation, _ in placed]
-
-    def _grown(self, continuation: Continuation) -> Beam:
-        """Returns a beam with one more token."""
-        beam = self.beams[continuation.beam]
-        ahead = (*beam.ahead, continuation.token)
-        if self._light and continuation.token not in self._ends and beam.length + 1 < self._longest:
-            return Beam(beam.answer, continuation.score, ahead)
-        return Beam(self._taken(beam.answer, ahead, continuation.logprob), continuation.score)
 
     def _taken(self, answer: Answer, tokens: Iterable[int], logprob: TokenLogprob | None = None) -> Answer:
         """Returns a copy of an answer that has taken more tokens."""
