@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,6 +71,9 @@ class Continuation(NamedTuple):
     row: int
     logprob: TokenLogprob | None
 
+
+Offer = tuple[float, int, int]
+"""The score of a continuation, the beam of its search that it continues, and the token."""
 
 Grown = tuple[Continuation, Beam]
 """A continuation and the beam with it."""
@@ -277,8 +281,8 @@ class BeamSearch:
             for number, search in enumerate(searches):
                 first_row = start + number * width
                 chosen[search] = search.advance(
-                    Continuation(score, index // vocab, index % vocab, first_row + index // vocab, logprob)
-                    for (score, index), logprob in zip(best[number], judged[number], strict=True)
+                    Continuation(score, beam, token, first_row + beam, logprob)
+                    for (score, beam, token), logprob in zip(best[number], judged[number], strict=True)
                 )
                 if taken is not None:
                     for each in chosen[search]:
@@ -286,33 +290,32 @@ class BeamSearch:
             start += 0 if first else count
         return chosen
 
-    def _best(self, block: Tensor, searches: Sequence[Search], width: int) -> list[list[tuple[float, int]]]:
-        """Returns the best continuations of each search, or drawn ones: score and place in (width * vocab).
+    def _best(self, block: Tensor, searches: Sequence[Search], width: int) -> list[list[Offer]]:
+        """Returns the best continuations of each search, or drawn ones: score, beam and token of each.
 
         Args:
             block: Scores, (searches * width, vocab).
             searches: Whose beams the rows are.
             width: Beams of each.
         """
-        vocab = block.shape[1]
-        beams = torch.tensor([[beam.score for beam in search.beams] for search in searches])  # (searches, width)
-        beams = beams.to(block.device)
+        vocab, count = block.shape[1], len(searches)
+        beams = np.array([[beam.score for beam in search.beams] for search in searches], np.float32)
         if self._noise:
-            totals = (block.view(len(searches), width, vocab) + beams[..., None]).flatten(1)
+            totals = (block.view(count, width, vocab) + torch.from_numpy(beams).to(block.device)[..., None]).flatten(1)
             if bool(totals.isnan().any()):
                 raise not_numbers()
             uniform = torch.stack([torch.rand(totals.shape[1], generator=self._noise[search]) for search in searches])
             noisy = totals - (-uniform.log()).log().to(totals.device)
             order = noisy.topk(min(self._considered, totals.shape[1]), dim=1).indices
-            values = totals.gather(1, order)
+            found = [part.tolist() for part in (totals.gather(1, order), order // vocab, order % vocab)]
         else:
-            # What is best of a search is among the best of each of its rows.
-            scores, tokens = self._leading(block)  # (searches * width, count)
-            count = scores.shape[1]
-            totals = (scores.view(len(searches), width, count) + beams[..., None]).flatten(1)
-            values, chosen = totals.topk(min(self._considered, totals.shape[1]), dim=1)
-            order = chosen // count * vocab + tokens.view(len(searches), -1).gather(1, chosen)
-        return [list(zip(*pair, strict=True)) for pair in zip(values.tolist(), order.tolist(), strict=True)]
+            # What is best of a search is among the best of each of its rows: from here on there are few numbers.
+            scores, tokens = (part.cpu().numpy().reshape(count, width, -1) for part in self._leading(block))
+            sums = (scores + beams[..., None]).reshape(count, -1)
+            chosen = np.argsort(-sums, axis=1, kind="stable")[:, : self._considered]
+            best, their_tokens = (np.take_along_axis(part, chosen, 1) for part in (sums, tokens.reshape(count, -1)))
+            found = [part.tolist() for part in (best, chosen // scores.shape[2], their_tokens)]
+        return [list(zip(*parts, strict=True)) for parts in zip(*found, strict=True)]
 
     def _leading(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the best scores of every row, falling, and their tokens: (rows, vocab) -> (rows, count) each."""
@@ -329,30 +332,17 @@ class BeamSearch:
         values, tokens = scores.topk(count, dim=1)
         return (values - scores.logsumexp(-1, keepdim=True) if self._plain else values), tokens
 
-    def _judged(
-        self, logprobs: Tensor, best: Sequence[Sequence[tuple[float, int]]], width: int
-    ) -> list[list[TokenLogprob | None]]:
+    def _judged(self, logprobs: Tensor, best: Sequence[Sequence[Offer]], width: int) -> list[list[TokenLogprob | None]]:
         """Returns what the result tells of these continuations: the model's own log-probabilities."""
         count = self._writing.options.logprobs
         if count is None:
             return [[None] * len(of_search) for of_search in best]
-        vocab = logprobs.shape[1]
-        values, tokens = (part.tolist() for part in logprobs.topk(min(count, vocab), dim=-1))
-        own = logprobs.view(len(best), width * vocab)
+        values, tokens = (part.tolist() for part in logprobs.topk(min(count, logprobs.shape[1]), dim=-1))
+        rows = [tuple(zip(*pair, strict=True)) for pair in zip(tokens, values, strict=True)]
         return [
             [
-                TokenLogprob(
-                    index % vocab,
-                    own[number, index].item(),
-                    tuple(
-                        zip(
-                            tokens[number * width + index // vocab],
-                            values[number * width + index // vocab],
-                            strict=True,
-                        )
-                    ),
-                )
-                for _, index in of_search
+                TokenLogprob(token, logprobs[number * width + beam, token].item(), rows[number * width + beam])
+                for _, beam, token in of_search
             ]
             for number, of_search in enumerate(best)
         ]
