@@ -135,13 +135,14 @@ class Search:
         self.done = not running or not self._may_improve()
         return [continuation for continuation, _ in placed]
 
-    def _taken(self, answer: Answer, tokens: Iterable[int], logprob: TokenLogprob | None = None) -> Answer:
+    def _taken(self, answer: Answer, tokens: tuple[int, ...], logprob: TokenLogprob | None = None) -> Answer:
         """Returns a copy of an answer that has taken more tokens."""
         answer = answer.fork()
         if logprob is not None:
             answer.logprobs.append(logprob)
-        for token in tokens:
-            answer.take(token)
+        answer.progress.tokens += tokens[:-1]  # of several only the last one can end it
+        if tokens:
+            answer.take(tokens[-1])
         return answer
 
     def _placed(self, running: Sequence[Grown]) -> list[Grown]:

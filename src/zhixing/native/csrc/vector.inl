@@ -227,13 +227,14 @@ static float survey(const float* x, int64_t size, float* sum) {
 static float candidates(const float* x, int64_t size, int64_t count, float* values, int32_t* places) {
     constexpr int64_t BLOCK = 4 * LANES;
     int64_t found = 0;
-    for (int64_t at = 0; at < size; at += BLOCK) {
-        const int64_t stop = at + BLOCK < size ? at + BLOCK : size;
-        if (found == count && stop - at == BLOCK) {
+    for (int64_t at = 0; at < size;) {
+        if (found == count && at % BLOCK == 0 && at + BLOCK <= size) {
             const Vec most = vmax(vmax(vload(x + at), vload(x + at + LANES)), vmax(vload(x + at + 2 * LANES), vload(x + at + 3 * LANES)));
-            if (!(vhighest(most) > values[count - 1])) continue;
+            if (!(vhighest(most) > values[count - 1])) { at += BLOCK; continue; }
         }
-        for (int64_t i = at; i < stop; ++i) {
+        const int64_t start = at, stop = at = at + LANES < size ? at + LANES : size;
+        if (found == count && stop - start == LANES && !(vhighest(vload(x + start)) > values[count - 1])) continue;
+        for (int64_t i = start; i < stop; ++i) {
             if (found == count && !(x[i] > values[count - 1])) continue;
             int64_t place = found < count ? found++ : count - 1;
             for (; place > 0 && values[place - 1] < x[i]; --place) {
