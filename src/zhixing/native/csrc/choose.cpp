@@ -8,7 +8,7 @@
 namespace zx {
 namespace {
 
-constexpr int64_t BLOCK = 64;
+constexpr int64_t BLOCK = 256;
 
 struct Candidate {
     float logit;   // divided by the temperature

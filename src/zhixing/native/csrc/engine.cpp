@@ -290,9 +290,8 @@ void Engine::attend(const Operation& o, int64_t first, int64_t last) {
         const Tile& tile = tiles_[size_t(unit / splits / chunks / by.kv_heads)];
         Attend a;
         a.page_stride = cache.page_halves;
-        // Keys and values of a head lie together: what a group of queries reads of a page is one piece.
-        a.cache = cache.page(0) + offset + kv_head * size * PAGE * 2;
-        a.value_offset = size * PAGE;
+        a.cache = cache.page(0) + offset + kv_head * size * PAGE;
+        a.value_offset = by.kv_heads * size * PAGE;
         a.pages = by.source ? step_.source_pages + owner(tile.token) * step_.source_page_stride
                             : step_.pages + step_.sequence[tile.token] * step_.page_stride;
         a.head_dim = int(size);
@@ -388,7 +387,7 @@ void Engine::each_row(const Operation& o, int64_t first, int64_t last) {
                 uint16_t* page = cache_->page(step_.pages[step_.sequence[t] * step_.page_stride + position / PAGE]) + layer.offset;
                 for (int64_t h = 0; h < layer.kv_heads; ++h)
                     k.store_page(row(a[2], t) + a[3] + h * layer.head_dim, row(a[4], t) + a[5] + h * layer.head_dim, layer.head_dim,
-                                 position % PAGE, page + 2 * h * size, page + (2 * h + 1) * size);
+                                 position % PAGE, page + h * size, page + (layer.kv_heads + h) * size);
                 break;
             }
             case Op::Activate:
