@@ -20,6 +20,7 @@ int zx_pack_ggml(int, const uint8_t*, int64_t, const int32_t*, int64_t, int64_t,
 int zx_pack_float(int, const float*, int64_t, int64_t, uint8_t*, int64_t);
 int zx_unpack(int, const uint8_t*, int64_t, int64_t, int64_t, int64_t, int64_t, float*);
 int zx_product(int, const uint8_t*, int64_t, int64_t, int64_t, const float*, int64_t, const float*, int, float*);
+int zx_choose(const float*, int64_t, int64_t, const double*, int32_t*);
 void* zx_model_new(const int64_t*, int64_t, const double*, int64_t, const uint8_t*, int64_t);
 void zx_model_free(void*);
 int zx_model_table(void*, int64_t, const float*, const float*, int64_t);
@@ -55,6 +56,26 @@ struct Aligned {
 };
 
 const char* const KERNELS[] = {"scalar", "avx2", "avx512"};
+
+void check_choices() {
+    for (int64_t size : {1, 255, 256, 257, 1000}) {
+        Aligned logits(size_t(3 * size) * 4), settings(15 * 8), tokens(3 * 4);
+        float* values = reinterpret_cast<float*>(logits.at);
+        double* at = reinterpret_cast<double*>(settings.at);
+        int32_t* chosen = reinterpret_cast<int32_t*>(tokens.at);
+        for (int64_t i = 0; i < 3 * size; ++i) values[i] = float(draw(-500, 500)) / 50.0f;
+        for (int64_t top_k : {int64_t(0), int64_t(1), int64_t(3), size, size + 5})
+            for (double top_p : {1.0, 0.4})
+                for (double min_p : {0.0, 0.1}) {
+                    for (int row = 0; row < 3; ++row) {
+                        const double one[5] = {row * 0.7, double(top_k), top_p, min_p, double(draw(0, 999)) / 1000.0};
+                        std::memcpy(at + row * 5, one, sizeof one);
+                    }
+                    need(zx_choose(values, 3, size, at, chosen) == 0, "choices");
+                    for (int row = 0; row < 3; ++row) need(chosen[row] >= 0 && chosen[row] < size, "a choice within the vocabulary");
+                }
+    }
+}
 
 void check_products() {
     const struct { int type; int64_t bytes, values; } types[] = {
@@ -250,6 +271,7 @@ void run_changed(const File& file, const uint8_t* weights) {
 int main(int count, char** arguments) {
     const int rounds = std::atoi(arguments[1]);
     zx_set_threads(2, 4);
+    check_choices();
     check_products();
     check_candidates();
     for (int i = 2; i < count; ++i) {
