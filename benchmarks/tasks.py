@@ -203,6 +203,17 @@ def plain(task: Task, examples: Examples) -> list[Any]:
     return score(examples.measures, found, examples.right, options=examples.options, resamples=1000)
 
 
+def named(labels: Sequence[str]) -> Callable[[Task, Examples], list[Any]]:
+    """Measures labels; a classifier that was trained on the set's file says numbers, which stand for these names."""
+    names = {str(number): name for number, name in enumerate(labels)}
+
+    def measure(task: Task, examples: Examples) -> list[Any]:
+        found = [names.get(label, label) for label in work(task, examples.rows)]
+        return score(examples.measures, found, examples.right, options=examples.options, resamples=1000)
+
+    return measure
+
+
 def tagged(task: Tag, examples: Examples) -> list[Any]:
     """Entities over words that are cut already: a tagger's tags; of a chat model, the words that its entities cover."""
     if isinstance(task.tagger, HeadTagger):
@@ -275,7 +286,7 @@ def labels_case(read: Callable[[Path], Examples], labels: Sequence[str] | None) 
     others = {f"{CHAT} by prompt": chat(True), f"{CHAT} by prompt, not calibrated": chat(False)}
     if labels and labels[0].isascii():
         others[f"{VECTORS} by vectors"] = lambda: Classify(VECTORS, labels)
-    return Case(read, Classify, others if labels else {})
+    return Case(read, Classify, others if labels else {}, named(labels or ()))
 
 
 PEOPLE = "people:[string], organizations:[string], locations:[string]"
