@@ -42,6 +42,7 @@ def texts_of(embedder: Embedder, count: int, shortest: int, longest: int, seed: 
     """Cuts texts with evenly distributed numbers of tokens out of the repository's pages."""
     pages = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
     words = " ".join(page.read_text(encoding="utf-8") for page in pages).split()
+    words = [word for word in words if "[" not in word]  # the name of a token, as [MASK], is plain text only to us
     draw = random.Random(seed)
     found = []
     while len(found) < count:
