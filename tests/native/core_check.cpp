@@ -24,7 +24,7 @@ int zx_choose(const float*, int64_t, int64_t, const double*, int32_t*);
 void* zx_model_new(const int64_t*, int64_t, const double*, int64_t, const uint8_t*, int64_t);
 void zx_model_free(void*);
 int zx_model_table(void*, int64_t, const float*, const float*, int64_t);
-void* zx_cache_new(void*, int64_t);
+void* zx_cache_new(void*, int64_t, int);
 void zx_cache_free(void*);
 int zx_cache_copy(void*, void*, int64_t, int64_t);
 int zx_cache_copy_pages(void*, void*, int64_t, const int32_t*, const int32_t*);
@@ -142,7 +142,7 @@ void give_tables(void* model, int64_t count) {
 }
 
 // Steps in random arrangements: several sequences, each with some pages, growing by a few tokens at a time.
-void run_steps(const File& file, const uint8_t* weights, unsigned seed, int steps) {
+void run_steps(const File& file, const uint8_t* weights, unsigned seed, int steps, int format) {
     std::mt19937 random(seed);
     const auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
     void* model = zx_model_new(file.numbers.data(), int64_t(file.numbers.size()), file.factors.data(), int64_t(file.factors.size()),
@@ -150,7 +150,7 @@ void run_steps(const File& file, const uint8_t* weights, unsigned seed, int step
     need(model != nullptr, "model");
     give_tables(model, file.numbers[8]);
     const int sequences = 3, pages_each = 40, most = int(file.numbers[2]);
-    void* cache = zx_cache_new(model, sequences * pages_each);
+    void* cache = zx_cache_new(model, sequences * pages_each, format);
     need(cache != nullptr, "cache");
     std::vector<int32_t> lengths(sequences, 0);
     std::vector<float> out;
@@ -205,7 +205,7 @@ void run_pair(const File& reader, const uint8_t* reader_weights, const File& wri
     };
     void *reads = open(reader, reader_weights), *writes = open(writer, writer_weights);
     constexpr int SOURCES = 3, BEAMS = 4, ROWS = SOURCES * BEAMS, PAGES = 2;
-    void *source = zx_cache_new(reads, SOURCES * PAGES), *cache = zx_cache_new(writes, ROWS * PAGES + 1);
+    void *source = zx_cache_new(reads, SOURCES * PAGES, int(seed % 3)), *cache = zx_cache_new(writes, ROWS * PAGES + 1, int(seed / 2));
     need(source != nullptr && cache != nullptr, "caches");
     std::vector<int32_t> lengths, source_pages;
     for (int s = 0; s < SOURCES; ++s) {
@@ -258,7 +258,7 @@ void run_changed(const File& file, const uint8_t* weights) {
                                int64_t(file.weights.size()));
     if (!model) return;
     for (int64_t i = 0; i < 4; ++i) zx_model_table(model, i, TABLE.data(), TABLE.data(), 64);
-    void* cache = zx_cache_new(model, 2);
+    void* cache = zx_cache_new(model, 2, int(draw(0, 2)));
     const int32_t ids[] = {0, 1, 2, 3}, zeros[] = {0, 0, 0, 0}, pages[] = {0, 1};
     std::vector<float> out(size_t(4) << 17), inputs(size_t(4) << 17);
     zx_step(model, cache, 4, ids, inputs.data(), zeros, ids, 1, pages, 2, 4, ids, out.data());
@@ -297,12 +297,12 @@ int main(int count, char** arguments) {
             need(zx_use_kernels(name) == 0, "kernels");
             for (int threads : {1, 2, 5}) {
                 need(zx_set_threads(threads, 4) == 0, "threads");
-                run_steps(file, weights.at, unsigned(threads), rounds);
+                run_steps(file, weights.at, unsigned(threads), rounds, threads / 2);
             }
         }
         need(zx_set_threads(3, 4) == 0, "threads");
-        std::thread other([&] { run_steps(file, weights.at, 11, rounds); });  // two models share the pool
-        run_steps(file, weights.at, 12, rounds);
+        std::thread other([&] { run_steps(file, weights.at, 11, rounds, 1); });  // two models share the pool
+        run_steps(file, weights.at, 12, rounds, 0);
         other.join();
         for (int round = 0; round < 20 * rounds; ++round) run_changed(file, weights.at);
     }

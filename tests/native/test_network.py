@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.native.rounding import ROUNDINGS
 from zhixing.models.cache import LayerCache
 from zhixing.models.config import RopeScaling, TransformerConfig
 from zhixing.models.loss import IGNORED
@@ -10,6 +11,7 @@ from zhixing.models.transformer import Transformer
 from zhixing.native import library
 from zhixing.native.network import NativeNetwork, why_not
 from zhixing.native.plan import Unsupported, transformer_plan
+from zhixing.native.runtime import KV_CACHES, Pages
 from zhixing.native.weights import Packing
 
 BASE = {
@@ -53,13 +55,17 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def half_precision_cache(monkeypatch):
-    """The core keeps keys and values in half precision; so does the reference here, that all else can be compared."""
-    update = LayerCache.update
-    monkeypatch.setattr(
-        LayerCache, "update", lambda self, k, v, start: update(self, k.half().float(), v.half().float(), start)
-    )
+@pytest.fixture
+def rounded(monkeypatch):
+    """Lets the modules round keys and values as the core does, that all else can be compared."""
+
+    def follow(kv_cache):
+        update, rounding = LayerCache.update, ROUNDINGS[kv_cache]
+        monkeypatch.setattr(
+            LayerCache, "update", lambda self, k, v, start: update(self, rounding(k), rounding(v), start)
+        )
+
+    return follow
 
 
 def network(case="llama", seed=0, **changes):
@@ -77,39 +83,50 @@ def reference(model, tokens):
         return model.logits(model.hidden_states(tokens, cache=cache))[0]
 
 
-def assert_near(got, expected):
-    """Within float32 rounding; a key that is rounded the other way to half precision may do a little more, rarely."""
+NEAR = {"f32": (5e-6, 5e-5), "f16": (3e-4, 1.5e-3), "q8": (3e-3, 1.5e-2)}
+"""How far logits may be off on average, and at most, by the cache's format: within float32 rounding. A key that lies
+between two numbers of a coarser format may be rounded the other way, rarely."""
+
+
+def assert_near(got, expected, kv_cache="f32"):
     difference = (got - expected).abs()
-    assert difference.mean() < 3e-4
-    assert difference.max() < 1.5e-3
+    mean, most = NEAR[kv_cache]
+    assert difference.mean() < mean
+    assert difference.max() < most
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_logits_equal_those_of_the_modules(case, kernels):
+@pytest.mark.parametrize(
+    ("case", "kv_cache"),
+    [(case, "f32") for case in CASES]
+    + [(case, kv_cache) for case in ("gemma3", "gemma2", "wide-groups", "relative") for kv_cache in ("f16", "q8")],
+)
+def test_logits_equal_those_of_the_modules(case, kv_cache, kernels, rounded):
     model = network(case)
     assert why_not(model) is None
-    ours = NativeNetwork(model)
+    rounded(kv_cache)
+    ours = NativeNetwork(model, kv_cache=kv_cache)
     tokens = torch.randint(0, 97, (1, 50 if kernels == "scalar" else 330))
     expected = reference(model, tokens)
     cache = ours.new_cache(1, tokens.shape[1])
     read = tokens.shape[1] - 9
-    assert_near(ours.next_logits(tokens[:, :read], cache)[0], expected[read - 1])
+    assert_near(ours.next_logits(tokens[:, :read], cache)[0], expected[read - 1], kv_cache)
     for place in range(read, tokens.shape[1]):  # one at a time, behind keys of several pages
         got = ours.next_logits(tokens[:, place : place + 1], cache)[0]
-        assert_near(got, expected[place])
+        assert_near(got, expected[place], kv_cache)
 
 
-@pytest.mark.parametrize("case", ["llama", "gemma3", "gpt2"])
-def test_unequal_prompts_side_by_side_then_copied_and_dropped(case):
+@pytest.mark.parametrize(("case", "kv_cache"), [("llama", "f32"), ("gemma3", "q8"), ("gpt2", "f16")])
+def test_unequal_prompts_side_by_side_then_copied_and_dropped(case, kv_cache, rounded):
     model = network(case)
-    ours = NativeNetwork(model)
+    rounded(kv_cache)
+    ours = NativeNetwork(model, kv_cache=kv_cache)
     padding, tokens = torch.tensor([3, 0, 17]), torch.randint(0, 97, (3, 30))
     theirs, mine = model.new_cache(3, 60, padding), ours.new_cache(3, 60, padding)
 
     def compare(new):
         with torch.no_grad():
             expected = model.next_logits(new, theirs)
-        assert_near(ours.next_logits(new, mine), expected)
+        assert_near(ours.next_logits(new, mine), expected, kv_cache)
 
     compare(tokens)
     theirs.repeat(2)
@@ -123,18 +140,19 @@ def test_unequal_prompts_side_by_side_then_copied_and_dropped(case):
         compare(torch.randint(0, 97, (4, 1)))
 
 
-def test_a_sequence_gets_the_same_bits_alone_and_in_company():
+@pytest.mark.parametrize("kv_cache", KV_CACHES)
+def test_a_sequence_gets_the_same_bits_alone_and_in_company(kv_cache):
     model = network("llama", width=64, mlp_width=96)
-    ours = NativeNetwork(model, quantize="q8")
+    ours = NativeNetwork(model, quantize="q8", kv_cache=kv_cache)
     first, others = torch.randint(0, 97, (1, 40)), torch.randint(0, 97, (6, 40))
     alone = ours.next_logits(first, ours.new_cache(1, 50))
     together = ours.next_logits(torch.cat((others[:4], first, others[4:])), ours.new_cache(7, 50))
     assert torch.equal(alone[0], together[4])
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_the_number_of_threads_changes_no_bit(threads):
-    ours = NativeNetwork(network("gemma3"))
+@pytest.mark.parametrize(("threads", "kv_cache"), [(1, "f32"), (2, "f16"), (5, "q8")])
+def test_the_number_of_threads_changes_no_bit(threads, kv_cache):
+    ours = NativeNetwork(network("gemma3"), kv_cache=kv_cache)
     tokens = torch.randint(0, 97, (1, 600))
     expected = ours.next_logits(tokens, ours.new_cache(1, 600))
     try:
@@ -162,7 +180,37 @@ def test_losses_equal_those_of_the_modules():
     targets[0, 100:] = IGNORED
     targets[1, :20] = IGNORED
     got = NativeNetwork(model).losses(tokens, targets)
-    torch.testing.assert_close(got, model.losses(tokens, targets), atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(got, model.losses(tokens, targets), atol=1e-5, rtol=1e-5)
+
+
+def test_the_cache_is_as_exact_as_the_weights_and_no_larger():
+    """A page has 16 tokens of 2 layers of 2 heads of 16 values, keys and values; 8 bits have a scale for each head."""
+    numbers = 16 * 2 * 2 * 16 * 2
+    wide = network("llama", width=64, mlp_width=96)
+    for ours, kept, size in (
+        (NativeNetwork(wide), "f32", 4 * numbers),
+        (NativeNetwork(wide, quantize="q8"), "f16", 2 * numbers),
+        (NativeNetwork(wide, quantize="q4", kv_cache="q8"), "q8", numbers + 4 * numbers // 16),
+        (NativeNetwork(wide, kv_cache="f16"), "f16", 2 * numbers),
+    ):
+        assert (ours.runtime.kv_cache, ours.runtime.page_bytes) == (kept, size)
+
+
+@pytest.mark.parametrize(("kv_cache", "most"), [("f16", 2e-3), ("q8", 3e-2)])
+def test_a_coarser_cache_stays_near(kv_cache, most):
+    model = network("llama")
+    tokens = torch.randint(0, 97, (1, 200))
+    expected = reference(model, tokens)[-1]
+    ours = NativeNetwork(model, kv_cache=kv_cache)
+    got = ours.next_logits(tokens, ours.new_cache(1, 200))[0]
+    assert 1e-5 < (got - expected).norm() / expected.norm() < most
+
+
+def test_caches_of_two_formats_are_not_copied_into_each_other():
+    model = network("llama")
+    pages = [Pages(NativeNetwork(model, kv_cache=kv_cache).runtime, 2) for kv_cache in ("f16", "q8")]
+    with pytest.raises(ValueError, match="formats"):
+        pages[0].copy_from(pages[1], [0], [0])
 
 
 def test_the_smallest_exact_type_holds_float_weights():

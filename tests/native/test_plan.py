@@ -10,7 +10,7 @@ from zhixing.native import weights
 from zhixing.native.library import library
 from zhixing.native.packing import address
 from zhixing.native.plan import transformer_plan
-from zhixing.native.runtime import Batch, Pages, Runtime
+from zhixing.native.runtime import KV_CACHES, Batch, Pages, Runtime
 
 if not native.is_available():
     pytest.skip(native.absence() or "", allow_module_level=True)
@@ -39,9 +39,9 @@ def open_plan(numbers, factors, memory):
     return handle
 
 
-def run(handle, width=97):
+def run(handle, kv_cache=0):
     """Runs a step of a plan that was accepted; whatever comes out, memory must hold."""
-    cache = library().zx_cache_new(handle, 2)
+    cache = library().zx_cache_new(handle, 2, kv_cache)
     ids = np.arange(STEP, dtype=np.int32)
     zero, pages = np.zeros(STEP, np.int32), np.array([[0, 1]], np.int32)
     table = np.ones((64, 512), np.float32)
@@ -57,9 +57,10 @@ def run(handle, width=97):
 
 
 def test_the_sound_plan_runs(sound):
-    handle = open_plan(*sound)
-    assert handle
-    run(handle)
+    for kv_cache in KV_CACHES.values():
+        handle = open_plan(*sound)
+        assert handle
+        run(handle, kv_cache)
 
 
 @settings(max_examples=300, deadline=None)
@@ -77,7 +78,7 @@ def test_changed_plans_are_refused_or_run_within_their_memory(sound, data):
         factors[data.draw(st.integers(0, len(factors) - 1))] = data.draw(st.floats())
     handle = open_plan(numbers, factors, memory)
     if handle and int(numbers[2]) >= STEP and max(numbers[10:]) < 1 << 40:
-        run(handle)
+        run(handle, data.draw(st.sampled_from(list(KV_CACHES.values()))))
     elif handle:
         library().zx_model_free(handle)
 

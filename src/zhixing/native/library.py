@@ -13,7 +13,7 @@ from zhixing.core.device import usable_threads
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.native.hashing import source_hash
 
-ABI = 2
+ABI = 3
 """Must equal zx_abi() in csrc/api.cpp."""
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -42,8 +42,8 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_model_new": (c_void_p, [c_void_p, c_int64, c_void_p, c_int64, c_void_p, c_int64]),
     "zx_model_free": (None, [c_void_p]),
     "zx_model_table": (c_int, [c_void_p, c_int64, c_void_p, c_void_p, c_int64]),
-    "zx_page_bytes": (c_int64, [c_void_p]),
-    "zx_cache_new": (c_void_p, [c_void_p, c_int64]),
+    "zx_page_bytes": (c_int64, [c_void_p, c_int]),
+    "zx_cache_new": (c_void_p, [c_void_p, c_int64, c_int]),
     "zx_cache_free": (None, [c_void_p]),
     "zx_candidates": (c_int, [c_void_p, c_int64, c_int64, c_int64, c_int, c_void_p, c_void_p]),
     "zx_cache_copy_pages": (c_int, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p]),

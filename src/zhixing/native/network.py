@@ -123,18 +123,19 @@ class NativeCache:
         return out
 
 
-def pack_decoder(model: Transformer, quantize: str | None = None) -> NativeDecoder:
+def pack_decoder(model: Transformer, quantize: str | None = None, kv_cache: str | None = None) -> NativeDecoder:
     """Packs a Transformer for the core.
 
     Args:
         model: The network. Its weights are packed now; later changes are not seen.
         quantize: "q8" or "q4" to quantise matrices that are not; None keeps every value.
+        kv_cache: How keys and values are kept; see `Runtime`.
 
     Raises:
         Unsupported: The network has a feature that the core does not know.
         MissingResource: The core is not there, or memory is short.
     """
-    return NativeDecoder(model.config, Runtime(transformer_plan(model, Packing(quantize))))
+    return NativeDecoder(model.config, Runtime(transformer_plan(model, Packing(quantize)), kv_cache=kv_cache))
 
 
 class NativeNetwork(CausalNetwork):
@@ -143,13 +144,16 @@ class NativeNetwork(CausalNetwork):
     Args:
         model: The network, or a decoder that is packed already; see `pack_decoder` for what is raised.
         quantize: "q8" or "q4" to quantise matrices that are not; None keeps every value.
+        kv_cache: How keys and values are kept; see `Runtime`.
     """
 
     own_threads = True
 
-    def __init__(self, model: Transformer | NativeDecoder, quantize: str | None = None) -> None:
+    def __init__(
+        self, model: Transformer | NativeDecoder, quantize: str | None = None, kv_cache: str | None = None
+    ) -> None:
         super().__init__()
-        self.decoder = model if isinstance(model, NativeDecoder) else pack_decoder(model, quantize)
+        self.decoder = model if isinstance(model, NativeDecoder) else pack_decoder(model, quantize, kv_cache)
         self.runtime = self.decoder.runtime
 
     @property

@@ -26,7 +26,7 @@ from zhixing.models.transformer import Block, Transformer
 from zhixing.native.packing import Floats, Kind
 from zhixing.native.program import Turning
 
-MAGIC, VERSION = 0x5A58504C, 1
+MAGIC, VERSION = 0x5A58504C, 2
 NUMBERS, FACTORS = 16, 4
 LARGEST_HEAD = 512
 
@@ -221,8 +221,7 @@ def transformer_plan(model: Transformer, slots: Slots, source: Sequence[int] | N
     Args:
         model: The network.
         slots: Decides how each matrix is packed.
-        source: For a network with cross-attention: where in a page of the source's cache each layer's keys are, in
-            halves.
+        source: For a network with cross-attention: which layer of the source's cache each layer reads.
 
     Raises:
         Unsupported: It has a feature that plans do not know.

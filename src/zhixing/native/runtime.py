@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PAGE = 16
 """Tokens in a page of the cache."""
 
+KV_CACHES = {"f16": 0, "q8": 1, "f32": 2}
+"""How keys and values can be kept; the numbers are those of csrc/kernels.h."""
+
 STEP_TOKENS = 128
 """Tokens that one step takes: enough that reading the weights costs little beside the arithmetic."""
 
@@ -70,7 +73,7 @@ class Pages:
     """
 
     def __init__(self, runtime: Runtime, count: int) -> None:
-        self.handle = library().zx_cache_new(runtime.handle, count)
+        self.handle = library().zx_cache_new(runtime.handle, count, KV_CACHES[runtime.kv_cache])
         if not self.handle:
             raise MissingResource(f"{library().zx_error().decode()} ({count} pages of {runtime.page_bytes} bytes)")
         self._finalizer = weakref.finalize(self, library().zx_cache_free, self.handle)
@@ -143,12 +146,18 @@ class Runtime:
     Args:
         plan: What to run: a plan, which is packed now, or a program, which is packed already.
         step_tokens: Most tokens of one step; a program knows its own.
+        kv_cache: How keys and values are kept, one of `KV_CACHES`. None: in half precision where a matrix is quantised,
+            whose rounding is far coarser; else as exactly as everything else is computed.
+
+    Attributes:
+        kv_cache: How they are kept.
+        page_bytes: Bytes of a page of the cache.
 
     Raises:
         MissingResource: There is not enough memory.
     """
 
-    def __init__(self, plan: Plan | Program, step_tokens: int = STEP_TOKENS) -> None:
+    def __init__(self, plan: Plan | Program, step_tokens: int = STEP_TOKENS, kv_cache: str | None = None) -> None:
         if isinstance(plan, Program):
             program = plan
         else:
@@ -167,7 +176,8 @@ class Runtime:
         if not self.handle:
             raise ValueError(f"the plan was refused: {library().zx_error().decode()}")
         self._finalizer = weakref.finalize(self, library().zx_model_free, self.handle)
-        self.page_bytes: int = library().zx_page_bytes(self.handle)
+        self.kv_cache = kv_cache or ("f16" if any(kind.quantised for kind in program.kinds) else "f32")
+        self.page_bytes: int = library().zx_page_bytes(self.handle, KV_CACHES[self.kv_cache])
 
     def reach(self, length: int) -> None:
         """Sees to it that positions below `length` can be rotated."""

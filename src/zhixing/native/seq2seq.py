@@ -46,6 +46,7 @@ class NativeEncoderDecoder(EncoderDecoder):
     Args:
         model: The network. It still computes what the core does not: losses, and texts longer than the core's tables.
         quantize: "q8" or "q4" to quantise its matrices; None keeps every value.
+        kv_cache: How keys and values are kept; see `Runtime`.
 
     Raises:
         Unsupported: It has a feature that the core does not know.
@@ -54,7 +55,9 @@ class NativeEncoderDecoder(EncoderDecoder):
 
     own_threads = True
 
-    def __init__(self, model: TransformerEncoderDecoder, quantize: str | None = None) -> None:
+    def __init__(
+        self, model: TransformerEncoderDecoder, quantize: str | None = None, kv_cache: str | None = None
+    ) -> None:
         super().__init__()
         self.modules_of = model
         slots = Packing(quantize)
@@ -62,8 +65,8 @@ class NativeEncoderDecoder(EncoderDecoder):
         writer = writer_plan(model.decoder, reader, slots)
         self.kinds = {slot.kind for plan in (reader, writer) for slot in plan.matrices}
         self.read_reach, self.write_reach = reach_of(model.config.encoder), reach_of(model.config.decoder)
-        self.reader = Runtime(reader, max(READ_TOKENS, self.read_reach))
-        self.writer = Runtime(writer, WRITTEN_ROWS)
+        self.reader = Runtime(reader, max(READ_TOKENS, self.read_reach), kv_cache)
+        self.writer = Runtime(writer, WRITTEN_ROWS, kv_cache)
         self.train(model.training)
 
     def describe(self) -> str:

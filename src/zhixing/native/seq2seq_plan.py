@@ -12,7 +12,6 @@ from zhixing.models.transformer import Block, Transformer
 from zhixing.models.transformer_seq2seq import TransformerEncoderDecoder
 from zhixing.native.encoder_plan import write_encoder
 from zhixing.native.plan import Op, Plan, Slots, Unsupported, transformer_plan
-from zhixing.native.runtime import PAGE
 
 
 def reader_plan(model: TransformerEncoderDecoder, slots: Slots) -> Plan:
@@ -46,10 +45,6 @@ def writer_plan(decoder: Transformer, reader: Plan, slots: Slots) -> Plan:
     Raises:
         Unsupported: It has a feature that plans do not know.
     """
-    offsets, at = [], 0
-    for heads, size in reader.layers:
-        offsets.append(at)
-        at += 2 * heads * size * PAGE
-    if len(offsets) != len(decoder.blocks) + 1:
+    if len(reader.layers) != len(decoder.blocks) + 1:
         raise Unsupported("a decoder that does not read in every layer")
-    return transformer_plan(decoder, slots, offsets[1:])
+    return transformer_plan(decoder, slots, range(1, len(reader.layers)))

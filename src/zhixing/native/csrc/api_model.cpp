@@ -46,12 +46,17 @@ ZX_API int zx_model_table(void* model, int64_t index, const float* cos, const fl
     return 0;
 }
 
-ZX_API int64_t zx_page_bytes(void* model) { return static_cast<Model*>(model)->engine.plan().page_halves * 2; }
+// Bytes of a page of a cache whose keys and values are stored in a format (see `Format`).
+ZX_API int64_t zx_page_bytes(void* model, int format) {
+    if (format < 0 || format >= FORMATS) return fail("no such format of keys and values");
+    return page_bytes(Format(format), static_cast<Model*>(model)->engine.plan().layers);
+}
 
-ZX_API void* zx_cache_new(void* model, int64_t pages) {
-    const int64_t halves = static_cast<Model*>(model)->engine.plan().page_halves;
-    if (pages < 1 || pages > INT32_MAX || (halves && pages > (int64_t(1) << 46) / halves)) { fail("a cache of no pages, or of too many"); return nullptr; }
-    Cache* cache = new (std::nothrow) Cache(pages, halves);
+ZX_API void* zx_cache_new(void* model, int64_t pages, int format) {
+    const int64_t bytes = zx_page_bytes(model, format);
+    if (bytes < 0) return nullptr;
+    if (pages < 1 || pages > INT32_MAX || (bytes && pages > (int64_t(1) << 46) / bytes)) { fail("a cache of no pages, or of too many"); return nullptr; }
+    Cache* cache = new (std::nothrow) Cache(Format(format), static_cast<Model*>(model)->engine.plan().layers, pages);
     if (cache && cache->memory.good()) return cache;
     delete cache;
     fail("not enough memory for the cache");
@@ -63,11 +68,11 @@ ZX_API void zx_cache_free(void* cache) { delete static_cast<Cache*>(cache); }
 // Copies pages of one cache into pages of another, or of the same, of which none may be both read and written.
 ZX_API int zx_cache_copy_pages(void* source, void* target, int64_t count, const int32_t* from, const int32_t* to) {
     Cache &s = *static_cast<Cache*>(source), &t = *static_cast<Cache*>(target);
-    if (s.page_halves != t.page_halves) return fail("the caches are of different plans");
+    if (s.layers != t.layers || s.format != t.format) return fail("the caches are of different plans or formats");
     for (int64_t i = 0; i < count; ++i)
         if (from[i] < 0 || to[i] < 0 || from[i] >= s.pages || to[i] >= t.pages) return fail("no such page");
     run_blocks(count, 1, [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) std::memcpy(t.page(to[i]), s.page(from[i]), size_t(s.page_halves) * 2);
+        for (int64_t i = first; i < last; ++i) std::memcpy(t.page(to[i]), s.page(from[i]), size_t(s.page_bytes));
     });
     return 0;
 }
@@ -75,9 +80,9 @@ ZX_API int zx_cache_copy_pages(void* source, void* target, int64_t count, const 
 // Copies a page of one cache into a page of another, or of the same.
 ZX_API int zx_cache_copy(void* source, void* target, int64_t from, int64_t to) {
     Cache &s = *static_cast<Cache*>(source), &t = *static_cast<Cache*>(target);
-    if (s.page_halves != t.page_halves) return fail("the caches are of different plans");
+    if (s.layers != t.layers || s.format != t.format) return fail("the caches are of different plans or formats");
     if (from < 0 || to < 0 || from >= s.pages || to >= t.pages) return fail("no such page");
-    if (s.page(from) != t.page(to)) std::memcpy(t.page(to), s.page(from), size_t(s.page_halves) * 2);
+    if (s.page(from) != t.page(to)) std::memcpy(t.page(to), s.page(from), size_t(s.page_bytes));
     return 0;
 }
 

@@ -3,85 +3,130 @@
 
 constexpr int KEY_PARTS = PAGE / LANES;
 
-ZX_INLINE Vec clamp_half(Vec x) { return vmin(vmax(x, vset(-65504.0f)), vset(65504.0f)); }
+// Stored numbers [at, at + LANES) of a block of keys or values; those of 8 bits without their scale.
+template <Format F> ZX_INLINE Vec load_stored(const uint8_t* block, int64_t at) {
+    if constexpr (F == Format::F16) return vload_half(reinterpret_cast<const uint16_t*>(block) + at);
+    else if constexpr (F == Format::F32) return vload(reinterpret_cast<const float*>(block) + at);
+    else return vload_i8(reinterpret_cast<const int8_t*>(block) + at);
+}
+
+template <Format F> ZX_INLINE float one_stored(const uint8_t* block, int64_t at) {
+    if constexpr (F == Format::F16) return half_to_float(reinterpret_cast<const uint16_t*>(block)[at]);
+    else if constexpr (F == Format::F32) return reinterpret_cast<const float*>(block)[at];
+    else return float(reinterpret_cast<const int8_t*>(block)[at]);
+}
+
+// The scales of the tokens of a block of 8 bits.
+ZX_INLINE const float* scales_of(const uint8_t* block, int64_t head_dim) { return reinterpret_cast<const float*>(block + head_dim * PAGE); }
+
+ZX_INLINE Vec clamp(Vec x, float most) { return vmin(vmax(x, vset(-most)), vset(most)); }
+
+// Numbers [at, at + LANES) of a row, with zeros behind its end.
+ZX_INLINE Vec load_row(const float* row, int64_t at, int64_t size) { return at + LANES <= size ? vload(row + at) : load_some(row + at, size - at); }
+
+// What one token's key, or value, is stored as: head_dim numbers (room for LANES more), and the scale of those of 8 bits.
+template <Format F, typename T> ZX_INLINE float convert(const float* from, int64_t head_dim, T* to) {
+    if constexpr (F == Format::F16) {
+        for (int64_t d = 0; d < head_dim; d += LANES) vstore_half(to + d, clamp(load_row(from, d, head_dim), 65504.0f));
+        return 1.0f;
+    } else {
+        Vec most = vset(0.0f);
+        for (int64_t d = 0; d < head_dim; d += LANES) most = vmax(most, vabs(clamp(load_row(from, d, head_dim), 3.0e38f)));
+        const float largest = vhighest(most), inverse = largest > 1.0e-30f ? 127.0f / largest : 0.0f;
+        for (int64_t d = 0; d < head_dim; d += LANES) vstore_i8(to + d, vround(vmul(clamp(load_row(from, d, head_dim), 3.0e38f), vset(inverse))));
+        return largest / 127.0f;
+    }
+}
 
 // Puts a token's key (one number into each row of the transposed page) and value into its slot.
-static void store_page(const float* key, const float* value, int64_t head_dim, int64_t slot, uint16_t* keys, uint16_t* values) {
-    uint16_t halves[MAX_HEAD_DIM + LANES];
-    int64_t d = 0;
-    for (; d + LANES <= head_dim; d += LANES) vstore_half(halves + d, clamp_half(vload(key + d)));
-    if (d < head_dim) vstore_half(halves + d, clamp_half(load_some(key + d, head_dim - d)));
-    for (d = 0; d < head_dim; ++d) keys[d * PAGE + slot] = halves[d];
-    values += slot * head_dim;
-    for (d = 0; d + LANES <= head_dim; d += LANES) vstore_half(values + d, clamp_half(vload(value + d)));
-    if (d < head_dim) {
-        vstore_half(halves, clamp_half(load_some(value + d, head_dim - d)));
-        std::memcpy(values + d, halves, size_t(head_dim - d) * sizeof(uint16_t));
+template <typename T> ZX_INLINE void place(const T* key, const T* value, int64_t head_dim, int64_t slot, T* keys, T* values) {
+    for (int64_t d = 0; d < head_dim; ++d) keys[d * PAGE + slot] = key[d];
+    std::memcpy(values + slot * head_dim, value, size_t(head_dim) * sizeof(T));
+}
+
+template <Format F, typename T> ZX_INLINE void store_as(const float* key, const float* value, int64_t head_dim, int64_t slot, uint8_t* keys, uint8_t* values) {
+    T key_row[MAX_HEAD_DIM + LANES], value_row[MAX_HEAD_DIM + LANES];
+    const float scales[2] = {convert<F>(key, head_dim, key_row), convert<F>(value, head_dim, value_row)};
+    place(key_row, value_row, head_dim, slot, reinterpret_cast<T*>(keys), reinterpret_cast<T*>(values));
+    if constexpr (F == Format::Q8) {
+        std::memcpy(keys + head_dim * PAGE + slot * 4, scales, 4);
+        std::memcpy(values + head_dim * PAGE + slot * 4, scales + 1, 4);
+    }
+}
+
+static void store_page(Format format, const float* key, const float* value, int64_t head_dim, int64_t slot, uint8_t* keys, uint8_t* values) {
+    switch (format) {
+        case Format::F16: return store_as<Format::F16, uint16_t>(key, value, head_dim, slot, keys, values);
+        case Format::Q8: return store_as<Format::Q8, int8_t>(key, value, head_dim, slot, keys, values);
+        case Format::F32: return place(key, value, head_dim, slot, reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values));
     }
 }
 
 // Scores of M queries against the 16 keys of a page; a lane is a key.
-template <int M> ZX_INLINE void score_page(const uint16_t* keys, const float* const* query, int head_dim, float* scores) {
+template <Format F, int M> ZX_INLINE void score_page(const uint8_t* keys, const float* const* query, int head_dim, float* scores) {
     Vec sum[M][KEY_PARTS];
     for (int m = 0; m < M; ++m)
         for (int part = 0; part < KEY_PARTS; ++part) sum[m][part] = vset(0.0f);
     for (int d = 0; d < head_dim; ++d)
         for (int part = 0; part < KEY_PARTS; ++part) {
-            const Vec key = vload_half(keys + d * PAGE + part * LANES);
+            const Vec key = load_stored<F>(keys, int64_t(d) * PAGE + part * LANES);
             for (int m = 0; m < M; ++m) sum[m][part] = vfma(key, vset(query[m][d]), sum[m][part]);
         }
     for (int m = 0; m < M; ++m)
-        for (int part = 0; part < KEY_PARTS; ++part) vstore(scores + m * STRETCH + part * LANES, sum[m][part]);
+        for (int part = 0; part < KEY_PARTS; ++part) {
+            if constexpr (F == Format::Q8) sum[m][part] = vmul(sum[m][part], vload(scales_of(keys, head_dim) + part * LANES));
+            vstore(scores + m * STRETCH + part * LANES, sum[m][part]);
+        }
 }
 
-ZX_INLINE void score_pages(const uint16_t* keys, const float* const* query, int count, int head_dim, float* scores) {
+template <Format F> ZX_INLINE void score_pages(const uint8_t* keys, const float* const* query, int count, int head_dim, float* scores) {
     int m = 0;
     if constexpr (LANES == 16)  // 32 registers: eight sums at once
-        for (; m + 8 <= count; m += 8) score_page<8>(keys, query + m, head_dim, scores + m * STRETCH);
-    for (; m + 4 <= count; m += 4) score_page<4>(keys, query + m, head_dim, scores + m * STRETCH);
+        for (; m + 8 <= count; m += 8) score_page<F, 8>(keys, query + m, head_dim, scores + m * STRETCH);
+    for (; m + 4 <= count; m += 4) score_page<F, 4>(keys, query + m, head_dim, scores + m * STRETCH);
     switch (count - m) {
-        case 3: score_page<3>(keys, query + m, head_dim, scores + m * STRETCH); break;
-        case 2: score_page<2>(keys, query + m, head_dim, scores + m * STRETCH); break;
-        case 1: score_page<1>(keys, query + m, head_dim, scores + m * STRETCH); break;
+        case 3: score_page<F, 3>(keys, query + m, head_dim, scores + m * STRETCH); break;
+        case 2: score_page<F, 2>(keys, query + m, head_dim, scores + m * STRETCH); break;
+        case 1: score_page<F, 1>(keys, query + m, head_dim, scores + m * STRETCH); break;
         default: break;
     }
 }
 
 // Adds weights times the values of tokens [first, last) of a page to M results, S vectors of the head at a time.
-template <int M, int S> ZX_INLINE void mix_slab(const uint16_t* values, int head_dim, int first, int last, const float* weights, float* const* out, int d) {
+template <Format F, int M, int S> ZX_INLINE void mix_slab(const uint8_t* values, int head_dim, int first, int last, const float* weights, float* const* out, int d) {
     Vec sum[M][S];
     for (int m = 0; m < M; ++m)
         for (int s = 0; s < S; ++s) sum[m][s] = vload(out[m] + d + s * LANES);
     for (int token = first; token < last; ++token)
         for (int s = 0; s < S; ++s) {
-            const Vec value = vload_half(values + token * head_dim + d + s * LANES);
+            const Vec value = load_stored<F>(values, int64_t(token) * head_dim + d + s * LANES);
             for (int m = 0; m < M; ++m) sum[m][s] = vfma(value, vset(weights[m * STRETCH + token]), sum[m][s]);
         }
     for (int m = 0; m < M; ++m)
         for (int s = 0; s < S; ++s) vstore(out[m] + d + s * LANES, sum[m][s]);
 }
 
-template <int M> ZX_INLINE void mix_page(const uint16_t* values, int head_dim, int first, int last, const float* weights, float* const* out) {
+template <Format F, int M> ZX_INLINE void mix_page(const uint8_t* values, int head_dim, int first, int last, const float* weights, float* const* out) {
     constexpr int S = M <= 2 ? 4 : M == 8 ? 2 : LANES == 16 ? 4 : 2;
     int d = 0;
-    for (; d + S * LANES <= head_dim; d += S * LANES) mix_slab<M, S>(values, head_dim, first, last, weights, out, d);
+    for (; d + S * LANES <= head_dim; d += S * LANES) mix_slab<F, M, S>(values, head_dim, first, last, weights, out, d);
     if constexpr (S == 4)
-        for (; d + 2 * LANES <= head_dim; d += 2 * LANES) mix_slab<M, 2>(values, head_dim, first, last, weights, out, d);
-    for (; d + LANES <= head_dim; d += LANES) mix_slab<M, 1>(values, head_dim, first, last, weights, out, d);
+        for (; d + 2 * LANES <= head_dim; d += 2 * LANES) mix_slab<F, M, 2>(values, head_dim, first, last, weights, out, d);
+    for (; d + LANES <= head_dim; d += LANES) mix_slab<F, M, 1>(values, head_dim, first, last, weights, out, d);
     for (; d < head_dim; ++d)
         for (int m = 0; m < M; ++m)
-            for (int token = first; token < last; ++token) out[m][d] += weights[m * STRETCH + token] * half_to_float(values[token * head_dim + d]);
+            for (int token = first; token < last; ++token) out[m][d] += weights[m * STRETCH + token] * one_stored<F>(values, int64_t(token) * head_dim + d);
 }
 
-ZX_INLINE void mix_pages(const uint16_t* values, int count, int head_dim, int first, int last, const float* weights, float* const* out) {
+template <Format F> ZX_INLINE void mix_pages(const uint8_t* values, int count, int head_dim, int first, int last, const float* weights, float* const* out) {
     int m = 0;
     if constexpr (LANES == 16)
-        for (; m + 8 <= count; m += 8) mix_page<8>(values, head_dim, first, last, weights + m * STRETCH, out + m);
-    for (; m + 4 <= count; m += 4) mix_page<4>(values, head_dim, first, last, weights + m * STRETCH, out + m);
+        for (; m + 8 <= count; m += 8) mix_page<F, 8>(values, head_dim, first, last, weights + m * STRETCH, out + m);
+    for (; m + 4 <= count; m += 4) mix_page<F, 4>(values, head_dim, first, last, weights + m * STRETCH, out + m);
     switch (count - m) {
-        case 3: mix_page<3>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
-        case 2: mix_page<2>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
-        case 1: mix_page<1>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
+        case 3: mix_page<F, 3>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
+        case 2: mix_page<F, 2>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
+        case 1: mix_page<F, 1>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
         default: break;
     }
 }
@@ -112,30 +157,36 @@ ZX_INLINE bool weigh(const Attend& a, int m, int32_t base, int length, float* sc
 }
 
 // One stretch: unnormalised results, highest score and total weight of each query; a total of 0 means no key in reach.
-static void attend_stretch(const Attend& a, int32_t base, int32_t begin, int32_t end, float* const* out, float* most, float* total) {
+template <Format F> static void attend_stretch(const Attend& a, int32_t base, int32_t begin, int32_t end, float* const* out, float* most, float* total) {
     alignas(64) float scores[ATTEND_ROWS * STRETCH];
     const int length = (end - base + PAGE - 1) / PAGE * PAGE;
-    const int page_lines = a.head_dim * PAGE * 2 / 64;
+    const int lines = int(block_bytes(F, a.head_dim) / 64);
     for (int at = 0; at < length; at += PAGE) {
-        const uint16_t* keys = a.cache + a.pages[(base + at) / PAGE] * a.page_stride;
+        const uint8_t* keys = a.cache + a.pages[(base + at) / PAGE] * a.page_stride;
         // Pages lie anywhere: ask for the next but one, and for the values of this one, while its keys are scored.
-        const uint16_t* next = at + 2 * PAGE < length ? a.cache + a.pages[(base + at) / PAGE + 2] * a.page_stride : keys;
-        for (int line = 0; line < page_lines; ++line) {
-            prefetch(next + line * 32);
-            prefetch(keys + a.value_offset + line * 32);
+        const uint8_t* next = at + 2 * PAGE < length ? a.cache + a.pages[(base + at) / PAGE + 2] * a.page_stride : keys;
+        for (int line = 0; line < lines; ++line) {
+            prefetch(next + line * 64);
+            prefetch(keys + a.value_offset + line * 64);
         }
-        score_pages(keys, a.query, a.count, a.head_dim, scores + at);
+        score_pages<F>(keys, a.query, a.count, a.head_dim, scores + at);
     }
     for (int m = 0; m < a.count; ++m) {
         if (!weigh(a, m, base, length, scores + m * STRETCH, &most[m], &total[m])) total[m] = 0.0f;
         std::memset(out[m], 0, size_t(a.head_dim) * sizeof(float));
     }
     for (int at = 0; at < length; at += PAGE) {
-        const uint16_t* values = a.cache + a.pages[(base + at) / PAGE] * a.page_stride + a.value_offset;
+        const uint8_t* values = a.cache + a.pages[(base + at) / PAGE] * a.page_stride + a.value_offset;
         // Only tokens that are there: what lies behind them in the page is undefined, and 0 * NaN is not 0.
         const int first = base + at < begin ? begin - base - at : 0;
         const int last = base + at + PAGE > end ? end - base - at : PAGE;
-        if (first < last) mix_pages(values, a.count, a.head_dim, first, last, scores + at, out);
+        if constexpr (F == Format::Q8)
+            for (int m = 0; m < a.count; ++m)
+                for (int i = 0; i < PAGE; i += LANES) {
+                    float* weights = scores + m * STRETCH + at + i;
+                    vstore(weights, vmul(vload(weights), vload(scales_of(values, a.head_dim) + i)));
+                }
+        if (first < last) mix_pages<F>(values, a.count, a.head_dim, first, last, scores + at, out);
     }
 }
 
@@ -155,7 +206,7 @@ static void merge_parts(float* out, float* state, const float* other, const floa
     state[1] = state[1] * mine + other_state[1] * theirs;
 }
 
-static void attend(const Attend& a) {
+template <Format F> static void attend_as(const Attend& a) {
     alignas(64) float results[ATTEND_ROWS * MAX_HEAD_DIM];
     float* parts[ATTEND_ROWS];
     float most[ATTEND_ROWS], total[ATTEND_ROWS], state[ATTEND_ROWS][2];
@@ -171,7 +222,7 @@ static void attend(const Attend& a) {
     for (int32_t base = first; base < end; base += STRETCH) {
         const int32_t stop = base + STRETCH < end ? base + STRETCH : end;
         const bool fresh = base == first;
-        attend_stretch(a, base, begin, stop, fresh ? a.out : parts, most, total);
+        attend_stretch<F>(a, base, begin, stop, fresh ? a.out : parts, most, total);
         for (int m = 0; m < a.count; ++m) {
             const float part[2] = {most[m], total[m]};
             if (fresh) std::memcpy(state[m], part, sizeof part);
@@ -182,5 +233,13 @@ static void attend(const Attend& a) {
         if (a.total[m]) std::memcpy(a.total[m], state[m], sizeof state[m]);
         else if (state[m][1] > 0)
             for (int d = 0; d < a.head_dim; ++d) a.out[m][d] /= state[m][1];
+    }
+}
+
+static void attend(const Attend& a) {
+    switch (a.format) {
+        case Format::F16: return attend_as<Format::F16>(a);
+        case Format::Q8: return attend_as<Format::Q8>(a);
+        case Format::F32: return attend_as<Format::F32>(a);
     }
 }

@@ -58,6 +58,21 @@ Memory::~Memory() {
 #endif
 }
 
+int64_t page_bytes(Format format, const std::vector<Layer>& layers) {
+    int64_t bytes = 0;
+    for (const Layer& layer : layers) bytes += 2 * layer.kv_heads * block_bytes(format, layer.head_dim);
+    return bytes;
+}
+
+Cache::Cache(Format how, const std::vector<Layer>& what, int64_t count)
+    : format(how), layers(what), pages(count), page_bytes(zx::page_bytes(how, what)), memory(size_t(count * page_bytes)) {
+    int64_t at = 0;
+    for (const Layer& layer : layers) {
+        offsets_.push_back(at);
+        at += 2 * layer.kv_heads * block_bytes(format, layer.head_dim);
+    }
+}
+
 Engine::Engine(std::unique_ptr<Plan> plan) : plan_(std::move(plan)) {
     const size_t count = plan_->buffers.size();
     size_t bytes = 0;
@@ -93,7 +108,7 @@ std::string Engine::check(const Step& s, const Cache* cache, const Cache* source
     if (s.outputs < 0 || s.outputs > s.tokens || s.sequences < 1 || s.sequences > s.tokens) return "a step's counts are out of range";
     if (plan_->input_width && !s.inputs) return "the plan reads inputs, and none were given";
     if (plan_->vocab && !s.ids) return "the plan reads tokens, and none were given";
-    if (!plan_->layers.empty() && (!cache || cache->page_halves != plan_->page_halves)) return "the cache was made for another plan";
+    if (!plan_->layers.empty() && (!cache || cache->layers != plan_->layers)) return "the cache was made for another plan";
     const int64_t pages = plan_->layers.empty() ? MAX_DIM : s.page_stride;
     for (int64_t t = 0; t < s.tokens; ++t) {
         if (plan_->vocab && (s.ids[t] < 0 || s.ids[t] >= plan_->vocab)) return "token id " + std::to_string(s.ids[t]) + " is outside of the vocabulary";
@@ -107,12 +122,14 @@ std::string Engine::check(const Step& s, const Cache* cache, const Cache* source
         if (s.pages[i] < 0 || s.pages[i] >= cache->pages) return "a page that is not in the cache";
     for (int64_t i = 0; i < s.outputs; ++i)
         if (s.rows[i] < 0 || s.rows[i] >= s.tokens) return "an output of a token that is not there";
-    return plan_->source_halves ? check_source(s, source) : "";
+    return plan_->reads.empty() ? "" : check_source(s, source);
 }
 
 std::string Engine::check_source(const Step& s, const Cache* source) const {
     if (!source || !s.owner || !s.source_lengths || !s.source_pages || s.sources < 1) return "the plan reads sources, and none were given";
-    if (source->page_halves < plan_->source_halves) return "the source's cache was made for another plan";
+    for (const auto& read : plan_->reads)
+        if (read.first >= int64_t(source->layers.size()) || !(source->layers[size_t(read.first)] == read.second))
+            return "the source's cache was made for another plan";
     for (int64_t i = 0; i < s.sequences; ++i)
         if (s.owner[i] < 0 || s.owner[i] >= s.sources) return "a sequence of a source that is not there";
     for (int64_t i = 0; i < s.sources; ++i)
@@ -281,7 +298,7 @@ void Engine::attend(const Operation& o, int64_t first, int64_t last) {
     const Attention by = attention(o);
     const int64_t heads = by.heads, group = heads / by.kv_heads, window = by.window, size = by.head_dim;
     const Cache& cache = by.source ? *source_ : *cache_;
-    const int64_t offset = by.source ? o.a[7] : plan_->layers[size_t(o.a[1])].offset;
+    const int64_t offset = cache.offset(o.a[by.source ? 7 : 1]), block = block_bytes(cache.format, size);
     const float* biases = !by.source && o.a[8] ? plan_->vectors[size_t(o.a[8] - 1)].at : nullptr;
     const int64_t bias_row = biases ? plan_->vectors[size_t(o.a[8] - 1)].size / heads : 0;
     const int64_t chunks = (group + ATTEND_ROWS - 1) / ATTEND_ROWS, splits = std::max<int64_t>(1, stretches_);
@@ -289,9 +306,10 @@ void Engine::attend(const Operation& o, int64_t first, int64_t last) {
         const int64_t split = unit % splits, chunk = unit / splits % chunks, kv_head = unit / splits / chunks % by.kv_heads;
         const Tile& tile = tiles_[size_t(unit / splits / chunks / by.kv_heads)];
         Attend a;
-        a.page_stride = cache.page_halves;
-        a.cache = cache.page(0) + offset + kv_head * size * PAGE;
-        a.value_offset = by.kv_heads * size * PAGE;
+        a.format = cache.format;
+        a.page_stride = cache.page_bytes;
+        a.cache = cache.page(0) + offset + kv_head * block;
+        a.value_offset = by.kv_heads * block;
         a.pages = by.source ? step_.source_pages + owner(tile.token) * step_.source_page_stride
                             : step_.pages + step_.sequence[tile.token] * step_.page_stride;
         a.head_dim = int(size);
@@ -383,11 +401,11 @@ void Engine::each_row(const Operation& o, int64_t first, int64_t last) {
             case Op::Store: {
                 const Layer& layer = plan_->layers[size_t(a[1])];
                 const int32_t position = step_.position[t];
-                const int64_t size = layer.head_dim * PAGE;
-                uint16_t* page = cache_->page(step_.pages[step_.sequence[t] * step_.page_stride + position / PAGE]) + layer.offset;
+                const int64_t block = block_bytes(cache_->format, layer.head_dim);
+                uint8_t* page = cache_->page(step_.pages[step_.sequence[t] * step_.page_stride + position / PAGE]) + cache_->offset(a[1]);
                 for (int64_t h = 0; h < layer.kv_heads; ++h)
-                    k.store_page(row(a[2], t) + a[3] + h * layer.head_dim, row(a[4], t) + a[5] + h * layer.head_dim, layer.head_dim,
-                                 position % PAGE, page + h * size, page + (layer.kv_heads + h) * size);
+                    k.store_page(cache_->format, row(a[2], t) + a[3] + h * layer.head_dim, row(a[4], t) + a[5] + h * layer.head_dim,
+                                 layer.head_dim, position % PAGE, page + h * block, page + (layer.kv_heads + h) * block);
                 break;
             }
             case Op::Activate:

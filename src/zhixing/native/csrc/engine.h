@@ -24,11 +24,19 @@ private:
 
 // Keys and values of all layers, in pages of 16 tokens. Which page holds what is the caller's business.
 struct Cache {
-    int64_t pages, page_halves;
+    const Format format;
+    const std::vector<Layer> layers;
+    const int64_t pages, page_bytes;
     Memory memory;
-    Cache(int64_t count, int64_t halves) : pages(count), page_halves(halves), memory(size_t(count * halves) * 2) {}
-    uint16_t* page(int64_t index) const { return reinterpret_cast<uint16_t*>(memory.data()) + index * page_halves; }
+    Cache(Format how, const std::vector<Layer>& what, int64_t count);
+    uint8_t* page(int64_t index) const { return memory.data() + index * page_bytes; }
+    int64_t offset(int64_t layer) const { return offsets_[size_t(layer)]; }  // bytes from the start of a page
+
+private:
+    std::vector<int64_t> offsets_;
 };
+
+int64_t page_bytes(Format format, const std::vector<Layer>& layers);
 
 // What a step is given. Tokens of one sequence stand together, in order of their positions.
 struct Step {

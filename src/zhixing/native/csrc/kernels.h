@@ -53,13 +53,25 @@ constexpr int MAX_HEAD_DIM = 512;
 constexpr int STRETCH = 256;      // keys that are scored, weighed and mixed together
 constexpr int ATTEND_ROWS = 8;    // most queries that share one pass over the keys
 
+// How keys and values are stored. The numbers are those of `native/runtime.py`.
+enum class Format : int32_t { F16 = 0, Q8 = 1, F32 = 2 };
+constexpr int FORMATS = 3;
+
+constexpr int64_t stored_bytes(Format format) { return format == Format::F16 ? 2 : format == Format::F32 ? 4 : 1; }
+
+// Bytes of one head's keys, or values, in a page. Behind those of 8 bits comes a float32 scale of each token.
+constexpr int64_t block_bytes(Format format, int64_t head_dim) {
+    return head_dim * PAGE * stored_bytes(format) + (format == Format::Q8 ? PAGE * 4 : 0);
+}
+
 // Attention of some queries that share a key-value head. Keys of a page lie transposed, (head_dim, 16), so that a vector
-// holds one coordinate of 16 tokens; values lie (16, head_dim). Both are half precision.
+// holds one coordinate of 16 tokens; values lie (16, head_dim).
 struct Attend {
-    const uint16_t* cache;      // this layer and head: first page
-    int64_t page_stride;        // halves from one page to the next
+    Format format;
+    const uint8_t* cache;       // this layer and head: first page
+    int64_t page_stride;        // bytes from one page to the next
     const int32_t* pages;       // the sequence's page numbers
-    int64_t value_offset;       // halves from a page's keys to its values
+    int64_t value_offset;       // bytes from a page's keys to its values
     int head_dim;
     float scale;
     float soft_cap;             // 0: none
@@ -81,7 +93,7 @@ struct Kernels {
     void (*activate)(const float* gate, const float* up, int64_t size, Activation kind, float* y);
     void (*add)(const float* x, int64_t size, float factor, float* y);
     void (*soft_cap)(float* x, int64_t size, float scale, float cap);
-    void (*store_page)(const float* key, const float* value, int64_t head_dim, int64_t slot, uint16_t* keys, uint16_t* values);
+    void (*store_page)(Format format, const float* key, const float* value, int64_t head_dim, int64_t slot, uint8_t* keys, uint8_t* values);
     void (*attend)(const Attend&);
     // Adds a part of one query's result, with its (highest score, total weight), to another.
     void (*merge_parts)(float* out, float* state, const float* other, const float* other_state, int head_dim);

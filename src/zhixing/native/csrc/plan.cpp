@@ -112,13 +112,13 @@ public:
                 r_.need(a[1] >= 1 && a[1] <= 1024 && a[6] >= 1 && a[6] <= MAX_HEAD_DIM, "heads of a source out of range");
                 small(a[5]);
                 if (r_.good()) r_.need(a[5] >= 1 && a[5] % a[1] == 0, "heads must be a multiple of key-value heads");
-                r_.need(a[7] >= 0 && a[7] < FAR, "a source's layer is out of range");
+                r_.need(a[7] >= 0 && a[7] < MOST, "a source's layer is out of range");
                 r_.need(!gathered_, "outputs cannot attend");
                 if (!r_.good()) return;
                 span(a[2], 0, a[5] * a[6]);
                 span(a[3], a[4], a[5] * a[6]);
                 r_.need(a[2] != a[3], "attention cannot write where it reads");
-                p_.source_halves = std::max(p_.source_halves, a[7] + 2 * a[1] * a[6] * PAGE);
+                p_.reads.push_back({a[7], {a[1], a[6]}});
                 break;
             case Op::Activate:
                 small(a[5]);
@@ -206,7 +206,7 @@ private:
     }
     void table(int64_t index) { r_.need(index >= 0 && index < int64_t(p_.tables.size()), "no such table"); }
     const Layer& layer_of(int64_t index) {
-        static const Layer none{1, 1, 0};
+        static const Layer none{1, 1};
         r_.need(index >= 0 && index < int64_t(p_.layers.size()), "no such layer");
         return r_.good() ? p_.layers[size_t(index)] : none;
     }
@@ -254,8 +254,7 @@ std::unique_ptr<Plan> read_plan(const int64_t* numbers, int64_t count, const dou
     for (int64_t i = 0; i < buffers && r.good(); ++i) plan->buffers.push_back(r.next(1, MAX_DIM, "a buffer's width"));
     for (int64_t i = 0; i < layers && r.good(); ++i) {
         const int64_t heads = r.next(1, 1024, "key-value heads"), size = r.next(1, MAX_HEAD_DIM, "a head's size");
-        plan->layers.push_back({heads, size, plan->page_halves});
-        plan->page_halves += heads * size * PAGE * 2;
+        plan->layers.push_back({heads, size});
     }
     for (int64_t i = 0; i < tables && r.good(); ++i) plan->tables.push_back({r.next(1, MAX_HEAD_DIM, "a table's size"), nullptr, nullptr, 0});
     r.need(plan->output < int64_t(plan->buffers.size()), "no such output buffer");

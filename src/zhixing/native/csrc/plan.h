@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
@@ -26,16 +27,19 @@ enum class Op : int64_t {
     Add = 11,       // dst, src                                     f: factor
     Gather = 12,    // dst, src: rows of the tokens whose output is wanted; later operations work on those
     SoftCap = 13,   // dst                                          f: factor, cap (0: none)
-    Read = 14,      // kv_heads, dst, src, src_at, heads, head_dim, offset: attention over a source    f: scale
+    Read = 14,      // kv_heads, dst, src, src_at, heads, head_dim, layer: attention over a source    f: scale
 };
 
 // What `Attend` adds to the scores is given as the number of a vector plus one (0: none): of every head a row of
 // 2 * positions + BIAS_MARGIN values, where that of a key stands at positions - 1 + its distance from the query. The
-// offset of `Read` counts halves from the start of a page of the source's cache, which another plan has filled.
+// layer of `Read` is one of the source's cache, which another plan has filled.
 constexpr int64_t BIAS_MARGIN = 32;  // vectors of scores reach behind the last key
 
 struct Vector { const float* at; int64_t size; };
-struct Layer { int64_t kv_heads, head_dim, offset; };  // offset: halves from the start of a page
+struct Layer {
+    int64_t kv_heads, head_dim;
+    bool operator==(const Layer& other) const { return kv_heads == other.kv_heads && head_dim == other.head_dim; }
+};
 struct Table { int64_t half; const float *cos, *sin; int64_t length; };  // (length, half) each
 
 struct Operation {
@@ -54,8 +58,7 @@ struct Plan {
     std::vector<Operation> operations;
     int64_t max_tokens = 0, output = 0, vocab = 0, positions = 0;  // positions: rows of a learned table, or 0
     int64_t input_width = 0;                                       // of `Input`, or 0
-    int64_t page_halves = 0;                                       // of one page, all layers
-    int64_t source_halves = 0;                                     // of a page of the source's cache at least, or 0
+    std::vector<std::pair<int64_t, Layer>> reads;                  // layers of the source's cache, and what they must be
 
     // Quantised rows are kept per buffer; how many columns of it, or 0.
     std::vector<int64_t> quantised;
@@ -65,7 +68,7 @@ struct Plan {
 std::unique_ptr<Plan> read_plan(const int64_t* numbers, int64_t count, const double* factors, int64_t factor_count,
                                 const uint8_t* blob, int64_t blob_bytes, std::string& why);
 
-constexpr int64_t PLAN_MAGIC = 0x5a58504c, PLAN_VERSION = 1;
+constexpr int64_t PLAN_MAGIC = 0x5a58504c, PLAN_VERSION = 2;
 constexpr int64_t OP_NUMBERS = 16, OP_FACTORS = 4;
 
 }  // namespace zx
