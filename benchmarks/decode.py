@@ -1,7 +1,8 @@
 """Writing on a CPU from the same model file: Zhixing's native core beside llama.cpp and transformers.
 
     python benchmarks/decode.py [--model REF ...] [--peer llama.cpp] [--peer transformers] [--python PYTHON]
-        [--rows decode,prefill,streams,prefix,start] [--kernels avx2] [--threads 2] [--runs 5] [--json]
+        [--rows decode,behind,prefill,streams,prefix,start] [--kv-cache q8] [--kernels avx2] [--threads 2] [--runs 5]
+        [--json]
 
 Without --model, the two GGUF files of the catalogue are measured. A peer runs in a process of its own, in the Python
 that --python names (transformers: in this one), and gets the model expanded to float32 if it is transformers. All take
@@ -31,7 +32,7 @@ from common import Measurement, report
 CATALOGUE = ("smollm2-135m", "gemma3-270m")
 PROMPT, PREFILL, WRITTEN, STREAM_WRITTEN, PREFIX = 32, 512, 128, 32, 1000
 """Tokens: of a prompt before decoding, of a prompt that is read, written by one stream, by each of several; of a
-prefix that is read once."""
+prefix that is read once, and of what is read before decoding behind it."""
 
 TEXT = (
     "There was nothing so very remarkable in that; nor did Alice think it so very much out of the way to hear the"
@@ -45,7 +46,7 @@ TEXT = (
 """What the prompts are cut from: Carroll 1865."""
 
 STREAMS = (1, 2, 4, 8, 16, 32)
-ROWS = ("decode", "prefill", "streams", "prefix", "start")
+ROWS = ("decode", "behind", "prefill", "streams", "prefix", "start")
 Order = dict[str, object]
 
 
@@ -96,12 +97,12 @@ class Peer:
 class Ours:
     """Zhixing on one file, as a user's program calls it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kv_cache: str | None) -> None:
         import zhixing
         from zhixing.generation.engine import Engine
         from zhixing.native.network import NativeNetwork
 
-        self.model = zhixing.load(path, engine="native")
+        self.model = zhixing.load(path, engine="native", kv_cache=kv_cache)
         network = self.model.network
         assert isinstance(network, NativeNetwork)
         self.engine = Engine(network, None)
@@ -137,10 +138,13 @@ def orders(rows: list[str], tokens: list[int], streams: list[int]) -> list[Serie
     series = []
     if "decode" in rows:
         series.append(Series("decode", {"work": "decode", "tokens": prompt, "count": WRITTEN}, WRITTEN))
+    if "behind" in rows:
+        order: Order = {"work": "decode", "tokens": (tokens * 2)[:PREFIX], "count": WRITTEN}
+        series.append(Series(f"decode behind {PREFIX}", order, WRITTEN))
     if "prefill" in rows:
         series.append(Series(f"prefill {PREFILL}", {"work": "prefill", "tokens": tokens, "count": 1}, PREFILL))
     for count in streams if "streams" in rows else ():
-        order: Order = {"work": "streams", "tokens": prompt, "count": STREAM_WRITTEN, "streams": count}
+        order = {"work": "streams", "tokens": prompt, "count": STREAM_WRITTEN, "streams": count}
         series.append(Series(f"{count} together", order, STREAM_WRITTEN * count))
     return series
 
@@ -190,7 +194,7 @@ def measure(reference: str, arguments: argparse.Namespace, temporary: Path) -> l
     from zhixing.native.measure import read_bandwidth
 
     path = resolve(reference)
-    ours = Ours(path)
+    ours = Ours(path, arguments.kv_cache)
     contestants: dict[str, Ours | Peer] = {"zhixing": ours}
     for peer in arguments.peer:
         where = expanded(path, temporary / path.stem) if peer == "transformers" else path
@@ -257,6 +261,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="the Python that has llama-cpp-python")
     parser.add_argument("--rows", type=chosen, default=list(ROWS), help=f"what to measure, of {','.join(ROWS)}")
     parser.add_argument("--streams", type=lambda text: [int(n) for n in text.split(",")], default=list(STREAMS))
+    parser.add_argument("--kv-cache", choices=["f16", "q8", "f32"], help="how Zhixing keeps keys and values")
     parser.add_argument("--kernels", default="auto", help="force kernels: avx512, avx2 or scalar")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)

@@ -49,6 +49,7 @@ def load(
     compact: bool | None = None,
     engine: str = "auto",
     quantize: str | None = None,
+    kv_cache: str | None = None,
 ) -> LanguageModel:
     """Opens a model.
 
@@ -61,13 +62,17 @@ def load(
             False expands them at once, None does so when it takes at most half of the free memory.
         engine: What writes: "native", the C++ core for CPUs, "torch", or "auto", the core wherever it can.
         quantize: "q8" or "q4": let the core quantise matrices that are not quantised yet.
+        kv_cache: How the core keeps keys and values: "f16", "q8" (8 bits, a scale for each head and position) or "f32";
+            None: "f16" beside quantised weights, else "f32".
 
     Raises:
         MissingResource: There is no such model, or no such device.
         BadInput: The model is damaged or not supported.
     """
     path = resolve(ref)
-    how: dict[str, Any] = {"dtype": dtype, "device": device, "engine": engine, "quantize": quantize}
+    how: dict[str, Any] = {
+        "dtype": dtype, "device": device, "engine": engine, "quantize": quantize, "kv_cache": kv_cache,
+    }  # fmt: skip
     if (opened := open_saved(path, compact=compact, **how)) is not None:
         return LanguageModel(opened)
     from zhixing.checkpoints.seq2seq_folder import is_seq2seq

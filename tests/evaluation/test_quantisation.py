@@ -71,5 +71,10 @@ def test_the_command(model, tmp_path):
     values = json.loads(done.stdout.strip().splitlines()[-1])
     assert values["tokens"] == 100
     assert values["agreement"] > 0.8
+    coarse = CliRunner().invoke(app, [*arguments, "--kv-cache", "q8", "--json"])
+    assert coarse.exit_code == 0, coarse.output
+    found = json.loads(coarse.stdout.strip().splitlines()[-1])
+    assert found["kv_cache"] == "q8"
+    assert 0 < found["divergence"] < 0.01
     plain = CliRunner().invoke(app, arguments)
     assert "the same likeliest token" in plain.stdout

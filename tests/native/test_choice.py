@@ -62,9 +62,21 @@ def test_quantised_on_demand(folder):
     assert quantised.generate("abc", max_tokens=4, end_tokens=())
 
 
+def test_the_cache_is_kept_as_asked(folder):
+    """The first opening packs, the second takes what is packed; a token has 2 layers of 2 heads of 16 values, twice."""
+    for _ in range(2):
+        for kv_cache, size in (("f32", "512 B"), ("f16", "256 B"), ("q8", "160 B"), (None, "512 B")):
+            opened = zhixing.load(folder, kv_cache=kv_cache)
+            assert f"{kv_cache or 'f32'} cache, {size} a token" in opened.details[-1]
+            assert opened.generate("abc", max_tokens=4, end_tokens=())
+    assert "f16 cache" in zhixing.load(folder, quantize="q8").details[-1]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"kv_cache": "q4"}, "known: f16, f32, q8"),
+        ({"kv_cache": "q8", "engine": "torch"}, "leave out one of --kv-cache"),
         ({"engine": "nativ"}, "did you mean 'native'"),
         ({"quantize": "q5"}, "known: q4, q8"),
         ({"engine": "torch", "quantize": "q4"}, "leave out"),
@@ -80,8 +92,9 @@ def test_without_the_core_pytorch_writes_and_says_so(folder, monkeypatch):
     model = zhixing.load(folder)
     assert model.details[-1] == "computed by PyTorch: the C++ core is not built"
     assert model.generate("abc", max_tokens=3, end_tokens=())
-    with pytest.raises(MissingResource, match="compiler"):
-        zhixing.load(folder, engine="native")
+    for options in ({"engine": "native"}, {"kv_cache": "q8"}):
+        with pytest.raises(MissingResource, match="compiler"):
+            zhixing.load(folder, **options)
 
 
 @pytest.fixture

@@ -73,8 +73,12 @@ def test_the_core_quantises_on_request(folder: Path) -> None:
     assert "native core" in quantised.writer.folder.details[-1]
     assert quantised.identity() == {**Summarize(folder).identity(), "quantize": "q8"}
     assert len(run_texts(Translate(folder, quantize="q8"), SENTENCES)) == len(SENTENCES)
-    with pytest.raises(BadInput, match="q9"):
-        Translate(folder, quantize="q9")
+    coarse = Translate(folder, quantize="q8", kv_cache="q8")
+    assert "q8 cache" in coarse.writer.folder.details[-1]
+    assert coarse.identity() == {**Translate(folder).identity(), "quantize": "q8", "kv_cache": "q8"}
+    for option in ("quantize", "kv_cache"):
+        with pytest.raises(BadInput, match="q9"):
+            Translate(folder, **{option: "q9"})
 
 
 def test_what_is_not_for_them(folder: Path) -> None:

@@ -21,6 +21,14 @@ MODEL = (
 )
 """What every command says of its MODEL argument."""
 
+KV_CACHE = Annotated[
+    str | None,
+    typer.Option(
+        help="f16, q8 or f32: how the native engine keeps keys and values. Not given: f16 beside quantised weights,"
+        " else f32."
+    ),
+]
+
 
 @app.command("list")
 def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zhixing.cli.models import MODEL
+from zhixing.cli.models import KV_CACHE, MODEL
 
 ANSWER = 64
 """Tokens of an answer that both continue with."""
@@ -19,6 +19,7 @@ def command(
     quantize: Annotated[
         str | None, typer.Option("--quantize", help="q8 or q4: what the core would make of weights that are not.")
     ] = None,
+    kv_cache: KV_CACHE = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="Positions to compare.")] = 4096,
     answers: Annotated[
         int, typer.Option("--answers", min=0, help="Lines of the text to continue greedily by both, 64 tokens each.")
@@ -50,7 +51,7 @@ def command(
     if not isinstance(reference.model, Transformer):
         raise BadInput("only Transformers run on the native core", where=str(path))
     packed = open_model(path, compact=True)
-    choice = choose(packed.model, "native", quantize)
+    choice = choose(packed.model, "native", quantize, kv_cache)
     assert choice.network is not None
     problems = Problems()
     sources = find_sources([text], problems)
@@ -60,7 +61,7 @@ def command(
     parted = partings(reference.model, choice.network, reference.tokenizer, prompts, ANSWER) if prompts else []
     if as_json:
         where = {"answers": len(prompts), "partings": [asdict(one) for one in parted]} if answers else {}
-        print(json.dumps({"model": str(path), "quantize": quantize, **found.to_json(), **where}))
+        print(json.dumps({"model": str(path), "quantize": quantize, "kv_cache": kv_cache, **found.to_json(), **where}))
         return
     print(choice.note)
     print(f"perplexity {found.perplexity:.4f}, float32 {found.reference:.4f} ({found.change:+.2%})")

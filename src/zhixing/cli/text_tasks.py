@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from zhixing.cli.models import KV_CACHE
 from zhixing.cli.task_io import TaskIO, with_task_options
 
 CHAT = "smollm2-135m"
@@ -29,6 +30,7 @@ def translate(
     target: Annotated[str | None, typer.Option("--to", metavar="CODE", help="The language wanted.")] = None,
     beams: BEAMS = None,
     quantize: QUANTIZE = None,
+    kv_cache: KV_CACHE = None,
     prompt: PROMPT = None,
     io: TaskIO = None,  # type: ignore[assignment]
 ) -> None:
@@ -41,7 +43,8 @@ def translate(
     """
     from zhixing.tasks.translate import Translate
 
-    io.work(lambda: Translate(model, source, target, prompt=prompt, beams=beams, quantize=quantize), texts)
+    core = {"quantize": quantize, "kv_cache": kv_cache}
+    io.work(lambda: Translate(model, source, target, prompt=prompt, beams=beams, **core), texts)
 
 
 @with_task_options
@@ -51,6 +54,7 @@ def summarize(
     length: Annotated[str, typer.Option(help="For a chat model: title, sentence, short or long.")] = "short",
     beams: BEAMS = None,
     quantize: QUANTIZE = None,
+    kv_cache: KV_CACHE = None,
     prompt: PROMPT = None,
     io: TaskIO = None,  # type: ignore[assignment]
 ) -> None:
@@ -61,7 +65,8 @@ def summarize(
     """
     from zhixing.tasks.summarize import Summarize
 
-    io.work(lambda: Summarize(model, length, prompt=prompt, beams=beams, quantize=quantize), texts, whole=True)
+    core = {"quantize": quantize, "kv_cache": kv_cache}
+    io.work(lambda: Summarize(model, length, prompt=prompt, beams=beams, **core), texts, whole=True)
 
 
 @with_task_options

@@ -80,6 +80,7 @@ def open_for_writing(
     compact: bool | None = None,
     engine: str = "auto",
     quantize: str | None = None,
+    kv_cache: str | None = None,
 ) -> Opened:
     """Opens a model; see `zhixing.load` for the arguments.
 
@@ -89,12 +90,12 @@ def open_for_writing(
     """
     path = resolve(ref)
     options: dict[str, Any] = {"dtype": dtype, "device": device, "compact": compact}
-    if (found := open_saved(path, **options, engine=engine, quantize=quantize)) is not None:
+    if (found := open_saved(path, **options, engine=engine, quantize=quantize, kv_cache=kv_cache)) is not None:
         return found
     number_type, where = _number_type(dtype), choose_device(device)
     if engine == "torch" or (engine == "auto" and (where.type != "cpu" or str(number_type) != "torch.float32")):
         return Opened.by_torch(_open_for_torch(path, **options))
-    if engine == "auto" and quantize is None and (missing := absence()) is not None:
+    if engine == "auto" and (quantize or kv_cache) is None and (missing := absence()) is not None:
         return Opened.by_torch(_open_for_torch(path, **options), f"computed by PyTorch: {missing}")
     from zhixing.checkpoints.opening import open_model
 
@@ -102,7 +103,7 @@ def open_for_writing(
     folder = open_model(path, compact=True)
     if where.type != "cpu":
         raise BadInput(f"the native engine computes on the CPU, not on {where}", remedy="use --device cpu")
-    choice = choose(folder.model, engine, quantize)
+    choice = choose(folder.model, engine, quantize, kv_cache)
     if choice.decoder is None:
         return Opened.by_torch(_open_for_torch(path, **options), choice.note)
     saved.keep(path, quantize, choice.decoder, folder.notes)
@@ -120,6 +121,7 @@ def open_saved(
     compact: bool | None = None,
     engine: str = "auto",
     quantize: str | None = None,
+    kv_cache: str | None = None,
 ) -> Opened | None:
     """Opens what an earlier opening left packed, without importing PyTorch; None when there is nothing that serves.
 
@@ -130,15 +132,16 @@ def open_saved(
         compact: For PyTorch, should it be needed after all.
         engine: What writes.
         quantize: How matrices are packed.
+        kv_cache: How keys and values are kept.
 
     Raises:
         BadInput: An option is unknown, or the tokenizer is damaged.
         MissingResource: There is not enough memory.
     """
-    check_engine(engine, quantize)
+    check_engine(engine, quantize, kv_cache)
     if isinstance(dtype, str) and dtype not in DTYPES:
         raise unknown_name("number type", dtype, DTYPES)
-    by_core = engine == "native" or quantize is not None or str(dtype).removeprefix("torch.") == "float32"
+    by_core = engine == "native" or (quantize or kv_cache) is not None or str(dtype).removeprefix("torch.") == "float32"
     if engine == "torch" or not by_core or absence() is not None:
         return None
     if not is_surely_cpu(device) and choose_device(device).type != "cpu":
@@ -147,7 +150,7 @@ def open_saved(
     if kept is None:
         return None
     beside = companions_of(path, kept.config.vocab_size)
-    decoder = NativeDecoder(kept.config, Runtime(kept.program))
+    decoder = NativeDecoder(kept.config, Runtime(kept.program, kv_cache=kv_cache))
     options: dict[str, Any] = {"dtype": dtype, "device": device, "compact": compact}
     return Opened(
         path, kept.config, beside.tokenizer, beside.generation, lambda: _open_for_torch(path, **options).model, decoder,
@@ -181,6 +184,7 @@ def open_seq2seq(
     device: str = "auto",
     engine: str = "auto",
     quantize: str | None = None,
+    kv_cache: str | None = None,
 ) -> Seq2SeqFolder:
     """Opens an encoder-decoder; see `zhixing.load` for the arguments.
 
@@ -192,13 +196,13 @@ def open_seq2seq(
     from zhixing.native.choice import choose_seq2seq
 
     number_type, where = _number_type(dtype), choose_device(device)
-    check_engine(engine, quantize)
+    check_engine(engine, quantize, kv_cache)
     folder = load_seq2seq(path, number_type)
     folder.model.to(where)
     on_cpu = where.type == "cpu" and str(number_type) == "torch.float32"
-    if engine == "auto" and quantize is None and not on_cpu:
+    if engine == "auto" and (quantize or kv_cache) is None and not on_cpu:
         return folder
-    choice = choose_seq2seq(folder.model, engine, quantize)
+    choice = choose_seq2seq(folder.model, engine, quantize, kv_cache)
     folder.details.append(choice.note)
     if choice.network is not None:
         folder.model = choice.network

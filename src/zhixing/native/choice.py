@@ -8,6 +8,7 @@ from zhixing.core.errors import BadInput, MissingResource, unknown_name
 from zhixing.native import library
 from zhixing.native.decoder import NativeDecoder
 from zhixing.native.packing import QUANTISERS
+from zhixing.native.runtime import KV_CACHES
 
 if TYPE_CHECKING:
     from zhixing.models.encoder_decoder import EncoderDecoder
@@ -50,8 +51,8 @@ class Seq2SeqChoice(NamedTuple):
     note: str
 
 
-def check_engine(engine: str, quantize: str | None) -> None:
-    """Refuses names that are not known, and a quantisation that PyTorch would have to compute with.
+def check_engine(engine: str, quantize: str | None, kv_cache: str | None = None) -> None:
+    """Refuses names that are not known, and options of the core that PyTorch would have to follow.
 
     Raises:
         BadInput: Naming the value.
@@ -64,6 +65,13 @@ def check_engine(engine: str, quantize: str | None) -> None:
         raise BadInput(
             f"quantisation ({quantize}) is for the native engine", remedy="leave out one of --quantize, --engine torch"
         )
+    if kv_cache is not None and kv_cache not in KV_CACHES:
+        raise unknown_name("format of the key-value cache", kv_cache, KV_CACHES)
+    if kv_cache is not None and engine == "torch":
+        raise BadInput(
+            f"a key-value cache in {kv_cache} is for the native engine",
+            remedy="leave out one of --kv-cache, --engine torch",
+        )
 
 
 def core_note(decoder: NativeDecoder) -> str:
@@ -71,13 +79,16 @@ def core_note(decoder: NativeDecoder) -> str:
     return f"computed by the native core: {decoder.describe()}"
 
 
-def choose(model: CausalNetwork, engine: str = "auto", quantize: str | None = None) -> Choice:
+def choose(
+    model: CausalNetwork, engine: str = "auto", quantize: str | None = None, kv_cache: str | None = None
+) -> Choice:
     """Puts a network on the C++ core where that can be done.
 
     Args:
         model: The network, with its weights.
         engine: "auto" falls back to PyTorch and says why; "native" refuses to; "torch" does not try.
         quantize: "q8" or "q4": quantise what is not quantised yet.
+        kv_cache: "f16", "q8" or "f32": how the core keeps keys and values; None: see `native.runtime.Runtime`.
 
     Raises:
         BadInput: The network cannot run on the core, and was asked to.
@@ -87,44 +98,46 @@ def choose(model: CausalNetwork, engine: str = "auto", quantize: str | None = No
     from zhixing.native.network import pack_decoder, why_not
     from zhixing.native.plan import Unsupported
 
-    check_engine(engine, quantize)
+    check_engine(engine, quantize, kv_cache)
     if engine == "torch":
         return Choice(None, "computed by PyTorch, as asked")
     reason = why_not(model)
     if reason is None:
         assert isinstance(model, Transformer)
         try:
-            decoder = pack_decoder(model, quantize)
+            decoder = pack_decoder(model, quantize, kv_cache)
             return Choice(decoder, core_note(decoder))
         except Unsupported as error:
             reason = str(error)
-    return Choice(None, _fallback(reason, engine, quantize))
+    return Choice(None, _fallback(reason, engine, quantize or kv_cache))
 
 
-def choose_seq2seq(model: EncoderDecoder, engine: str = "auto", quantize: str | None = None) -> Seq2SeqChoice:
+def choose_seq2seq(
+    model: EncoderDecoder, engine: str = "auto", quantize: str | None = None, kv_cache: str | None = None
+) -> Seq2SeqChoice:
     """Puts an encoder-decoder on the C++ core where that can be done; see `choose`."""
     from zhixing.models.transformer_seq2seq import TransformerEncoderDecoder
     from zhixing.native import seq2seq
     from zhixing.native.plan import Unsupported
     from zhixing.native.seq2seq import NativeEncoderDecoder
 
-    check_engine(engine, quantize)
+    check_engine(engine, quantize, kv_cache)
     if engine == "torch":
         return Seq2SeqChoice(None, "computed by PyTorch, as asked")
     reason = seq2seq.why_not(model)
     if reason is None:
         assert isinstance(model, TransformerEncoderDecoder)
         try:
-            network = NativeEncoderDecoder(model, quantize)
+            network = NativeEncoderDecoder(model, quantize, kv_cache)
             return Seq2SeqChoice(network, f"computed by the native core: {network.describe()}")
         except Unsupported as error:
             reason = str(error)
-    return Seq2SeqChoice(None, _fallback(reason, engine, quantize))
+    return Seq2SeqChoice(None, _fallback(reason, engine, quantize or kv_cache))
 
 
-def _fallback(reason: str, engine: str, quantize: str | None) -> str:
-    """Returns the sentence that says why PyTorch computes, or raises when the core was asked for."""
-    if engine == "auto" and quantize is None:
+def _fallback(reason: str, engine: str, option: str | None) -> str:
+    """Returns the sentence that says why PyTorch computes; raises when the core, or an option of it, was asked for."""
+    if engine == "auto" and option is None:
         return f"computed by PyTorch: {reason}"
     if (missing := library.absence()) is not None:
         raise MissingResource(missing, remedy=library.REMEDY)

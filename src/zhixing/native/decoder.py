@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zhixing.core.progress import human_bytes
 from zhixing.native import library
-from zhixing.native.runtime import Runtime
+from zhixing.native.runtime import PAGE, Runtime
 
 if TYPE_CHECKING:
     from zhixing.models.network import NetworkConfig
@@ -30,7 +30,8 @@ class NativeDecoder:
         """Returns what it computes with, in a few words."""
         kinds = "+".join(sorted(kind.label for kind in self.runtime.program.kinds))
         size = human_bytes(self.runtime.weight_bytes)
-        return f"{library.kernels()} kernels, {library.threads()} threads, {size} of weights ({kinds})"
+        kept = f"{self.runtime.kv_cache} cache, {human_bytes(self.runtime.page_bytes / PAGE)} a token"
+        return f"{library.kernels()} kernels, {library.threads()} threads, {size} of weights ({kinds}), {kept}"
 
 
 def decoder_of(network: object) -> NativeDecoder | None:

@@ -147,7 +147,7 @@ class Runtime:
         plan: What to run: a plan, which is packed now, or a program, which is packed already.
         step_tokens: Most tokens of one step; a program knows its own.
         kv_cache: How keys and values are kept, one of `KV_CACHES`. None: in half precision where a matrix is quantised,
-            whose rounding is far coarser; else as exactly as everything else is computed.
+            whose rounding is far coarser; else as exactly as all else is computed.
 
     Attributes:
         kv_cache: How they are kept.

@@ -73,7 +73,8 @@ class NativeEncoderDecoder(EncoderDecoder):
         """Returns what it computes with, in a few words."""
         kinds = "+".join(sorted(kind.label for kind in self.kinds))
         size = human_bytes(self.reader.weight_bytes + self.writer.weight_bytes)
-        return f"{library.kernels()} kernels, {library.threads()} threads, {size} of weights ({kinds})"
+        kept = f"{self.writer.kv_cache} cache, {human_bytes(self.writer.page_bytes / PAGE)} a token"
+        return f"{library.kernels()} kernels, {library.threads()} threads, {size} of weights ({kinds}), {kept}"
 
     @property
     def config(self) -> TransformerSeq2SeqConfig:

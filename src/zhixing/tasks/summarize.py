@@ -35,6 +35,7 @@ class Summarize:
         prompt: A prompt file for a chat model.
         beams: Beams of an encoder-decoder.
         quantize: "q8" or "q4": let the native core quantise weights that are not quantised yet.
+        kv_cache: "f16", "q8" or "f32": how the core keeps keys and values.
     """
 
     name = "summarize"
@@ -49,12 +50,13 @@ class Summarize:
         prompt: str | Path | None = None,
         beams: int | None = None,
         quantize: str | None = None,
+        kv_cache: str | None = None,
     ) -> None:
         if length not in LENGTHS:
             raise unknown_name("length", length, LENGTHS)
         values = {language: {"length": LENGTHS[length][index]} for index, language in enumerate(("en", "zh"))}
         self.writer = open_text_writer(
-            ref, "summarize", values, prompt=prompt, max_tokens=160, beams=beams, quantize=quantize
+            ref, "summarize", values, prompt=prompt, max_tokens=160, beams=beams, quantize=quantize, kv_cache=kv_cache
         )
         self.chunk = 8 if isinstance(self.writer, PromptWriter) else 32
 

@@ -19,7 +19,7 @@ from zhixing.generation.opening import open_seq2seq
 from zhixing.tasks.fingerprint import model_fingerprint
 from zhixing.tasks.parts import parts_of, sentences_of
 from zhixing.tasks.prompting import LANGUAGES, Prompt, language_of, load_prompt
-from zhixing.tasks.writer import SIDE_BY_SIDE, ChatWriter
+from zhixing.tasks.writer import SIDE_BY_SIDE, ChatWriter, core_options
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class PromptWriter:
         prompts = {language: prompt.fingerprint() for language, prompt in self.prompts.items()}
         values = {language: dict(values) for language, values in self.values.items()}
         found = {"model": self.writer.fingerprint(), "prompts": prompts, "values": values}
-        return found if self.writer.quantize is None else {**found, "quantize": self.writer.quantize}
+        return {**found, **self.writer.core}
 
     def messages(self, text: str) -> list[dict[str, Any]]:
         """Returns what the model is told about a text, in the language of the text."""
@@ -115,21 +115,23 @@ class SourceWriter:
     Args:
         folder: The model.
         options: Fields of `SamplingOptions`, over the model's own.
-        quantize: How the core has quantised it; None: not at all.
+        core: What the core was told, by the names of its options.
     """
 
-    def __init__(self, folder: Seq2SeqFolder, options: Mapping[str, Any], quantize: str | None = None) -> None:
+    def __init__(
+        self, folder: Seq2SeqFolder, options: Mapping[str, Any], core: Mapping[str, Any] | None = None
+    ) -> None:
         if folder.tokenizers is None:
             raise MissingResource("the model has no tokenizer", where=str(folder.path))
         self.folder, self.tokenizers = folder, folder.tokenizers
         known, _ = options_from_config(folder.generation, str(folder.path / "generation_config.json"))
         self.options: SamplingOptions = known.replace(**{"temperature": 0.0, **options})
-        self._given, self._quantize = dict(options), quantize
+        self._given, self._core = dict(options), dict(core or {})
 
     def identity(self) -> dict[str, Any]:
         """See `TextWriter`."""
         found = {"model": model_fingerprint(self.folder.path), "options": self._given}
-        return found if self._quantize is None else {**found, "quantize": self._quantize}
+        return {**found, **self._core}
 
     def cut(self, text: str, small: bool) -> list[str]:
         """See `TextWriter`."""
@@ -163,6 +165,7 @@ def open_text_writer(
     most: int | None = None,
     beams: int | None = None,
     quantize: str | None = None,
+    kv_cache: str | None = None,
 ) -> TextWriter:
     """Opens what writes texts, by the kind of the model; see `PromptWriter` for the arguments.
 
@@ -173,14 +176,13 @@ def open_text_writer(
     if path.is_dir() and is_seq2seq(path):
         if prompt is not None:
             raise BadInput("an encoder-decoder takes no prompt", where=str(ref), remedy="leave --prompt out")
-        return SourceWriter(
-            open_seq2seq(path, quantize=quantize), {} if beams is None else {"num_beams": beams}, quantize
-        )
+        core = core_options(quantize, kv_cache)
+        return SourceWriter(open_seq2seq(path, **core), {} if beams is None else {"num_beams": beams}, core)
     if path.is_dir() and is_encoder(path):
         raise BadInput("this is an encoder, which writes no text", where=str(ref), remedy="name a chat model")
     if beams is not None:
         raise BadInput("beams are for encoder-decoders", where="--beams", remedy="leave it out")
-    return PromptWriter(ChatWriter.open(path, quantize), task, values, prompt, max_tokens, most)
+    return PromptWriter(ChatWriter.open(path, quantize, kv_cache), task, values, prompt, max_tokens, most)
 
 
 def write_parts(writer: TextWriter, texts: Sequence[str], small: bool) -> list[Written]:

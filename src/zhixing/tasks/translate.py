@@ -34,6 +34,7 @@ class Translate:
         prompt: A prompt file for a chat model.
         beams: Beams of an encoder-decoder; None: its own.
         quantize: "q8" or "q4": let the native core quantise weights that are not quantised yet.
+        kv_cache: "f16", "q8" or "f32": how the core keeps keys and values.
     """
 
     name = "translate"
@@ -49,6 +50,7 @@ class Translate:
         prompt: str | Path | None = None,
         beams: int | None = None,
         quantize: str | None = None,
+        kv_cache: str | None = None,
     ) -> None:
         for code in (source, target):
             if code is not None and code not in LANGUAGES:
@@ -63,7 +65,7 @@ class Translate:
             language: {"source": pair[0], "target": pair[1]} for language, pair in zip(("en", "zh"), names, strict=True)
         }
         self.writer = open_text_writer(
-            ref, "translate", values, prompt=prompt, most=PART, beams=beams, quantize=quantize
+            ref, "translate", values, prompt=prompt, most=PART, beams=beams, quantize=quantize, kv_cache=kv_cache
         )
         if isinstance(self.writer, PromptWriter):
             if target is None:

@@ -5,7 +5,7 @@ A model with a chat template is talked to through it; one without goes on from t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,26 @@ LEAST_PART = 32
 """A prompt that leaves fewer tokens than this for the text is too long for the model."""
 
 
+def core_options(quantize: str | None, kv_cache: str | None) -> dict[str, Any]:
+    """Returns the options of the native core that were given."""
+    given = {"quantize": quantize, "kv_cache": kv_cache}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 class ChatWriter:
     """A model that follows prompts.
 
     Args:
         opened: The model.
         ref: What the user called it.
-        quantize: How the core has quantised it; None: not at all.
+        core: What the core was told, by the names of its options.
 
     Raises:
         MissingResource: It has no tokenizer.
     """
 
-    def __init__(self, opened: Opened, ref: str, quantize: str | None = None) -> None:
-        self.quantize = quantize
+    def __init__(self, opened: Opened, ref: str, core: Mapping[str, Any] | None = None) -> None:
+        self.core = dict(core or {})
         tokenizer = opened.tokenizer
         if tokenizer is None:
             raise MissingResource("the model has no tokenizer", where=ref, remedy="put its tokenizer.json beside it")
@@ -63,12 +69,13 @@ class ChatWriter:
         self.likelihoods = Likelihoods(self.network, owned=True)
 
     @classmethod
-    def open(cls, ref: str | Path, quantize: str | None = None) -> ChatWriter:
-        """Opens a model by its reference; `quantize` ("q8", "q4") lets the native core quantise its weights."""
+    def open(cls, ref: str | Path, quantize: str | None = None, kv_cache: str | None = None) -> ChatWriter:
+        """Opens a model by its reference; see `zhixing.load` for the options of the native core."""
         path = resolve(ref)
         if path.is_dir() and is_encoder(path):
             raise BadInput("this is an encoder, which writes no text", where=str(ref), remedy="name a chat model")
-        return cls(open_for_writing(path, quantize=quantize), str(ref), quantize)
+        core = core_options(quantize, kv_cache)
+        return cls(open_for_writing(path, **core), str(ref), core)
 
     def fingerprint(self) -> str:
         """Returns the hash of the model's content."""

@@ -16,6 +16,7 @@ from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer import Transformer
 from zhixing.native import library
 from zhixing.native.network import NativeNetwork
+from zhixing.native.runtime import KV_CACHES
 from zhixing.tokenization.train import train_tokenizer
 
 needs_core = pytest.mark.skipif(not library.is_available(), reason="the C++ core is not built")
@@ -38,7 +39,16 @@ def model():
 
 @pytest.fixture(params=["torch", pytest.param("native", marks=needs_core)])
 def network(request, model):
-    return model if request.param == "torch" else NativeNetwork(model)
+    if request.param == "torch":
+        return model
+    return NativeNetwork(model, kv_cache=request.param if request.param in KV_CACHES else None)
+
+
+every_cache = pytest.mark.parametrize(
+    "network",
+    ["torch", *(pytest.param(kv_cache, marks=needs_core) for kv_cache in KV_CACHES)],
+    indirect=True,
+)
 
 
 @pytest.fixture
@@ -58,6 +68,7 @@ SETTINGS = [
 ]
 
 
+@every_cache
 def test_answers_are_those_of_one_prompt_alone(engine, network):
     cases = [
         (prompt, SamplingOptions(max_tokens=10 + 5 * (number % 4), **SETTINGS[number % 5]))
@@ -83,6 +94,7 @@ def test_samples_and_seeds_as_in_the_generator(engine, network):
     assert [(a.prompt, a.sample, a.seed) for a in got] == [(a.prompt, a.sample, a.seed) for a in expected]
 
 
+@every_cache
 def test_preempted_answers_are_the_same(network):
     options = SamplingOptions(max_tokens=60, temperature=0.8, seed=1, end_tokens=())
     prompts = [f"{number} some prompt" for number in range(8)]
@@ -126,8 +138,9 @@ def test_streams_from_many_threads(engine, network):
 
 
 @needs_core
-def test_what_was_read_is_found_again(model):
-    engine = Engine(NativeNetwork(model), TOKENIZER, cache_tokens=1024)
+@pytest.mark.parametrize("kv_cache", KV_CACHES)
+def test_what_was_read_is_found_again(model, kv_cache):
+    engine = Engine(NativeNetwork(model, kv_cache=kv_cache), TOKENIZER, cache_tokens=1024)
     options = SamplingOptions(max_tokens=5, temperature=0.0)
     first = engine.submit("system " * 20 + "one", options)
     cold = first.generation()
