@@ -60,7 +60,7 @@ def export(
     """
     if to not in FORMS:
         raise unknown_name("form", to, FORMS, where="--to")
-    source = resolve(ref)
+    source, kind = resolve(ref), kind.lower()
     if is_adapter(source) and is_prompt(source):
         return _export_prompt(source, to, out)
     opened = open_model(source, compact=False)

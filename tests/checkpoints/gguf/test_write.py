@@ -126,6 +126,8 @@ def test_metadata(tmp_path):
 
 def test_an_unknown_format_and_a_place_that_cannot_be_written(tmp_path):
     folder = model_folder("llama", tmp_path)
+    written = write_gguf(tmp_path / "upper.gguf", folder, "Q8_0")  # as everybody else writes it
+    assert written.kinds == write_gguf(tmp_path / "lower.gguf", folder, "q8_0").kinds
     with pytest.raises(BadInput, match=r"unknown GGUF format 'q3_k'"):
         write_gguf(tmp_path / "m.gguf", folder, "q3_k")
     (tmp_path / "file").write_text("x")

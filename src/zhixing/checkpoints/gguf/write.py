@@ -75,7 +75,7 @@ def write_gguf(path: Path, folder: ModelFolder, kind: str = "q8_0", name: str | 
     Args:
         path: Where to; replaced if it exists.
         folder: The model, with its tokenizer and settings.
-        kind: One of `KINDS`.
+        kind: One of `KINDS`, in any case.
         name: What the file calls the model; the name of its folder or file when not given.
 
     Raises:
@@ -83,6 +83,7 @@ def write_gguf(path: Path, folder: ModelFolder, kind: str = "q8_0", name: str | 
         MissingResource: The place cannot be written.
     """
     started = time.monotonic()
+    kind = kind.lower()
     if kind not in KINDS:
         raise unknown_name("GGUF format", kind, KINDS)
     model, family = folder.model, folder.family
