@@ -15,12 +15,13 @@ from zhixing.core.errors import BadInput, MissingResource
 from zhixing.tasks.base import run_all, run_texts
 from zhixing.tasks.complete import Complete
 from zhixing.tasks.extract import Extract, _merged, read_schema
+from zhixing.tasks.fill import _without_surroundings
 from zhixing.tasks.parts import parts_of, sentences_of
 from zhixing.tasks.prompting import LANGUAGES, language_of, load_prompt, parse_prompt, prompt_names
 from zhixing.tasks.rewrite import Rewrite
 from zhixing.tasks.summarize import Summarize
 from zhixing.tasks.texts import write_parts
-from zhixing.tasks.translate import Translate
+from zhixing.tasks.translate import Translate, code_of
 
 TOKENIZER = chat_tokenizer()
 
@@ -122,6 +123,27 @@ def test_schemas_that_are_none(schema: str, message: str, models: Path) -> None:
         Extract(schema, models / "chat")
     with pytest.raises(MissingResource):
         read_schema(Path("nowhere.json"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (" Paris.", "Paris"),
+        ("The capital of France is Paris.", "Paris"),
+        ('"The capital of France is Paris, of course."', "Paris"),
+        ("the capital", "the capital"),
+    ],
+)
+def test_an_answer_that_repeats_the_sentence_is_only_its_word(answer: str, word: str) -> None:
+    assert _without_surroundings(answer, "We know. The capital of France is ", ", of course.") == word
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("French", "fr"), ("german", "de"), ("法语", "fr"), ("中文", "zh"), ("zh-CN", "zh"), ("EN", "en")],
+)
+def test_languages_have_codes_and_names(name: str, code: str) -> None:
+    assert code_of(name) == code
 
 
 def test_completions_and_filling_in(models: Path, tmp_path: Path) -> None:

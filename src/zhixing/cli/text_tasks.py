@@ -25,9 +25,9 @@ def translate(
     texts: LINES = None,
     model: MODEL = CHAT,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="CODE", help="The text's language: en, zh, de.")
+        str | None, typer.Option("--from", metavar="LANGUAGE", help="The text's language: en, zh, German.")
     ] = None,
-    target: Annotated[str | None, typer.Option("--to", metavar="CODE", help="The language wanted.")] = None,
+    target: Annotated[str | None, typer.Option("--to", metavar="LANGUAGE", help="The language wanted.")] = None,
     beams: BEAMS = None,
     quantize: QUANTIZE = None,
     kv_cache: KV_CACHE = None,

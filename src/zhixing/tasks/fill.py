@@ -165,11 +165,25 @@ class PromptFiller:
                     f"the text is longer than the {room} tokens that the model reads", remedy="give a part of it"
                 )
             tokens = self.writer.encode(prompt.messages({"text": shown}))
-            word = self.writer.write([tokens], max_tokens=limit)[0].text.strip().strip("\"'“”.。")
+            answer = self.writer.write([tokens], max_tokens=limit)[0].text
+            word = _without_surroundings(answer, filled[: rest[0].start()], filled[rest[0].end() :])
             if not word or GAP.search(word):
                 raise BadInput(f"the model gave no word for gap {number + 1}")
             gaps.append({word: None})
         return Filling(_filled(text, gaps), tuple(gaps))
+
+
+def _without_surroundings(answer: str, before: str, behind: str) -> str:
+    """Returns the word of an answer, which may repeat the sentence around the gap."""
+    word = answer.strip().strip("\"'“”").strip()
+    for part in (before.strip(), before.strip().rpartition(". ")[2]):
+        if part and word.lower().startswith(part.lower()) and len(word) > len(part):
+            word = word[len(part) :]
+            ending = behind.strip()
+            if ending.strip(".。 "):
+                word = word.removesuffix(ending)
+            break
+    return word.strip().strip("\"'“”.。")
 
 
 def _filled(text: str, gaps: Sequence[Mapping[str, float | None]]) -> str:

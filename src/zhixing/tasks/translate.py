@@ -24,13 +24,29 @@ PART = 256
 """Tokens of a part that a chat model translates at once."""
 
 
+def code_of(name: str) -> str:
+    """Returns the code of a language, by its code or its name in English or Chinese.
+
+    Raises:
+        BadInput: It is not known.
+    """
+    wanted = name.strip().casefold()
+    for code, names in LANGUAGES.items():
+        forms = {code, *(one.casefold() for one in names), names[1].removesuffix("文") + "语"}
+        if wanted in forms or (wanted.partition("-")[0] == code and "-" in wanted):
+            return code
+    if wanted in ("汉语", "中国话", "chinese (simplified)", "chinese (traditional)"):
+        return "zh"
+    raise unknown_name("language", name, (*LANGUAGES, *(english for english, _ in LANGUAGES.values())))
+
+
 class Translate:
     """The task `translate`.
 
     Args:
         ref: An encoder-decoder for the two languages, or a chat model.
-        source: Code of the text's language, for a chat model.
-        target: Code of the language wanted, for a chat model.
+        source: Code or name of the text's language, for a chat model.
+        target: Code or name of the language wanted, for a chat model.
         prompt: A prompt file for a chat model.
         beams: Beams of an encoder-decoder; None: its own.
         quantize: "q8" or "q4": let the native core quantise weights that are not quantised yet.
@@ -52,9 +68,7 @@ class Translate:
         quantize: str | None = None,
         kv_cache: str | None = None,
     ) -> None:
-        for code in (source, target):
-            if code is not None and code not in LANGUAGES:
-                raise unknown_name("language", code, LANGUAGES)
+        source, target = (None if name is None else code_of(name) for name in (source, target))
         if source is not None and source == target:
             raise BadInput(f"from {source} to {target} there is nothing to translate", where="--to")
         names = [
