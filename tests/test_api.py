@@ -138,6 +138,21 @@ def test_a_conversation_goes_on(talker):
     assert chat.messages[-1]["content"] == first
     assert '"name": "weather"' in chat.prompt().text and chat.options.max_tokens == 3
     assert talker.conversation().options.max_tokens == 1024
+    assert talker.conversation().options.temperature == 0.8  # as its file says
+
+
+def test_a_conversation_is_not_drawn_from_everything(tmp_path):
+    from tests.generation.chat_model import chat_network, chat_tokenizer
+
+    tokenizer = chat_tokenizer("chatml")
+    save_folder(tmp_path / "model", chat_network(tokenizer, 64), tokenizer, "llama")
+    (tmp_path / "model" / "generation_config.json").write_text("{}")
+    model = zhixing.load(tmp_path / "model")
+    options = model.conversation().options
+    assert (options.temperature, options.min_p) == (0.7, 0.1)
+    for said in ({"temperature": 1.0}, {"top_k": 5}, {"num_beams": 2}):  # who says anything decides all of it
+        options = model.conversation(**said).options
+        assert (options.temperature, options.min_p) == (1.0, 0.0)
 
 
 def test_a_model_that_was_not_made_for_conversations_says_so(model):

@@ -275,11 +275,14 @@ class LanguageModel:
         Raises:
             BadInput: The model has no chat template, or an option is wrong.
         """
-        from zhixing.generation.chat import DEFAULT_MAX_TOKENS, Conversation
+        from zhixing.generation.chat import DEFAULT_MAX_TOKENS, DEFAULT_SAMPLING, Conversation
+        from zhixing.generation.options import SHARPENING
         from zhixing.tokenization.chat_format import PlainFormat
 
         if "max_tokens" not in self.named:
             options = {"max_tokens": DEFAULT_MAX_TOKENS, **options}
+        if not {"temperature", "num_beams", "penalty_alpha", *SHARPENING} & {*self.named, *options}:
+            options = {**DEFAULT_SAMPLING, **options}
         chosen = self.options.replace(**options)
         by_engine = self._own_threads and not (chosen.contrastive or processors or filters or rules)
         conversation = Conversation(

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 DEFAULT_MAX_TOKENS = 1024
 """Longest answer in a conversation where neither the user nor the model names one."""
 
+DEFAULT_SAMPLING = {"temperature": 0.7, "min_p": 0.1}
+"""How tokens are drawn in a conversation where neither the user nor the model says anything about it: from all of its
+distribution a small model soon draws a word that makes no sense, and goes on from there."""
+
 THOUGHT_END = "</think>"
 
 
