@@ -143,14 +143,14 @@ def _coding_line(sample: bytes) -> str | None:
     return None
 
 
-def is_chinese(sample: bytes, complete: bool) -> bool:
-    """Tells whether bytes that are not UTF-8 are Chinese in GB18030.
+def is_chinese(sample: bytes, complete: bool, codec: str = "gb18030") -> bool:
+    """Tells whether bytes that are not UTF-8 are Chinese in GB18030, or in another codec.
 
     Korean, Japanese and Big5 bytes often decode as GB18030 too, but into rare characters: the common ones of modern
     and classical Chinese tell the difference.
     """
     try:
-        text = codecs.getincrementaldecoder("gb18030")().decode(sample, complete)
+        text = codecs.getincrementaldecoder(codec)().decode(sample, complete)
     except UnicodeDecodeError:
         return False
     beyond_ascii = [character for character in text if character > "\x7f"]

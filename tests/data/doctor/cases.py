@@ -185,4 +185,57 @@ CASES = {
     "plain text": (
         "x.txt", f"A paragraph of its own.\n\n{LONG} {LONG}\n\nYes.\nYes.\n\n{LONG} {LONG}\nends with cafÃ©\n",
         [("duplicate", 8), ("mojibake", 9)], f"A paragraph of its own.\n\n{LONG} {LONG}\n\nYes.\nYes.\n\nends with café\n"),
+    "mojibake twice over": (
+        "x.jsonl", jsonl(*ALPACA, {"instruction": "Order", "input": "", "output": "A caf\u00c3\u0192\u00c2\u00a9"}),
+        [("mojibake", 4)], jsonl(*ALPACA, {"instruction": "Order", "input": "", "output": "A caf\u00e9"})),
+    "Chinese that was read as GBK": (
+        "x.jsonl", jsonl(*ALPACA, {"instruction": "打个招呼", "input": "", "output": "浣犲ソ涓栫晫。"},
+                         {"instruction": "联通的天气", "input": "", "output": "so: 浠婂ぉ澶╂皵!"}), [("mojibake", 4), ("mojibake", 5)],
+        jsonl(*ALPACA, {"instruction": "打个招呼", "input": "", "output": "你好世界。"},
+              {"instruction": "联通的天气", "input": "", "output": "so: 今天天气!"})),
+    "Big5": (
+        "x.txt", ("今天的天氣很好，我們去公園玩。\n" * 3).encode("big5"), [("encoding", k) for k in (1, 2, 3)],
+        "今天的天氣很好，我們去公園玩。\n" * 3),
+    "Shift-JIS": (
+        "x.txt", ("今日はとても天気がいいので、公園へ行きました。\n" * 2).encode("shift_jis"), [("encoding", 1), ("encoding", 2)],
+        "今日はとても天気がいいので、公園へ行きました。\n" * 2),
+    "Korean in EUC-KR": (
+        "x.txt", "오늘은 날씨가 좋아서 공원에 갔습니다.\n".encode("euc_kr"), [("encoding", 1)], "오늘은 날씨가 좋아서 공원에 갔습니다.\n"),
+    "bytes of no language": (
+        "x.txt", b"good line\nbad \x81\x8d\x8f\x90 line\n", [("encoding", 2), ("lost", 2)],
+        "good line\nbad \ufffd\ufffd\ufffd\ufffd line\n"),
+    "mail and telephones in Chinese": (
+        "x.jsonl", jsonl(*ALPACA, {"instruction": "邮箱zhang.san@qq.com，电话010-62785001", "input": "", "output": "收到"}),
+        [("personal", 4)] * 2, jsonl(*ALPACA, {"instruction": "邮箱<email>，电话<phone>", "input": "", "output": "收到"})),
+    "account numbers and IPv6": (
+        "x.jsonl", jsonl(*ALPACA, {"instruction": "Pay to DE89 3704 0044 0532 0130 00 at 12:30:45", "input": "",
+                                   "output": "from 2001:4860:4860::8844, not DE00 3704 0044 0532 0130 00 or ::1"}), [("personal", 4)] * 2,
+        jsonl(*ALPACA, {"instruction": "Pay to <id> at 12:30:45", "input": "",
+                        "output": "from <ip>, not DE00 3704 0044 0532 0130 00 or ::1"})),
+    "a quotation mark that is never closed": (
+        "x.csv", 'text,label\na fine day,good\n"unclosed, bad\nnext day,good\n"two\nlines",bad\nlast day,bad\n', [("table", 3)],
+        'text,label\na fine day,good\nnext day,good\n"two\nlines",bad\nlast day,bad\n'),
+    "the names of the columns again": (
+        "x.csv", "text,label\na fine day,good\ntext,label\na grey day,bad\n", [("table", 3)],
+        "text,label\na fine day,good\na grey day,bad\n"),
+    "two records on a line": (
+        "x.jsonl", line(GOOD[0]) + line(GOOD[1]).strip() + line(GOOD[2]), [("json", 2)], jsonl(*GOOD)),
+    "chosen and rejected the same but for a space": (
+        "x.jsonl", jsonl(*PREFERENCES, {"prompt": "Q?", "chosen": "x ", "rejected": "x"}), [("misfit", 4)], jsonl(*PREFERENCES)),
+    "preferences in a circle": (
+        "x.jsonl", jsonl(*({"prompt": "Q?", "chosen": a, "rejected": b} for a, b in (("x1", "y2"), ("y2", "z3"), ("z3", "x1"))),
+                         *PREFERENCES), [("contradiction", k) for k in (1, 2, 3)], jsonl(*PREFERENCES)),
+    "preferences in a row": (
+        "x.jsonl", jsonl(*({"prompt": "Q?", "chosen": a, "rejected": b} for a, b in (("x1", "y2"), ("y2", "z3"), ("x1", "z3")))), [],
+        None),
+    "an answer at place -1": (
+        "x.jsonl", jsonl(*({"context": "Paris is in France.", "question": q, "answers": {"text": [t], "answer_start": [k]}}
+                           for q, t, k in (("Where?", "France", 12), ("What?", "France", -1)))), [("offset", 2)],
+        jsonl(*({"context": "Paris is in France.", "question": q, "answers": {"text": ["France"], "answer_start": [12]}}
+                for q in ("Where?", "What?")))),
+    "a short file of tags with a broken line": (
+        "x.conll", "EU B-ORG\nrejects O\n\nPeter B-PER\nBlackburn\n\nhe O\nis O\n\nA O\nB B-X\nC I-X\n", [("table", 5)],
+        "EU B-ORG\nrejects O\n\nhe O\nis O\n\nA O\nB B-X\nC I-X\n"),
+    "a number for an answer": (
+        "x.jsonl", jsonl(*ALPACA, {"instruction": "1 + 1?", "input": "", "output": 2}), [("misfit", 4)], jsonl(*ALPACA)),
 }  # fmt: skip

@@ -14,9 +14,15 @@ class Conflicts:
 
     def __init__(self) -> None:
         self._said: dict[bytes, list[tuple[int, bytes]]] = {}
+        self._better: dict[bytes, list[tuple[bytes, bytes, int]]] = {}
 
     def add(self, record: Record, number: int) -> None:
         """Remembers a record."""
+        if isinstance(record, Preference):
+            prompt, chosen, rejected = (
+                fingerprint("\n".join(said(part))) for part in (record.prompt, record.chosen, record.rejected)
+            )
+            self._better.setdefault(prompt, []).append((chosen, rejected, number))
         for key, verdict in _verdicts(record):
             self._said.setdefault(key, []).append((number, verdict))
 
@@ -26,16 +32,38 @@ class Conflicts:
             sorted({number for number, _ in entries})
             for entries in self._said.values()
             if len({verdict for _, verdict in entries}) > 1
-        ]
+        ] + [group for pairs in self._better.values() if len(pairs) > 1 for group in _circles(pairs)]
+
+
+def _circles(pairs: list[tuple[bytes, bytes, int]]) -> Iterator[list[int]]:
+    """Yields the numbers of preferences that lead in a circle, so that an answer would be better than itself.
+
+    Two that say the opposite of each other are such a circle too.
+    """
+    below: dict[bytes, set[bytes]] = {}
+    for chosen, rejected, _ in pairs:
+        below.setdefault(chosen, set()).add(rejected)
+
+    def reached(start: bytes) -> set[bytes]:
+        seen, waiting = set(), [start]
+        while waiting:
+            for one in below.get(waiting.pop(), ()):
+                if one not in seen:
+                    seen.add(one)
+                    waiting.append(one)
+        return seen
+
+    reach = {answer: reached(answer) for answer in below}
+    rounds: dict[frozenset[bytes], list[int]] = {}
+    for chosen, rejected, number in pairs:
+        if chosen in reach.get(rejected, ()):
+            rounds.setdefault(frozenset(reach[chosen] & {a for a in reach if chosen in reach[a]}), []).append(number)
+    yield from (sorted(numbers) for numbers in rounds.values())
 
 
 def _verdicts(record: Record) -> Iterator[tuple[bytes, bytes]]:
     """Yields what a record is about, and what it says of it."""
-    if isinstance(record, Preference):
-        prompt, chosen, rejected = ("\n".join(said(part)) for part in (record.prompt, record.chosen, record.rejected))
-        pair = sorted((fingerprint(chosen), fingerprint(rejected)))
-        yield fingerprint(prompt) + pair[0] + pair[1], fingerprint(chosen)
-    elif isinstance(record, UnpairedPreference):
+    if isinstance(record, UnpairedPreference):
         yield fingerprint(*said(record.prompt), "\0", *said(record.completion)), b"1" if record.good else b"0"
     elif isinstance(record, Tagged):
         yield fingerprint(*record.tokens), fingerprint(*record.tags)

@@ -208,9 +208,9 @@ def _question(context: str, entry: Mapping[str, Any], flaws: list[Flaw]) -> dict
 
 
 def _start(context: str, text: Any, start: Any, flaws: list[Flaw], what: str) -> Any:
-    if not isinstance(text, str) or not text or not isinstance(start, int) or start < 0:
+    if not isinstance(text, str) or not text or not isinstance(start, int):
         return start
-    if context.startswith(text, start) or text not in context:
+    if (start >= 0 and context.startswith(text, start)) or text not in context:
         return start
     places = [place for place in range(len(context)) if context.startswith(text, place)]
     best = min(places, key=lambda place: abs(place - start))

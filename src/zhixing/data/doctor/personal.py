@@ -60,6 +60,12 @@ def _is_address(found: str) -> bool:
     return address.is_global and not found.startswith(("1.1.1.1", "8.8.", "1.2.3.4"))
 
 
+def _is_iban(found: str) -> bool:
+    """Checks the remainder that an international account number leaves (ISO 13616)."""
+    bare = found.replace(" ", "")
+    return 15 <= len(bare) <= 34 and int("".join(str(int(one, 36)) for one in bare[4:] + bare[:4])) % 97 == 1
+
+
 def _always(found: str) -> bool:
     return True
 
@@ -74,15 +80,21 @@ def _is_phone(found: str) -> bool:
 PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     ("secret", re.compile(r"\b(?:sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|xox[bap]-[\w-]{20,}|"
                           r"hf_[A-Za-z0-9]{30,})\b|-----BEGIN [A-Z ]*PRIVATE KEY-----"), _always),
-    ("email", re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}\b"), _is_mail),
+    # ASCII only: Chinese text stands directly before and behind an address.
+    ("email", re.compile(r"(?<![\w.+-])[\w.+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}(?![\w-])", re.ASCII), _is_mail),
+    ("id", re.compile(r"(?<![\dA-Za-z])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![\dA-Za-z])"),
+     _is_iban),
     ("id", re.compile(r"(?<![\dA-Za-z])[1-9]\d{16}[\dXx](?![\dA-Za-z])"), _is_identity),
     ("id", re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"), _always),
     ("card", re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])"), _is_card),
     ("phone", re.compile(r"(?<![\d.=*/+-])(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?!\d)"), _is_phone),
-    ("phone", re.compile(r"(?<![\w.])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}(?!\w)"),
-     _is_phone),
+    ("phone", re.compile(r"(?<![\w.])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}(?!\w)",
+                         re.ASCII), _is_phone),
     ("phone", re.compile(r"(?<![\w.])(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w-])"), _is_phone),
+    ("phone", re.compile(r"(?<![\w.-])\(?0(?:10|2\d|[3-9]\d\d)\)?[- ][2-8]\d{6,7}(?![\w-])", re.ASCII), _is_phone),
     ("ip", re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)"), _is_address),
+    ("ip", re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:){2,7}:?[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,5}"
+                      r"(?![\w:]|\.\d)"), _is_address),
 )  # fmt: skip
 """What is looked for: the name that replaces it, its pattern, and a check of what the pattern found."""
 _CANDIDATE = re.compile(r"[\d@]|-----BEGIN")
@@ -90,7 +102,7 @@ _CANDIDATE = re.compile(r"[\d@]|-----BEGIN")
 NAMES = {
     "secret": "a key or secret",
     "email": "an address of mail",
-    "id": "an identity number",
+    "id": "an identity or account number",
     "card": "a card number",
     "phone": "a telephone number",
     "ip": "a network address",

@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -132,17 +133,60 @@ class _Joined(io.RawIOBase):
 
 
 def decode_line(line: bytes) -> tuple[str, str]:
-    """Decodes a line: as UTF-8, else as GB18030 where that reads as Chinese, else as Windows-1252."""
+    """Decodes a line: as UTF-8, else in the first encoding in which it reads as a language.
+
+    What reads as none keeps its good characters; the bad bytes become U+FFFD, which only a person can mend.
+    """
     try:
         return line.decode("utf-8"), "utf-8"
     except UnicodeDecodeError:
         pass
-    if is_chinese(line, True):
-        return line.decode("gb18030"), "gb18030"
+    for codec, reads in _CODECS.items():
+        if reads(line, codec):
+            return line.decode(codec), codec
+    return line.decode("utf-8", "replace"), "no known encoding"
+
+
+def _reads_as_chinese(line: bytes, codec: str) -> bool:
+    return is_chinese(line, True, codec)
+
+
+def _reads_as_western(line: bytes, codec: str) -> bool:
+    """Tells whether the characters beyond ASCII are letters within words, or the punctuation of Western languages."""
     try:
-        return line.decode("cp1252"), "cp1252"
+        text = line.decode(codec)
     except UnicodeDecodeError:
-        return line.decode("latin-1"), "latin-1"
+        return False
+    beyond = sum(not character.isascii() for character in text)
+    letters = sum(character.isalpha() for character in text)
+    fitting = sum((c.isalpha() and c not in "ªºƒ") or c in _WESTERN for c in text if not c.isascii())
+    return fitting > 0.9 * beyond and beyond <= 0.5 * max(letters, 2)
+
+
+def _reads_in(first: str, last: str, share: float) -> Callable[[bytes, str], bool]:
+    """Returns a test whether so large a share of the characters beyond ASCII is of one script."""
+
+    def reads(line: bytes, codec: str) -> bool:
+        try:
+            beyond = [character for character in line.decode(codec) if not character.isascii()]
+        except UnicodeDecodeError:
+            return False
+        return sum(first <= character <= last for character in beyond) > share * len(beyond)
+
+    return reads
+
+
+_WESTERN = frozenset("\u00a0‘’“”„‚‹›«»–—…•·°§©®™€£¥¢¡¿×÷±½¼¾²³¹µ¶†‡")
+_KANA, _HANGUL = _reads_in("\u3040", "\u30ff", 0.3), _reads_in("\uac00", "\ud7a3", 0.8)
+_CODECS: dict[str, Callable[[bytes, str], bool]] = {
+    "cp932": _KANA,
+    "euc_jp": _KANA,
+    "gb18030": _reads_as_chinese,
+    "big5": _reads_as_chinese,
+    "euc_kr": _HANGUL,
+    "cp1252": _reads_as_western,
+}
+"""Encodings that are tried for a line that is not UTF-8, with what tells that it reads as a language."""
 
 
 def read_raw(source: Source, form: Form, shell: Shell, report: Callable[[str, int | None, str], None]) -> Iterator[Raw]:
@@ -184,9 +228,31 @@ def _json_lines(source: Source, text: BinaryIO, form: Form, shell: Shell, report
             yield Raw(number, line, json.loads(line))
         except (ValueError, RecursionError) as error:
             told = f"not valid JSON: {json_fault(error)}"
+            if several := _several_objects(line):
+                flaw = Flaw("json", f"{len(several)} records on one line", "give each a line of its own")
+                for place, one in enumerate(several):
+                    yield Raw(number, line, one, (flaw,) if place == 0 else (), mended=True)
+                continue
             row, how = mend_json(line)
             flaw = Flaw("json", told, how or "correct it; it is left out of a mended copy")
             yield Raw(number, line, row, (flaw,), mended=row is not None)
+
+
+def _several_objects(line: str) -> list[Row]:
+    """Returns the objects that stand behind each other on a line; none when there is anything else on it."""
+    decoder, found, place = json.JSONDecoder(), [], 0
+    bare = line.strip() if len(line) <= LONGEST_MEND else ""
+    while place < len(bare):
+        try:
+            value, place = decoder.raw_decode(bare, place)
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(value, dict):
+            return []
+        found.append(value)
+        while place < len(bare) and bare[place] in " \t,":
+            place += 1
+    return found if len(found) > 1 else []
 
 
 def mend_json(line: str) -> tuple[Any, str]:
@@ -243,38 +309,46 @@ def _json(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Repo
 
 def _table(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Report) -> Iterator[Raw]:
     csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))
-    taken: list[str] = []
-    place = 0
+    numbered = numbered_lines(source, text, Problems())
+    again: deque[tuple[int, str]] = deque()
+    taken: list[tuple[int, str]] = []
 
-    def counted() -> Iterator[str]:
-        nonlocal place
-        for number, line in numbered_lines(source, text, Problems()):
-            place = number
-            taken.append(line)
-            yield line
+    def lines() -> Iterator[str]:
+        while (one := again.popleft() if again else next(numbered, None)) is not None:
+            taken.append(one)
+            yield one[1]
 
-    rows = split_cells(counted(), form.delimiter, form.quoted)
-    before, header = 0, form.header
+    rows = split_cells(lines(), form.delimiter, form.quoted)
+    header = form.header
     while True:
         taken.clear()
+        told = ""
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Raw(before + 1, "".join(taken), None, (Flaw("table", str(error), "correct it; it is left out"),))
-            before = place
-            continue
-        line, before = before + 1, place
-        raw = "".join(taken)
-        if header or not row or row == [""]:
+            row, told = [], str(error)
+        line, raw = taken[0][0], "".join(text for _, text in taken)
+        if header or (not told and (not row or row == [""])):
             header = False
             yield Raw(line, raw, None)
-        elif len(row) != len(form.columns):
-            told = f"{len(row)} cells where {len(form.columns)} are expected: {brief(raw.strip())}"
-            yield Raw(line, raw, None, (Flaw("table", told, "correct it; it is left out"),))
+        elif not told and len(row) == len(form.columns):
+            if form.header and row == list(form.columns):
+                flaw = Flaw("table", "the names of the columns stand here again", "leave the line out")
+                yield Raw(line, raw, None, (flaw,))
+            else:
+                yield Raw(line, raw, dict(zip(form.columns, row, strict=True)))
         else:
-            yield Raw(line, raw, dict(zip(form.columns, row, strict=True)))
+            # A quotation mark that is never closed swallows lines behind it: those are read anew.
+            again.extendleft(reversed(taken[1:]))
+            rows = split_cells(lines(), form.delimiter, form.quoted)
+            first = taken[0][1]
+            told = told or f"{len(row)} cells where {len(form.columns)} are expected"
+            if len(taken) > 1:
+                told = f"a quotation mark is not closed, or {told}"
+            flaw = Flaw("table", f"{told}: {brief(first.strip())}", "correct it; it is left out")
+            yield Raw(line, first, None, (flaw,))
 
 
 def _blocks(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Report) -> Iterator[Raw]:

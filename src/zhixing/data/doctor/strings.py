@@ -28,6 +28,7 @@ _BYTE = {character: byte for byte, character in _HIGH.items()}
 _LEAD = "".join(re.escape(_HIGH[byte]) for byte in range(0xC2, 0xF5))
 _NEXT = "".join(re.escape(_HIGH[byte]) for byte in range(0x80, 0xC0))
 _MOJIBAKE = re.compile(f"(?:[{_LEAD}][{_NEXT}]{{1,3}})+")
+_CHINESE_MOJIBAKE = re.compile("[^\\x00-\\x7f。，！？、：；]{3,}")
 
 
 def mend_text(text: str, flaws: list[Flaw], where: str) -> str:
@@ -44,11 +45,12 @@ def mend_text(text: str, flaws: list[Flaw], where: str) -> str:
         shown = ", ".join(sorted({f"U+{ord(character):04X}" for character in found}))
         flaws.append(Flaw("control", f"{where} holds {len(found)} bad character(s): {shown}", "remove them"))
         text = CONTROL.sub("", text)
-    mended = _MOJIBAKE.sub(_turn_back, text)
-    if mended != text:
-        match = next(one for one in _MOJIBAKE.finditer(text) if _turn_back(one) != one[0])
-        flaws.append(Flaw("mojibake", f"{where} holds {match[0]!r}", f"write {_turn_back(match)!r}"))
-        text = mended
+    for pattern, turn_back in ((_MOJIBAKE, _turn_back), (_CHINESE_MOJIBAKE, _turn_back_chinese)):
+        for match in pattern.finditer(text):
+            if turn_back(match) != match[0]:
+                flaws.append(Flaw("mojibake", f"{where} holds {match[0]!r}", f"write {turn_back(match)!r}"))
+                break
+        text = pattern.sub(turn_back, text)
     if "\ufffd" in text:
         near = text[max(0, text.index("\ufffd") - 20) :][:40]
         flaws.append(
@@ -59,9 +61,23 @@ def mend_text(text: str, flaws: list[Flaw], where: str) -> str:
 
 def _turn_back(match: re.Match[str]) -> str:
     try:
-        return bytes(_BYTE[character] for character in match[0]).decode("utf-8")
+        text = bytes(_BYTE[character] for character in match[0]).decode("utf-8")
     except UnicodeDecodeError:
         return match[0]
+    # It may have happened more than once; but rare letters in a row can look like it by chance.
+    further = _MOJIBAKE.sub(_turn_back, text)
+    likely = "Ã" in text or "Â" in text or (len(further) > 1 and all("\u3000" <= one <= "\u9fff" for one in further))
+    return further if likely else text
+
+
+def _turn_back_chinese(match: re.Match[str]) -> str:
+    """Turns back UTF-8 that was read as GBK. Bytes of real words of Chinese are no UTF-8 of ideographs."""
+    try:
+        text = match[0].encode("gb18030").decode("utf-8")
+    except UnicodeError:
+        return match[0]
+    wide = sum("\u3000" <= character <= "\u9fff" or "\uff00" <= character <= "\uffef" for character in text)
+    return text if wide > 0.8 * len(text) else match[0]
 
 
 def _without_special(text: str, flaws: list[Flaw], where: str) -> str:

@@ -242,12 +242,16 @@ def preference(row: Any, columns: Columns, context: Context) -> Iterator[Built]:
 def _unlike(record: Preference, columns: Columns) -> Preference:
     if not record.chosen or not record.rejected:
         raise Misfit(f"{columns['chosen']!r} or {columns['rejected']!r} adds nothing to the prompt", "add the answers")
-    if record.chosen == record.rejected:
+    if _bare(record.chosen) == _bare(record.rejected):
         raise Misfit(
             f"{columns['chosen']!r} and {columns['rejected']!r} are the same: {brief(record.chosen[-1].content)}",
             "nothing can be learnt from it: leave it out",
         )
     return record
+
+
+def _bare(answer: tuple[Message, ...]) -> list[tuple[str, str, str]]:
+    return [(turn.role, turn.content.strip(), repr(turn.calls)) for turn in answer]
 
 
 def dialogue_preference(row: Any, columns: Columns, context: Context) -> Iterator[Built]:

@@ -25,6 +25,8 @@ Kind = Literal["jsonl", "json", "parquet", "table", "conll", "conllu", "slashed"
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 """The ten columns of CoNLL-U."""
 SAMPLE_ROWS = 200
+TAG_SUFFIXES = frozenset((".conll", ".bio", ".iob", ".iob2", ".bioes", ".bmes", ".ner"))
+"""Endings of names that say: tokens with their tags."""
 """Rows that are looked at."""
 
 _NAME = re.compile(r"[^\W\d][\w]{0,30}(?:[ _.-]\w+){0,3}$")
@@ -88,11 +90,11 @@ def find_form(
         lines.pop()  # cut off
     if source.format in ("csv", "tsv"):
         return _table(lines, "\t" if source.format == "tsv" else "", known, mapping)
-    return _plain(lines, known, mapping)
+    return _plain(lines, known, mapping, source.suffix)
 
 
-def _plain(lines: Sequence[str], known: frozenset[str], mapping: Mapping[str, str] | None) -> Form:
-    """Tells the form of a file whose name does not say it."""
+def _plain(lines: Sequence[str], known: frozenset[str], mapping: Mapping[str, str] | None, suffix: str = "") -> Form:
+    """Tells the form of a file whose name does not say it, or hardly."""
     filled = [line for line in lines[:5000] if line.strip()]
     if not filled:
         return Form("lines", why="an empty file")
@@ -100,7 +102,7 @@ def _plain(lines: Sequence[str], known: frozenset[str], mapping: Mapping[str, st
         return Form("jsonl", why="every line is a JSON object")
     if conllu := _conllu(filled):
         return conllu
-    if conll := _conll(lines[:5000], filled):
+    if conll := _conll(lines[:5000], filled, named=suffix in TAG_SUFFIXES):
         return conll
     if slashed := _slashed(filled):
         return slashed
@@ -126,8 +128,11 @@ def _conllu(filled: Sequence[str]) -> Form | None:
     return None
 
 
-def _conll(lines: Sequence[str], filled: Sequence[str]) -> Form | None:
-    """Recognises columns of tokens: short words, a tag at the end of each line, blank lines between sentences."""
+def _conll(lines: Sequence[str], filled: Sequence[str], named: bool) -> Form | None:
+    """Recognises columns of tokens: short words, a tag at the end of each line, blank lines between sentences.
+
+    A few lines may be broken: more of them where the file's name says what it holds.
+    """
     blank = len(lines) - len(filled)
     tabbed = sum("\t" in line for line in filled) > 0.9 * len(filled)
     rows = [line.split("\t") if tabbed else line.split() for line in filled if not line.startswith("-DOCSTART-")]
@@ -135,17 +140,24 @@ def _conll(lines: Sequence[str], filled: Sequence[str]) -> Form | None:
         return None
     widths = [len(row) for row in rows]
     usual = max(set(widths), key=widths.count)
-    if usual < 2 or widths.count(usual) < 0.95 * len(widths):
+    broken = len(widths) - widths.count(usual)
+    spared = max(1, (0.3 if named else 0.05) * len(widths)) if len(widths) >= 6 else 0
+    if usual < 2 or broken > spared:
         return None
     rows = [row for row in rows if len(row) == usual]
     last = [row[-1].strip() for row in rows]
     delimiter, columns = "\t" if tabbed else "", tuple(str(k) for k in range(1, usual + 1))
     tagged = sum(_is_tag(tag) for tag in last)
-    if tagged >= 0.98 * len(last) and any(tag != "O" for tag in last) and "O" in last:
+    if len(last) - tagged <= max(spared - broken, 0.02 * len(last)) and any(tag != "O" for tag in last) and "O" in last:
         why = f"{usual} columns with a tag such as {next(tag for tag in last if tag != 'O')} at the end of each line"
         return Form("conll", delimiter, quoted=False, columns=columns, why=why)
     short = all(len(row[0]) <= 40 for row in rows[:SAMPLE_ROWS])
-    if short and len(set(last)) <= min(100, len(last) / 4) and len(rows) / (blank + 1) > 2:
+    if (
+        short
+        and (named or broken <= 0.05 * len(widths))
+        and len(set(last)) <= min(100, len(last) / 4)
+        and len(rows) / (blank + 1) > 2
+    ):
         why = f"{usual} columns, the last with {len(set(last))} different classes, and blank lines between sentences"
         return Form("conll", delimiter, quoted=False, columns=columns, why=why)
     return None

@@ -58,6 +58,8 @@ def parse_messages(value: Any, where: str) -> tuple[Message, ...]:
         value = _json(value, where)
     if isinstance(value, Mapping):
         value = [value]
+    if value is not None and not isinstance(value, str | Sequence):
+        raise Misfit(f"{where} is {brief(value)}, and not a text", "write it in quotation marks")
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise Misfit(f"{where} is {brief(value)}", 'a list of turns is expected: [{"role": "user", "content": ...}]')
     return tuple(_message(turn, f"{where}[{number}]") for number, turn in enumerate(value))
