@@ -31,6 +31,8 @@ int zx_cache_copy_pages(void*, void*, int64_t, const int32_t*, const int32_t*);
 int zx_candidates(const float*, int64_t, int64_t, int64_t, int, float*, int32_t*);
 int zx_step_reading(void*, void*, void*, int64_t, const int32_t*, const int32_t*, const int32_t*, int64_t, const int32_t*, int64_t,
                     int64_t, const int32_t*, float*, int64_t, const int32_t*, const int32_t*, const int32_t*, int64_t);
+int zx_write(void*, void*, int64_t, const int32_t*, const int32_t*, const int32_t*, int64_t, const int32_t*, int64_t, int64_t,
+             const int32_t*, float*, int64_t, const double*, const int32_t*, int64_t, int32_t*);
 int zx_step(void*, void*, int64_t, const int32_t*, const float*, const int32_t*, const int32_t*, int64_t, const int32_t*,
             int64_t, int64_t, const int32_t*, float*);
 }
@@ -174,6 +176,29 @@ void run_steps(const File& file, const uint8_t* weights, unsigned seed, int step
         out.assign(rows.size() * size_t(file.vocabulary), 0.0f);
         need(zx_step(model, cache, int64_t(ids.size()), ids.data(), nullptr, sequence.data(), position.data(), present, pages.data(),
                      pages_each, int64_t(rows.size()), rows.data(), out.data()) == 0, "step");
+    }
+    // Then all of them write, some steps in one call.
+    const int32_t order[] = {0, 1, 2};
+    std::vector<int32_t> pages;
+    for (int32_t page = 0; page < sequences * pages_each; ++page) pages.push_back(page);
+    out.assign(size_t(sequences) * size_t(file.vocabulary), 0.0f);
+    for (int burst = 0; burst < steps / 4 + 1; ++burst) {
+        const int count = pick(1, 9);
+        std::vector<int32_t> ids, ends, chosen(size_t(sequences * count), -2);
+        std::vector<double> settings;
+        for (auto& length : lengths) {
+            if (length + count > pages_each * 16) length = 0;
+            ids.push_back(pick(0, int(file.vocabulary) - 1));
+        }
+        for (int i = 0; i < sequences * count; ++i)
+            for (double value : {pick(0, 1) * 0.8, double(pick(0, 5)), 0.9, 0.01, pick(0, 99) / 100.0}) settings.push_back(value);
+        for (int i = pick(0, 40); i > 0; --i) ends.push_back(pick(0, int(file.vocabulary) - 1));
+        const int done = zx_write(model, cache, sequences, ids.data(), order, lengths.data(), sequences, pages.data(), pages_each, sequences,
+                                  order, out.data(), count, settings.data(), ends.data(), int64_t(ends.size()), chosen.data());
+        need(done >= 1 && done <= count, "several steps");
+        for (int i = 0; i < sequences * count; ++i)
+            need(i < sequences * done ? chosen[size_t(i)] >= -1 && chosen[size_t(i)] < file.vocabulary : chosen[size_t(i)] == -2, "chosen tokens");
+        for (auto& length : lengths) length += done;
     }
     need(zx_cache_copy(cache, cache, 0, 1) == 0, "copy");
     zx_cache_free(cache);

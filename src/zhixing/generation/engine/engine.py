@@ -259,7 +259,7 @@ class Engine:
             request.finish()
 
     def _step(self) -> None:
-        """Runs one step; what goes wrong in it is told to those whose it is."""
+        """Runs a step, or several in one go; what goes wrong in it is told to those whose it is."""
         scheduler = self._scheduler
         pieces = scheduler.step()
         if scheduler.preempted:
@@ -268,18 +268,9 @@ class Engine:
         if not pieces:
             return
         try:
-            rows = self._worker.run(pieces)
+            steps = scheduler.ahead(pieces, self._worker.longest([piece.request for piece in pieces]))
+            self._steps += self._worker.run(pieces, steps, scheduler.done)
         except Exception as error:  # noqa: BLE001  every user learns of it; the thread must live on for the others
             for piece in pieces:
                 piece.request.fail(error)
-            self._clear([piece.request for piece in pieces])
-            return
-        self._steps += 1
-        whole: list[Request] = []
-        for piece in pieces:
-            scheduler.done(piece)
-            if piece.last:
-                whole.append(piece.request)
-        if whole:
-            self._worker.choose(whole, rows)
-        self._clear([request for request in whole if request.answer.reason is not None])
+        self._clear([piece.request for piece in pieces if piece.request.answer.reason is not None])

@@ -8,6 +8,7 @@ later. Nothing of the model is here, and no thread: the engine's thread alone ca
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from zhixing.generation.engine.blocks import Blocks
@@ -84,6 +85,21 @@ class Scheduler:
             left -= count
         return pieces
 
+    def ahead(self, pieces: Sequence[Piece], most: int) -> int:
+        """Returns how many steps can follow one another like this one, of these pieces, and gets the blocks for them.
+
+        More than one only where nobody waits and every request that runs reads the one token that it has; none gives
+        its blocks up for them.
+        """
+        if self.waiting or len(pieces) < len(self.running) or any(piece.size > 1 or not piece.last for piece in pieces):
+            return 1
+        requests = [piece.request for piece in pieces]
+        while most > 1 and sum(self._lacking(request, most) for request in requests) > self.blocks.free:
+            most -= 1
+        for request in requests:
+            self._provide(request, most)
+        return most
+
     def done(self, piece: Piece) -> None:
         """Notes that a piece was read; blocks that are full now can serve others."""
         request, size = piece.request, self.blocks.size
@@ -108,7 +124,7 @@ class Scheduler:
 
     def _provide(self, request: Request, count: int) -> bool:
         """Gets the blocks for so many more tokens; False when the request had to give its own up."""
-        while len(request.blocks) < self.blocks.needed(request.read + count):
+        while self._lacking(request, count):
             block = self.blocks.take()
             if block is not None:
                 request.blocks.append(block)
@@ -118,6 +134,10 @@ class Scheduler:
             if victim is request:
                 return False
         return True
+
+    def _lacking(self, request: Request, count: int) -> int:
+        """Returns how many blocks more tokens need beyond those that the request has."""
+        return max(0, self.blocks.needed(request.read + count) - len(request.blocks))
 
     def _preempt(self, request: Request) -> None:
         self.running.remove(request)

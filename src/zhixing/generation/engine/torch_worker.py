@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,16 +39,20 @@ class TorchWorker:
         """See `Worker`."""
         return Sampled(answer, wishes, self._tokenizer, self._model.config.vocab_size, self._model.device)
 
-    @torch.inference_mode()
-    def run(self, pieces: Sequence[Piece]) -> Tensor:
-        """Reads the pieces; returns the logits behind those that are whole, (whole, vocab)."""
-        rows = [self._read(piece) for piece in pieces]
-        whole = [row for row, piece in zip(rows, pieces, strict=True) if piece.last]
-        return torch.cat(whole) if whole else rows[0][:0]
+    def longest(self, requests: Sequence[Request]) -> int:
+        """See `Worker`: one, for tokens are chosen between steps."""
+        return 1
 
-    def choose(self, requests: Sequence[Request], rows: Tensor) -> None:
+    @torch.inference_mode()
+    def run(self, pieces: Sequence[Piece], steps: int, done: Callable[[Piece], None]) -> int:
         """See `Worker`."""
-        choose_sampled(requests, rows)
+        rows = [self._read(piece) for piece in pieces]
+        for piece in pieces:
+            done(piece)
+        whole = [number for number, piece in enumerate(pieces) if piece.last]
+        if whole:
+            choose_sampled([pieces[number].request for number in whole], torch.cat([rows[number] for number in whole]))
+        return 1
 
     def _read(self, piece: Piece) -> Tensor:
         request, key = piece.request, id(piece.request)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from zhixing.generation.checks import not_numbers
 from zhixing.generation.engine.choice import CoreChoice, core_choice
@@ -13,12 +15,15 @@ from zhixing.generation.sequence import Sequence as Answer
 from zhixing.native.choosing import Setting, choose_tokens
 from zhixing.native.decoder import NativeDecoder
 from zhixing.native.runtime import PAGE, Pages
-from zhixing.native.steps import Steps
+from zhixing.native.steps import Reading, Steps
 
 if TYPE_CHECKING:
     from zhixing.generation.engine.request import Choice
     from zhixing.native.packing import Floats
     from zhixing.tokenization.tokenizer import Tokenizer
+
+MOST_STEPS, MOST_SECONDS = 16, 0.02
+"""Steps that are run in one go at most, and how long they may take."""
 
 
 class Worker(Protocol):
@@ -41,11 +46,21 @@ class Worker(Protocol):
             BadInput: An option cannot be followed.
         """
 
-    def run(self, pieces: Sequence[Piece]) -> Any:
-        """Reads the pieces; returns the logits behind those that are whole, in their order, for `choose`."""
+    def longest(self, requests: Sequence[Request]) -> int:
+        """Returns how many steps, each of one token of every request, can be run in one go."""
 
-    def choose(self, requests: Sequence[Request], rows: Any) -> None:
-        """Gives every request its next token. An error ends only the request whose it is."""
+    def run(self, pieces: Sequence[Piece], steps: int, done: Callable[[Piece], None]) -> int:
+        """Reads the pieces, and gives those that are whole their next token. An error there ends only that request.
+
+        Args:
+            pieces: What the scheduler gave.
+            steps: How many steps follow one another, each of which reads the token that the one before has given; with
+                more than one, all pieces are of one token, and whole.
+            done: Told of every piece that was read.
+
+        Returns:
+            The steps that were run.
+        """
 
     def forget(self, requests: Iterable[Request]) -> None:
         """Lets go of whatever is kept of requests outside of their blocks."""
@@ -66,6 +81,7 @@ class NativeWorker:
         self._decoder, self._tokenizer = decoder, tokenizer
         self.step_tokens = decoder.runtime.step_tokens
         self._steps = Steps(decoder.runtime, Pages(decoder.runtime, blocks))
+        self._seconds = math.inf  # of the last step
         self._alone = False
 
     def choice(self, answer: Answer, wishes: Wishes) -> Choice:
@@ -78,48 +94,57 @@ class NativeWorker:
 
         return Sampled(answer, wishes, self._tokenizer, self._decoder.config.vocab_size, torch.device("cpu"))
 
-    def run(self, pieces: Sequence[Piece]) -> Floats:
-        """See `Worker`; the rows are void after the next step."""
-        ids: list[int] = []
-        sequences: list[int] = []
-        positions: list[int] = []
-        wanted: list[int] = []
-        for number, (request, count, last) in enumerate(pieces):
-            first = request.read
-            if count == 1:
-                ids.append(request.tokens[first])
-                positions.append(first)
-                sequences.append(number)
-            else:
-                ids += request.tokens[first : first + count]
-                positions += range(first, first + count)
-                sequences += [number] * count
-            if last:
-                wanted.append(len(ids) - 1)
-        return self._steps.run(ids, sequences, positions, [piece.request.blocks for piece in pieces], wanted)
+    def longest(self, requests: Sequence[Request]) -> int:
+        """See `Worker`: several where the core chooses, and nothing looks at a token before the next one.
 
-    def choose(self, requests: Sequence[Request], rows: Floats) -> None:
+        No more than an answer has tokens already, so that its beginning is not held up, and never for so long that it
+        would not seem to flow, or that others would wait to be let in.
+        """
+        most = min(MOST_STEPS, int(MOST_SECONDS / self._seconds))
+        for request in requests:
+            answer = request.answer
+            if not _chosen_by_core(request) or answer.limits.rules:
+                return 1
+            written = len(answer.progress.tokens)
+            most = min(most, written, answer.longest_answer - written)
+        return max(1, most)
+
+    def run(self, pieces: Sequence[Piece], steps: int, done: Callable[[Piece], None]) -> int:
         """See `Worker`."""
-        settings: list[Setting] = []
-        others: list[int] = []
-        for row, request in enumerate(requests):
-            choice = request.choice
-            if isinstance(choice, CoreChoice):
-                setting, characters = choice
-                if characters is not None:
-                    characters.mask(rows[row], request.tokens)
-                if setting.temperature:
-                    setting = setting._replace(point=request.answer.random.random())
-                settings.append(setting)
-            else:
-                others.append(row)
-        if not others:
-            _give(requests, choose_tokens(rows, settings))
-            return
-        if settings:
-            alone = [row for row in range(len(requests)) if row not in others]
-            _give([requests[row] for row in alone], choose_tokens(rows[alone], settings))
-        self._choose_on_tensors([requests[row] for row in others], rows[others])
+        reading, whole = _reading(pieces), [piece.request for piece in pieces if piece.last]
+        if not all(map(_chosen_by_core, whole)):
+            rows = self._steps.run(reading)
+            for piece in pieces:
+                done(piece)
+            self._choose(whole, rows)
+            return 1
+        settings = [[_setting(request) for request in whole] for _ in range(steps)]
+        ends = {request.answer.limits.end_tokens for request in whole}
+        started = time.perf_counter()
+        # Who goes on must not lose random numbers that were drawn for steps that were not run: only where all answers
+        # end with the same tokens does the core know that nobody does.
+        chosen = self._steps.write(reading, settings, ends.pop() if len(ends) == 1 else ())
+        self._seconds = (time.perf_counter() - started) / len(chosen)
+        for tokens in chosen:
+            for piece in pieces:
+                if piece.request.answer.reason is None:
+                    done(piece)
+            _give(whole, tokens)
+        return len(chosen)
+
+    def _choose(self, requests: Sequence[Request], rows: Floats) -> None:
+        """Gives every request its next token, where some are chosen on tensors, or some tokens excluded before."""
+        alone = [row for row, request in enumerate(requests) if isinstance(request.choice, CoreChoice)]
+        for row in alone:
+            choice = requests[row].choice
+            if isinstance(choice, CoreChoice) and choice.characters is not None:
+                choice.characters.mask(rows[row], requests[row].tokens)
+        if alone:
+            mine = [requests[row] for row in alone]
+            own = rows if len(alone) == len(rows) else rows[alone]
+            _give(mine, choose_tokens(own, [_setting(request) for request in mine]))
+        if others := [row for row in range(len(requests)) if row not in alone]:
+            self._choose_on_tensors([requests[row] for row in others], rows[others])
 
     def _choose_on_tensors(self, requests: Sequence[Request], rows: Floats) -> None:
         import torch
@@ -135,8 +160,44 @@ class NativeWorker:
         """See `Worker`. Everything is in blocks."""
 
 
+def _reading(pieces: Sequence[Piece]) -> Reading:
+    """Returns the step that reads some pieces."""
+    ids: list[int] = []
+    sequences: list[int] = []
+    positions: list[int] = []
+    wanted: list[int] = []
+    for number, (request, count, last) in enumerate(pieces):
+        first = request.read
+        if count == 1:
+            ids.append(request.tokens[first])
+            positions.append(first)
+            sequences.append(number)
+        else:
+            ids += request.tokens[first : first + count]
+            positions += range(first, first + count)
+            sequences += [number] * count
+        if last:
+            wanted.append(len(ids) - 1)
+    return Reading(ids, sequences, positions, [piece.request.blocks for piece in pieces], wanted)
+
+
+def _chosen_by_core(request: Request) -> bool:
+    """Tells whether a request's tokens are chosen from its logits as they are."""
+    return isinstance(request.choice, CoreChoice) and request.choice.characters is None
+
+
+def _setting(request: Request) -> Setting:
+    """Returns how the core chooses the next token, with a random number of the answer's own."""
+    assert isinstance(request.choice, CoreChoice)
+    setting = request.choice.setting
+    return setting._replace(point=request.answer.random.random()) if setting.temperature else setting
+
+
 def _give(requests: Sequence[Request], tokens: Sequence[int]) -> None:
+    """Gives every request that has not ended its token."""
     for request, token in zip(requests, tokens, strict=True):
+        if request.answer.reason is not None:
+            continue
         try:
             if token < 0:
                 raise not_numbers()

@@ -63,7 +63,7 @@ Pool& pool() {
 using namespace zx;
 
 // Changes whenever a signature or the layout of packed weights does.
-ZX_API int zx_abi() { return 3; }
+ZX_API int zx_abi() { return 4; }
 
 // A hash of the sources that this library was built from.
 #ifndef ZX_SOURCES
@@ -208,20 +208,20 @@ ZX_API int zx_candidates(const float* x, int64_t rows, int64_t size, int64_t cou
     return bad.load();
 }
 
-// Chooses a token of each row of logits, (rows, vocab): settings (rows, 5) of temperature, top-k, top-p, min-p and the
-// random number; see `Choice`. A token of -1: the logits are not numbers.
+// Chooses a token of each row of logits, (rows, vocab): settings as `choices_of` reads them. A token of -1: the logits are
+// not numbers.
 ZX_API int zx_choose(const float* logits, int64_t rows, int64_t vocab, const double* settings, int32_t* tokens) {
     if (rows < 0 || vocab < 1 || vocab > MAX_DIM) return fail("no such rows of logits");
-    for (int64_t row = 0; row < rows; ++row) {
-        const double* s = settings + row * 5;
-        const bool sound = s[0] >= 0 && s[0] < 1e6 && s[1] >= 0 && s[1] < 1e9 && s[2] > 0 && s[2] <= 1 && s[3] >= 0 && s[3] <= 1 && s[4] >= 0 && s[4] < 1;
-        if (!sound) return fail("a setting of the choice is out of range");
-    }
+    std::vector<Choice> choices;
+    if (!choices_of(settings, rows, choices)) return fail("a setting of the choice is out of range");
     const Kernels& k = kernels();
+    const int64_t blocks = survey_blocks(vocab);
     const auto choose = [&](int64_t first, int64_t last) {
+        std::vector<float> found(size_t(2 * blocks));
+        const Survey surveyed{found.data(), found.data() + blocks};
         for (int64_t row = first; row < last; ++row) {
-            const double* s = settings + row * 5;
-            tokens[row] = int32_t(choose_token(k, logits + row * vocab, vocab, {s[0], int64_t(s[1]), s[2], s[3], s[4]}));
+            survey(k, logits + row * vocab, vocab, 0, blocks, surveyed);
+            tokens[row] = int32_t(choose_token(k, logits + row * vocab, vocab, surveyed, choices[size_t(row)]));
         }
     };
     if (rows == 1) choose(0, 1);  // no other thread need be woken

@@ -2,12 +2,15 @@
 #include <cstring>
 #include <mutex>
 #include <new>
+#include <vector>
 
 #include "engine.h"
 
 using namespace zx;
 
 namespace {
+
+constexpr int64_t MAX_WRITTEN = 1024;  // steps of one call
 
 // Steps of one engine must not overlap: it has one set of buffers.
 struct Model {
@@ -86,12 +89,13 @@ ZX_API int zx_cache_copy(void* source, void* target, int64_t from, int64_t to) {
     return 0;
 }
 
-static int run(void* model, const Step& step, void* cache, void* source) {
+// Returns the number of steps that tokens were chosen behind.
+static int run(void* model, const Step& step, void* cache, void* source, const Writing& writing = {}) {
     Model& m = *static_cast<Model*>(model);
     std::lock_guard<std::mutex> lock(m.one_step);
     try {
-        const std::string why = m.engine.run(step, static_cast<Cache*>(cache), static_cast<Cache*>(source));
-        return why.empty() ? 0 : fail(why);
+        const std::string why = m.engine.run(step, static_cast<Cache*>(cache), static_cast<Cache*>(source), writing);
+        return why.empty() ? int(m.engine.written()) : fail(why);
     } catch (const std::bad_alloc&) {
         return fail("not enough memory for the step");
     }
@@ -119,6 +123,23 @@ ZX_API int zx_step(void* model, void* cache, int64_t tokens, const int32_t* ids,
                    const int32_t* position, int64_t sequences, const int32_t* pages, int64_t page_stride, int64_t outputs,
                    const int32_t* rows, float* out) {
     return run(model, step_of(tokens, ids, inputs, sequence, position, sequences, pages, page_stride, outputs, rows, out), cache, nullptr);
+}
+
+// Runs a step and chooses a token behind each of its outputs; see `Writing` in engine.h for more than one step, and
+// `choices_of` for the settings, (steps, outputs, 5). Returns the number of steps that were run.
+ZX_API int zx_write(void* model, void* cache, int64_t tokens, const int32_t* ids, const int32_t* sequence, const int32_t* position,
+                    int64_t sequences, const int32_t* pages, int64_t page_stride, int64_t outputs, const int32_t* rows, float* out,
+                    int64_t steps, const double* settings, const int32_t* ends, int64_t end_count, int32_t* chosen) {
+    if (steps < 1 || steps > MAX_WRITTEN || outputs < 0 || outputs > tokens || end_count < 0) return fail("a number of steps or outputs out of range");
+    std::vector<Choice> choices;
+    if (!choices_of(settings, steps * outputs, choices)) return fail("a setting of the choice is out of range");
+    Writing writing;
+    writing.steps = steps;
+    writing.choices = choices.data();
+    writing.ends = ends;
+    writing.end_count = end_count;
+    writing.tokens = chosen;
+    return run(model, step_of(tokens, ids, nullptr, sequence, position, sequences, pages, page_stride, outputs, rows, out), cache, nullptr, writing);
 }
 
 // The same for sequences that read sources, which another model has stored in a cache of its own.

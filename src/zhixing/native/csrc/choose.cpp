@@ -1,4 +1,4 @@
-// See choose.h. A row is surveyed once in blocks; whatever comes then looks only into blocks that can hold candidates.
+// See choose.h.
 #include "choose.h"
 
 #include <algorithm>
@@ -7,8 +7,6 @@
 
 namespace zx {
 namespace {
-
-constexpr int64_t BLOCK = 256;
 
 struct Candidate {
     float logit;   // divided by the temperature
@@ -23,23 +21,21 @@ struct Row {
     const Kernels& k;
     const float* logits;
     int64_t size;
-    float highest = -INFINITY;      // of all logits
-    std::vector<float>& tops;       // the highest of each block
+    const float* tops;              // the highest of each block
     std::vector<float>& weights;    // e^(logit / temperature - the highest of these)
     std::vector<double>& sums;      // the weights of each block together
+    float highest = -INFINITY;      // of all logits
     float temperature = 1.0f;
 
-    int64_t length(int64_t block) const { return std::min(BLOCK, size - block * BLOCK); }
+    int64_t blocks() const { return survey_blocks(size); }
+    int64_t length(int64_t block) const { return std::min(SURVEYED, size - block * SURVEYED); }
     float scaled(float logit) const { return logit / temperature; }
 
-    // False when a logit is not a number.
-    bool survey() {
-        tops.resize(size_t((size + BLOCK - 1) / BLOCK));
+    // Puts the survey's blocks together; false when a logit is not a number.
+    bool review(const float* block_sums) {
         float sum = 0.0f;
-        for (size_t b = 0; b < tops.size(); ++b) {
-            float part;
-            tops[b] = k.survey(logits + int64_t(b) * BLOCK, length(int64_t(b)), &part);
-            sum += part;
+        for (int64_t b = 0; b < blocks(); ++b) {
+            sum += block_sums[b];
             highest = std::max(highest, tops[b]);
         }
         if (!std::isnan(sum)) return true;
@@ -49,9 +45,9 @@ struct Row {
     }
 
     int64_t likeliest() const {
-        for (size_t b = 0; b < tops.size(); ++b) {
+        for (int64_t b = 0; b < blocks(); ++b) {
             if (tops[b] != highest) continue;
-            for (int64_t i = int64_t(b) * BLOCK;; ++i)
+            for (int64_t i = b * SURVEYED;; ++i)
                 if (logits[i] == highest) return i;
         }
         return 0;
@@ -60,12 +56,12 @@ struct Row {
     // Computes all weights; returns their sum.
     double weigh() {
         weights.resize(size_t(size));
-        sums.resize(tops.size());
+        sums.resize(size_t(blocks()));
         double total = 0.0;
-        for (size_t b = 0; b < tops.size(); ++b) {
-            const int64_t from = int64_t(b) * BLOCK;
-            sums[b] = double(k.weigh(logits + from, length(int64_t(b)), temperature, scaled(highest), weights.data() + from));
-            total += sums[b];
+        for (int64_t b = 0; b < blocks(); ++b) {
+            const int64_t from = b * SURVEYED;
+            sums[size_t(b)] = double(k.weigh(logits + from, length(b), temperature, scaled(highest), weights.data() + from));
+            total += sums[size_t(b)];
         }
         return total;
     }
@@ -73,9 +69,9 @@ struct Row {
     // Collects the tokens whose logit is at least a bound, in the vocabulary's order.
     void collect(float bound, std::vector<Candidate>& found) const {
         found.clear();
-        for (size_t b = 0; b < tops.size(); ++b) {
+        for (int64_t b = 0; b < blocks(); ++b) {
             if (!(tops[b] >= bound)) continue;
-            const int64_t from = int64_t(b) * BLOCK, to = from + length(int64_t(b));
+            const int64_t from = b * SURVEYED, to = from + length(b);
             for (int64_t i = from; i < to; ++i)
                 if (logits[i] >= bound) found.push_back({scaled(logits[i]), 0.0, i});
         }
@@ -88,8 +84,8 @@ struct Row {
     // The k likeliest, sorted: no fewer than k logits reach the k-th highest of the blocks' highest.
     void best(int64_t count, std::vector<Candidate>& found) const {
         float bound = -INFINITY;
-        if (count <= int64_t(tops.size())) {
-            std::vector<float> order(tops);
+        if (count <= blocks()) {
+            std::vector<float> order(tops, tops + blocks());
             std::nth_element(order.begin(), order.begin() + (count - 1), order.end(), std::greater<float>());
             bound = order[size_t(count - 1)];
         }
@@ -125,7 +121,7 @@ struct Row {
                 before += sums[b];
                 continue;
             }
-            const int64_t from = int64_t(b) * BLOCK, to = from + length(int64_t(b));
+            const int64_t from = int64_t(b) * SURVEYED, to = from + length(int64_t(b));
             for (last = from; last < to; ++last) {
                 before += double(weights[size_t(last)]);
                 if (before > wanted) return last;
@@ -152,12 +148,27 @@ int64_t draw(const std::vector<Candidate>& found, double point) {
 
 }  // namespace
 
-int64_t choose_token(const Kernels& kernels, const float* logits, int64_t size, const Choice& choice) {
-    thread_local std::vector<float> tops, weights;
+bool choices_of(const double* settings, int64_t count, std::vector<Choice>& choices) {
+    choices.clear();
+    for (const double* s = settings; count > 0; --count, s += 5) {
+        const bool sound = s[0] >= 0 && s[0] < 1e6 && s[1] >= 0 && s[1] < 1e9 && s[2] > 0 && s[2] <= 1 && s[3] >= 0 && s[3] <= 1 && s[4] >= 0 && s[4] < 1;
+        if (!sound) return false;
+        choices.push_back({s[0], int64_t(s[1]), s[2], s[3], s[4]});
+    }
+    return true;
+}
+
+void survey(const Kernels& kernels, const float* logits, int64_t size, int64_t first, int64_t last, const Survey& to) {
+    for (int64_t b = first; b < last; ++b)
+        to.tops[b] = kernels.survey(logits + b * SURVEYED, std::min(SURVEYED, size - b * SURVEYED), &to.sums[b]);
+}
+
+int64_t choose_token(const Kernels& kernels, const float* logits, int64_t size, const Survey& surveyed, const Choice& choice) {
+    thread_local std::vector<float> weights;
     thread_local std::vector<double> sums;
     thread_local std::vector<Candidate> found;
-    Row row{kernels, logits, size, -INFINITY, tops, weights, sums};
-    if (!row.survey()) return -1;
+    Row row{kernels, logits, size, surveyed.tops, weights, sums};
+    if (!row.review(surveyed.sums)) return -1;
     if (choice.temperature == 0.0 || !std::isfinite(row.highest)) return row.likeliest();
     row.temperature = float(choice.temperature);
     const bool some = choice.top_k > 0;  // even of all: then they are sorted

@@ -139,10 +139,37 @@ std::string Engine::check_source(const Step& s, const Cache* source) const {
     return "";
 }
 
-std::string Engine::run(const Step& step, Cache* cache, Cache* source) {
+std::string Engine::check_writing(const Step& s, const Writing& w) const {
+    if (w.steps == 1) return "";
+    if (width_of_output() > plan_->vocab) return "the plan's outputs are not logits of the tokens that it reads";
+    if (s.sequences != s.tokens || s.outputs != s.tokens) return "a step that others follow has one token of every sequence";
+    const int64_t pages = plan_->layers.empty() ? MAX_DIM : s.page_stride;
+    for (int64_t t = 0; t < s.tokens; ++t) {
+        if (s.sequence[t] != t || s.rows[t] != t) return "a step that others follow has its tokens in order";
+        const int64_t last = s.position[t] + w.steps - 1;
+        if (last / PAGE >= pages) return "a position behind the sequence's pages";
+        if (plan_->positions && last >= plan_->positions) return "a position behind the table of positions";
+        for (const Table& table : plan_->tables)
+            if (last >= table.length) return "a position behind the table of rotations";
+    }
+    return "";
+}
+
+std::string Engine::run(const Step& step, Cache* cache, Cache* source, const Writing& writing) {
     std::string why = check(step, cache, source);
+    if (why.empty() && writing.steps) why = check_writing(step, writing);
     if (!why.empty()) return why;
     step_ = step;
+    writing_ = writing;
+    written_ = 0;
+    over_.assign(size_t(step.sequences), 0);
+    if (writing.steps) surveyed_.resize(size_t(2 * step.outputs * survey_blocks(width_of_output())));
+    if (writing.steps > 1) {
+        ids_.assign(step.ids, step.ids + step.tokens);
+        positions_.assign(step.position, step.position + step.tokens);
+        step_.ids = ids_.data();
+        step_.position = positions_.data();
+    }
     cache_ = cache;
     source_ = source;
     kernels_ = &kernels();
@@ -230,13 +257,60 @@ void Engine::announce(size_t next) {
     }
 }
 
-// Every operation is two stages: its work, and, for attention that was split, putting the parts together.
+// Choosing is two stages behind all operations: all threads survey the logits, then each row is chosen by one.
+int64_t Engine::choosing_units(int64_t part) {
+    if (part == 1) return step_.outputs;
+    const int64_t blocks = step_.outputs * survey_blocks(width_of_output());
+    block_ = 16;
+    return (blocks + block_ - 1) / block_;
+}
+
+void Engine::choose(int64_t part, int64_t first, int64_t last) {
+    const int64_t size = width_of_output(), blocks = survey_blocks(size);
+    const auto survey_of = [&](int64_t row) {
+        float* at = surveyed_.data() + 2 * row * blocks;
+        return Survey{at, at + blocks};
+    };
+    if (part == 1) {
+        for (int64_t row = first; row < last; ++row) {
+            const int64_t place = written_ * step_.outputs + row;
+            writing_.tokens[place] = int32_t(choose_token(*kernels_, step_.out + row * size, size, survey_of(row), writing_.choices[place]));
+        }
+        return;
+    }
+    const int64_t end = std::min(last * block_, step_.outputs * blocks);
+    for (int64_t at = first * block_; at < end;) {
+        const int64_t row = at / blocks, from = at % blocks, to = std::min(blocks, from + end - at);
+        survey(*kernels_, step_.out + row * size, size, from, to, survey_of(row));
+        at += to - from;
+    }
+}
+
+// Makes the chosen tokens the next step's; false when there is none.
+bool Engine::read_on() {
+    const int32_t* chosen = writing_.tokens + written_ * step_.outputs;
+    const int32_t* const ends = writing_.ends + writing_.end_count;
+    if (++written_ >= writing_.steps) return false;
+    bool over = true;
+    for (int64_t t = 0; t < step_.tokens; ++t) {
+        over_[size_t(t)] |= chosen[t] < 0 || std::find(writing_.ends, ends, chosen[t]) != ends;
+        over = over && over_[size_t(t)];
+        ids_[size_t(t)] = std::max(chosen[t], 0);
+        last_[size_t(t)] = ++positions_[size_t(t)];
+    }
+    return !over;
+}
+
+// Every operation is two stages: its work, and, for attention that was split, putting the parts together. Behind the
+// last one tokens are chosen, where that is wanted; then comes the next step.
 int64_t Engine::units(int stage) {
-    const size_t index = size_t(stage / 2);
-    if (index >= plan_->operations.size()) return -1;
+    const int64_t operations = int64_t(plan_->operations.size()), within = stage % (2 * operations + 2);
+    if (within >= 2 * operations) return writing_.steps ? choosing_units(within - 2 * operations) : -1;
+    if (within == 0 && stage > 0 && !read_on()) return -1;
+    const size_t index = size_t(within / 2);
     const Operation& o = plan_->operations[index];
     const int64_t count = rows(o);
-    if (stage % 2) {
+    if (within % 2) {
         block_ = 4;
         return attends(o) && stretches_ ? (count + block_ - 1) / block_ : 0;
     }
@@ -259,9 +333,11 @@ int64_t Engine::units(int stage) {
 }
 
 void Engine::work(int stage, int64_t first, int64_t last) {
-    const Operation& o = plan_->operations[size_t(stage / 2)];
+    const int64_t operations = int64_t(plan_->operations.size()), within = stage % (2 * operations + 2);
+    if (within >= 2 * operations) return choose(within - 2 * operations, first, last);
+    const Operation& o = plan_->operations[size_t(within / 2)];
     if (o.op == Op::Linear) return linear(o, first, last);
-    if (attends(o) && stage % 2 == 0) return attend(o, first * block_, last * block_);
+    if (attends(o) && within % 2 == 0) return attend(o, first * block_, last * block_);
     const int64_t from = first * block_, to = std::min(last * block_, rows(o));
     if (attends(o)) merge(o, from, to);
     else each_row(o, from, to);

@@ -1,6 +1,7 @@
 // Runs a plan: one call takes some tokens of some sequences through the whole network.
 #pragma once
 
+#include "choose.h"
 #include "core.h"
 #include "plan.h"
 
@@ -57,14 +58,25 @@ struct Step {
     int64_t source_page_stride = 0;
 };
 
+// Choosing tokens behind a step whose outputs are logits. With more than one step, every token of the step is the last of
+// its own sequence, and what is chosen behind it is read in the next.
+struct Writing {
+    int64_t steps = 0;                // at most; 0: nothing is chosen
+    const Choice* choices = nullptr;  // [steps][outputs]
+    const int32_t* ends = nullptr;    // [end_count] when every sequence has chosen one of these, nothing more is read
+    int64_t end_count = 0;
+    int32_t* tokens = nullptr;        // [steps][outputs]; -1 where logits are not numbers
+};
+
 // What an operation that attends has: `Attend` over the sequence itself, or `Read` over its source.
 struct Attention { int64_t heads, kv_heads, head_dim, window; bool source; };
 
 class Engine : public Job {
 public:
     explicit Engine(std::unique_ptr<Plan> plan);
-    // Checks the step; on success runs it. Returns an empty text, or what is wrong.
-    std::string run(const Step& step, Cache* cache, Cache* source = nullptr);
+    // Checks the step; on success runs it, and what follows it. Returns an empty text, or what is wrong.
+    std::string run(const Step& step, Cache* cache, Cache* source = nullptr, const Writing& writing = {});
+    int64_t written() const { return written_; }  // steps that were chosen behind
     Plan& plan() { return *plan_; }
 
     int64_t units(int stage) override;
@@ -76,13 +88,18 @@ private:
 
     std::string check(const Step& step, const Cache* cache, const Cache* source) const;
     std::string check_source(const Step& step, const Cache* source) const;
+    std::string check_writing(const Step& step, const Writing& writing) const;
     float* row(int64_t buffer, int64_t token) const;
     uint8_t* quantised(int64_t buffer, int64_t token) const;
+    int64_t width_of_output() const { return plan_->buffers[size_t(plan_->output)]; }
     int64_t rows(const Operation& o) const { return o.outputs ? step_.outputs : step_.tokens; }
     Attention attention(const Operation& o) const;
     int64_t keys_of(const Operation& o, int64_t token) const;
     int64_t owner(int64_t token) const { return step_.owner[step_.sequence[token]]; }
     void prepare_attention(const Operation& o);
+    int64_t choosing_units(int64_t part);
+    void choose(int64_t part, int64_t first, int64_t last);
+    bool read_on();
     int64_t attention_units(const Operation& o) const;
     bool small_attention(const Operation& o) const;
     void linear(const Operation& o, int64_t first, int64_t last);
@@ -99,6 +116,11 @@ private:
     std::unique_ptr<Memory> memory_;
     const Kernels* kernels_ = nullptr;
     Step step_;
+    Writing writing_;
+    int64_t written_ = 0;
+    std::vector<int32_t> ids_, positions_;  // of the steps behind the first
+    std::vector<uint8_t> over_;             // of every sequence: whether it has chosen an end
+    std::vector<float> surveyed_;           // of every output: the highest of each block, then the sums
     Cache *cache_ = nullptr, *source_ = nullptr;
     std::vector<Tile> tiles_;
     std::vector<int32_t> last_;  // of every token: the last position of its sequence in this step
