@@ -182,11 +182,10 @@ ZX_API int zx_round_activations(const float* x, int64_t rows, int64_t cols, floa
     for (int64_t r = 0; r < rows; ++r) {
         kernels().quantise(x + r * cols, cols, row);
         const QuantRow quant = quant_row(row, size_t(cols));
-        for (int64_t k = 0; k < cols; ++k) {
-            const int64_t group = k / GROUP;
-            out[r * cols + k] = quant.scale[group] * float(quant.q[k]);
-            if (quant.fine_scale[group] != 0.0f) out[r * cols + k] += quant.fine_scale[group] * float(quant.fine[k]);
-        }
+        float* const values = out + r * cols;
+        for (int64_t k = 0; k < cols; ++k) values[k] = quant.groups[k / GROUP].scale * float(quant.groups[k / GROUP].q[k % GROUP]);
+        for (int32_t i = 0; i < *quant.fine_count; ++i)
+            for (int k = 0; k < GROUP; ++k) values[quant.fine_places[i] * GROUP + k] += quant.fine[i].scale * float(quant.fine[i].q[k]);
     }
     return 0;
 }

@@ -10,27 +10,28 @@
 
 namespace zx {
 
-// A row of activations in 8 bits, as `quantise` writes it: x[k] = scale[k / 32] q[k] + fine_scale[k / 32] fine[k].
-// The second term is there for the few groups in which one large value makes the step coarse for its 31 neighbours: it
-// holds what the first left over. The stream of a Transformer has such values always in the same places, and most of
-// the error of rounding comes from their groups.
-struct QuantRow {
-    const int8_t *q, *fine;
-    const float *scale, *fine_scale;          // [groups]; fine_scale 0: no second term
-    const float* scaled_sum;                  // [groups] sum of the values: what a minimum is multiplied by
-    const int32_t *sum, *fine_sum;            // [groups] sum of q: what an offset is multiplied by
-    const int32_t *half_sum, *fine_half_sum;  // [groups][2] the same for 16 columns
+// A group of a row of activations in 8 bits: x[k] = scale * q[k]. What a product reads of it stands together.
+struct QuantGroup {
+    int8_t q[GROUP];
+    float scale;
+    float scaled_sum;                // of the values, both terms: what a minimum is multiplied by
+    int32_t minus_sum, minus_first;  // less the sum of q, and of its first 16: what an offset is multiplied by
 };
 
-constexpr size_t quant_values(size_t cols) { return (cols + 63) / 64 * 64; }
-constexpr size_t quant_bytes(size_t cols) { return (2 * quant_values(cols) + cols / GROUP * 36 + 63) / 64 * 64; }
+// A row, as `quantise` writes it: all groups, then the second terms of some, which hold what the first left over. They
+// are there for the few groups in which one large value makes the step coarse for its 31 neighbours. The stream of a
+// Transformer has such values always in the same places, and most of the error of rounding comes from their groups.
+struct QuantRow {
+    const QuantGroup *groups, *fine;
+    const int32_t *fine_count, *fine_places;  // which groups have a second term, rising
+};
+
+constexpr size_t quant_fine_at(size_t cols) { return (cols / GROUP * (sizeof(QuantGroup) + 4) + 4 + 15) / 16 * 16; }
+constexpr size_t quant_bytes(size_t cols) { return (quant_fine_at(cols) + cols / GROUP * sizeof(QuantGroup) + 63) / 64 * 64; }
 
 inline QuantRow quant_row(const uint8_t* at, size_t cols) {
-    const size_t groups = cols / GROUP;
-    const int8_t* q = reinterpret_cast<const int8_t*>(at);
-    const float* scale = reinterpret_cast<const float*>(at + 2 * quant_values(cols));
-    const int32_t* sum = reinterpret_cast<const int32_t*>(scale + 3 * groups);
-    return {q, q + quant_values(cols), scale, scale + groups, scale + 2 * groups, sum, sum + groups, sum + 2 * groups, sum + 4 * groups};
+    const int32_t* const count = reinterpret_cast<const int32_t*>(at + cols / GROUP * sizeof(QuantGroup));
+    return {reinterpret_cast<const QuantGroup*>(at), reinterpret_cast<const QuantGroup*>(at + quant_fine_at(cols)), count, count + 1};
 }
 
 // y[token][row] = sum over k of w[row][k] x[token][k], plus bias, plus what y held.

@@ -22,6 +22,7 @@ namespace avx2 {
 namespace {
 
 constexpr int TILE = 4;
+constexpr bool PAIRS = false;
 #include "simd_avx2.h"
 #include "product.inl"
 #include "vector.inl"

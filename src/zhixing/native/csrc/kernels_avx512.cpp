@@ -22,6 +22,7 @@ namespace avx512 {
 namespace {
 
 constexpr int TILE = 8;
+constexpr bool PAIRS = true;
 #include "simd_avx512.h"
 #include "product.inl"
 #include "vector.inl"

@@ -10,6 +10,7 @@ namespace scalar {
 namespace {
 
 constexpr int TILE = 2;
+constexpr bool PAIRS = false;
 #include "simd_scalar.h"
 #include "product.inl"
 #include "vector.inl"

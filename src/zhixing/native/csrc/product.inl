@@ -50,57 +50,82 @@ template <Kind K> ZX_INLINE GroupScales scales_at(const uint8_t* panel, int64_t 
     return out;
 }
 
-// One group of one row of activations: the scaled products of its q with the weights.
-template <Kind K> ZX_INLINE Vec add_group(Vec sum, const Quads& w, const GroupScales& scales, const int8_t* q, float scale, int32_t total, const int32_t* halves) {
-    const Vec factor = vset(scale);
+// One group of M rows of activations, `stride` bytes apart: adds its scaled products with the weights of P panels.
+template <Kind K, int M, int P> ZX_INLINE void add_group(Vec (*sum)[M][PARTS], int part, const Quads* w, const GroupScales* scales, const uint8_t* x, size_t stride) {
+    Vec products[P][M];
+    const auto add = [&](int which) {
+        for (int panel = 0; panel < P; ++panel) {
+            ZX_UNROLL
+            for (int m = 0; m < M; ++m) {
+                const float scale = reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride)->scale;
+                sum[panel][m][part] = vfma(vmul(scales[panel].scale[which], vset(scale)), products[panel][m], sum[panel][m][part]);
+            }
+        }
+    };
     if constexpr (layout_of(K).scales == Scales::SuperHalf) {
-        sum = vfma(vmul(scales.scale[0], factor), dot<K, 0, 4>(w, q, halves[0]), sum);
-        return vfma(vmul(scales.scale[1], factor), dot<K, 4, 8>(w, q, halves[1]), sum);
+        dots<K, 0, 4, M, P>(w, x, stride, products);
+        add(0);
+        dots<K, 4, 8, M, P>(w, x, stride, products);
+        add(1);
     } else {
-        return vfma(vmul(scales.scale[0], factor), dot<K, 0, 8>(w, q, total), sum);
+        dots<K, 0, 8, M, P>(w, x, stride, products);
+        add(0);
     }
 }
 
-template <typename T> ZX_INLINE const T* behind(const T* at, size_t bytes) {
-    return reinterpret_cast<const T*>(reinterpret_cast<const char*>(at) + bytes);
-}
-
-template <Kind K, int M> static void quant_tile(const Product& p, int64_t panel_index, int64_t token) {
+template <Kind K, int M, int P> static void quant_tile(const Product& p, int64_t first_panel, int64_t token) {
     constexpr Layout layout = layout_of(K);
     constexpr bool has_min = layout.scales == Scales::WithMin || layout.scales == Scales::Super;
-    const size_t cols = size_t(p.weight->cols), stride = size_t(p.quant_stride);
+    const size_t cols = size_t(p.weight->cols), stride = size_t(p.quant_stride), panel_stride = p.weight->stride();
     const int64_t groups = int64_t(cols / GROUP), supers = int64_t(cols / SUPER);
-    const uint8_t* panel = p.weight->panel(panel_index);
-    const uint8_t* body = panel + header_bytes(layout.scales, cols);
-    const QuantRow x = quant_row(p.quant + size_t(token) * stride, cols);
-    Vec sum[M][PARTS];
-    for (int m = 0; m < M; ++m)
-        for (int part = 0; part < PARTS; ++part) sum[m][part] = vset(0.0f);
+    const uint8_t* const panels = p.weight->panel(first_panel);
+    const uint8_t* const bodies = panels + header_bytes(layout.scales, cols);
+    const uint8_t* const rows = p.quant + size_t(token) * stride;
+    Vec sum[P][M][PARTS];
+    for (int panel = 0; panel < P; ++panel)
+        for (int m = 0; m < M; ++m)
+            for (int part = 0; part < PARTS; ++part) sum[panel][m][part] = vset(0.0f);
+    Quads w[P];
+    GroupScales scales[P];
+    const auto load = [&](int64_t group, int part) {
+        for (int panel = 0; panel < P; ++panel) {
+            load_quads<K>(bodies + size_t(panel) * panel_stride + size_t(group) * body_bytes(layout.bits), part, w[panel]);
+            scales[panel] = scales_at<K>(panels + size_t(panel) * panel_stride, group, supers, part);
+        }
+    };
     // Panels lie one behind the other: what is asked for moves on evenly over headers and bodies.
-    const uint8_t *ahead = panel + AHEAD, *const stop = ahead + p.weight->stride();
-    const size_t lines = (p.weight->stride() / 64 + size_t(groups) - 1) / size_t(groups);
-    for (int64_t group = 0; group < groups; ++group, body += body_bytes(layout.bits)) {
+    const uint8_t *ahead = panels + AHEAD, *const stop = ahead + P * panel_stride;
+    const size_t lines = (P * panel_stride / 64 + size_t(groups) - 1) / size_t(groups);
+    for (int64_t group = 0; group < groups; ++group) {
         for (size_t line = 0; line < lines && ahead < stop; ++line, ahead += 64) prefetch(ahead);
+        const uint8_t* const x = rows + size_t(group) * sizeof(QuantGroup);
         for (int part = 0; part < PARTS; ++part) {
-            Quads w;
-            load_quads<K>(body, part, w);
-            const GroupScales scales = scales_at<K>(panel, group, supers, part);
-            ZX_UNROLL
-            for (int m = 0; m < M; ++m) {
-                const size_t away = size_t(m) * stride;  // every array of a row is this far from that of the first row
-                if constexpr (M >= 4) prefetch(behind(x.q, away) + group * GROUP + 2 * 64);  // many streams: too many to be foreseen
-                Vec& to = sum[m][part];
-                to = add_group<K>(to, w, scales, behind(x.q, away) + group * GROUP, behind(x.scale, away)[group],
-                                  behind(x.sum, away)[group], behind(x.half_sum, away) + group * 2);
-                const float fine = behind(x.fine_scale, away)[group];
-                if (fine != 0.0f)
-                    to = add_group<K>(to, w, scales, behind(x.fine, away) + group * GROUP, fine,
-                                      behind(x.fine_sum, away)[group], behind(x.fine_half_sum, away) + group * 2);
-                if constexpr (has_min) to = vfma(scales.minimum, vset(behind(x.scaled_sum, away)[group]), to);
+            load(group, part);
+            add_group<K, M, P>(sum, part, w, scales, x, stride);
+            if constexpr (has_min) {
+                for (int panel = 0; panel < P; ++panel) {
+                    ZX_UNROLL
+                    for (int m = 0; m < M; ++m) {
+                        const float scaled_sum = reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride)->scaled_sum;
+                        sum[panel][m][part] = vfma(scales[panel].minimum, vset(scaled_sum), sum[panel][m][part]);
+                    }
+                }
             }
         }
     }
-    finish<M>(p, panel_index, token, sum);
+    // Then the second terms, row by row: each has others.
+    for (int m = 0; m < M; ++m) {
+        const QuantRow x = quant_row(rows + size_t(m) * stride, cols);
+        Vec own[P][1][PARTS];
+        for (int panel = 0; panel < P; ++panel) std::memcpy(own[panel][0], sum[panel][m], sizeof own[panel][0]);
+        for (int32_t i = 0; i < *x.fine_count; ++i)
+            for (int part = 0; part < PARTS; ++part) {
+                load(x.fine_places[i], part);
+                add_group<K, 1, P>(own, part, w, scales, reinterpret_cast<const uint8_t*>(x.fine + i), 0);
+            }
+        for (int panel = 0; panel < P; ++panel) std::memcpy(sum[panel][m], own[panel][0], sizeof own[panel][0]);
+    }
+    for (int panel = 0; panel < P; ++panel) finish<M>(p, first_panel + panel, token, sum[panel]);
 }
 
 template <Kind K> ZX_INLINE Vec load_weights(const uint8_t* at) {
@@ -129,15 +154,26 @@ template <Kind K, int M> static void float_tile(const Product& p, int64_t panel_
     finish<M>(p, panel_index, token, sum);
 }
 
-template <Kind K, int M> ZX_INLINE void one_tile(const Product& p, int64_t panel, int64_t token) {
-    if constexpr (layout_of(K).scales == Scales::None) float_tile<K, M>(p, panel, token);
-    else quant_tile<K, M>(p, panel, token);
+template <Kind K, int M, int P> ZX_INLINE void one_tile(const Product& p, int64_t panel, int64_t token) {
+    if constexpr (layout_of(K).scales != Scales::None) quant_tile<K, M, P>(p, panel, token);
+    else float_tile<K, M>(p, panel, token);
+}
+
+// P panels, all tokens: tiles of MOST of them, then smaller ones.
+template <Kind K, int MOST, int P> ZX_INLINE void panels_of(const Product& p, int64_t panel, int64_t first, int64_t last) {
+    int64_t token = first;
+    for (; token + MOST <= last; token += MOST) one_tile<K, MOST, P>(p, panel, token);
+    if constexpr (MOST > 4) {
+        if (token + 4 <= last) { one_tile<K, 4, P>(p, panel, token); token += 4; }
+    }
+    if (token + 2 <= last) { one_tile<K, 2, P>(p, panel, token); token += 2; }
+    if (token < last) one_tile<K, 1, P>(p, panel, token);
 }
 
 // Another thread has just written the activations, and read the last results: asks for what is in its cache.
 ZX_INLINE void ask_for_rows(const Product& p, int64_t first_panel, int64_t last_panel, int64_t first, int64_t last) {
     const char* row = reinterpret_cast<const char*>(p.quant ? p.quant + first * p.quant_stride : nullptr);
-    const int64_t bytes = p.quant ? (last - first) * p.quant_stride : 0;
+    const int64_t bytes = p.quant ? (last - first - 1) * p.quant_stride + int64_t(quant_fine_at(size_t(p.weight->cols))) : 0;
     for (int64_t at = 0; at < bytes; at += 64) prefetch(row + at);
     for (int64_t token = first; token < last; ++token)
         for (int64_t panel = first_panel; panel < last_panel; ++panel) prefetch(p.y + token * p.y_stride + panel * ROWS);
@@ -145,15 +181,13 @@ ZX_INLINE void ask_for_rows(const Product& p, int64_t first_panel, int64_t last_
 
 template <Kind K> static void product_of(const Product& p, int64_t first_panel, int64_t last_panel, int64_t first, int64_t last) {
     if (last - first <= FEW && last_panel - first_panel <= 256) ask_for_rows(p, first_panel, last_panel, first, last);
-    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
-        int64_t token = first;
-        for (; token + TILE <= last; token += TILE) one_tile<K, TILE>(p, panel, token);
-        if constexpr (TILE > 4) {
-            if (token + 4 <= last) { one_tile<K, 4>(p, panel, token); token += 4; }
-        }
-        if (token + 2 <= last) { one_tile<K, 2>(p, panel, token); token += 2; }
-        if (token < last) one_tile<K, 1>(p, panel, token);
+    int64_t panel = first_panel;
+    // Many rows of 8 bits: what limits is how fast activations are loaded, so that two panels share each of them.
+    if constexpr (PAIRS && K == Kind::B8S) {
+        if (last - first >= 4)
+            for (; panel + 2 <= last_panel; panel += 2) panels_of<K, 4, 2>(p, panel, first, last);
     }
+    for (; panel < last_panel; ++panel) panels_of<K, TILE, 1>(p, panel, first, last);
 }
 
 static void product(const Product& p, int64_t first_panel, int64_t last_panel, int64_t first_token, int64_t last_token) {

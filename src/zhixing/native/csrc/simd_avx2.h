@@ -114,18 +114,22 @@ template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, int part, Quads
 
 ZX_INLINE __m256i broadcast_quad(const int8_t* x) { int32_t four; std::memcpy(&four, x, 4); return _mm256_set1_epi32(four); }
 
+template <int FIRST, int LAST> ZX_INLINE int32_t minus_sum(const QuantGroup& x) {
+    return LAST - FIRST == 8 ? x.minus_sum : FIRST == 0 ? x.minus_first : x.minus_sum - x.minus_first;
+}
+
 // maddubs adds two products into 16 bits; as many of its results are added there as cannot overflow:
 // 8 quads of 4 bits (8 * 2 * 15 * 127 = 30480), 4 of 5 bits (31496), 2 of 6 bits (32004), 1 of 8 bits (2 * 128 * 127).
-template <Kind K, int FIRST, int LAST> ZX_INLINE Vec dot(const Quads& w, const int8_t* x, int32_t sum) {
+template <Kind K, int FIRST, int LAST> ZX_INLINE Vec dot(const Quads& w, const QuantGroup& x) {
     constexpr int bits = K == Kind::B4L ? 8 : layout_of(K).bits;
     constexpr int run = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i total = _mm256_setzero_si256();
-    if constexpr (bits != 8 && layout_of(K).offset != 0) total = _mm256_set1_epi32(-layout_of(K).offset * sum);
+    if constexpr (bits != 8 && layout_of(K).offset != 0) total = _mm256_set1_epi32(layout_of(K).offset * minus_sum<FIRST, LAST>(x));
     for (int first = FIRST; first < LAST; first += run) {
         __m256i pairs = _mm256_setzero_si256();
         for (int quad = first; quad < LAST && quad < first + run; ++quad) {
-            const __m256i four = broadcast_quad(x + quad * 4);
+            const __m256i four = broadcast_quad(x.q + quad * 4);
             __m256i two;
             // Signed weights may be -128, activations may not: so the activations take the sign.
             if constexpr (bits == 8) two = _mm256_maddubs_epi16(_mm256_abs_epi8(w.at[quad]), _mm256_sign_epi8(four, w.at[quad]));
@@ -135,4 +139,10 @@ template <Kind K, int FIRST, int LAST> ZX_INLINE Vec dot(const Quads& w, const i
         total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, ones));
     }
     return _mm256_cvtepi32_ps(total);
+}
+
+template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Quads* w, const uint8_t* x, size_t stride, Vec (*products)[M]) {
+    for (int panel = 0; panel < P; ++panel)
+        for (int m = 0; m < M; ++m)
+            products[panel][m] = dot<K, FIRST, LAST>(w[panel], *reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride));
 }

@@ -103,15 +103,37 @@ template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, int, Quads& w) 
     }
 }
 
-// Unsigned weights times signed activations, four products a lane, exactly in 32 bits. The offset of the weights is
-// taken off by starting at -offset * sum of the activations.
-template <Kind K, int FIRST, int LAST> ZX_INLINE Vec dot(const Quads& w, const int8_t* x, int32_t sum) {
-    __m512i total = _mm512_setzero_si512();
-    if constexpr (layout_of(K).offset != 0) total = _mm512_set1_epi32(-layout_of(K).offset * sum);
-    for (int quad = FIRST; quad < LAST; ++quad) {
-        int32_t four;
-        std::memcpy(&four, x + quad * 4, 4);
-        total = _mm512_dpbusd_epi32(total, w.at[quad], _mm512_set1_epi32(four));
+// Quads [FIRST, LAST) of the weights of P panels, unsigned, times those of M groups of activations, four products a lane,
+// exactly in 32 bits. The offset of the weights is taken off by starting at -offset * sum of the activations. Quad by quad
+// over all rows: so many sums are under way that none waits for itself.
+template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Quads* w, const uint8_t* x, size_t stride, Vec (*products)[M]) {
+    constexpr int offset = layout_of(K).offset, shift = offset == 128 ? 7 : offset == 32 ? 5 : offset == 16 ? 4 : 3;
+    static_assert(offset == 0 || offset == 1 << shift, "offsets are powers of two");
+    const auto at = [&](int m) { return reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride); };
+    __m512i total[P][M];
+    ZX_UNROLL
+    for (int m = 0; m < M; ++m) {
+        __m512i start = _mm512_setzero_si512();
+        if constexpr (offset != 0) {
+            if constexpr (LAST - FIRST == 8) start = _mm512_set1_epi32(at(m)->minus_sum);
+            else if constexpr (FIRST == 0) start = _mm512_set1_epi32(at(m)->minus_first);
+            else start = _mm512_sub_epi32(_mm512_set1_epi32(at(m)->minus_sum), _mm512_set1_epi32(at(m)->minus_first));
+            start = _mm512_slli_epi32(start, shift);
+        }
+        for (int panel = 0; panel < P; ++panel) total[panel][m] = start;
     }
-    return _mm512_cvtepi32_ps(total);
+    ZX_UNROLL
+    for (int quad = FIRST; quad < LAST; ++quad) {
+        ZX_UNROLL
+        for (int m = 0; m < M; ++m) {
+            int32_t four;
+            std::memcpy(&four, at(m)->q + quad * 4, 4);
+            for (int panel = 0; panel < P; ++panel)
+                total[panel][m] = _mm512_dpbusd_epi32(total[panel][m], w[panel].at[quad], _mm512_set1_epi32(four));
+        }
+    }
+    for (int panel = 0; panel < P; ++panel) {
+        ZX_UNROLL
+        for (int m = 0; m < M; ++m) products[panel][m] = _mm512_cvtepi32_ps(total[panel][m]);
+    }
 }

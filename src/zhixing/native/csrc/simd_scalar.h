@@ -63,13 +63,15 @@ template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, int, Quads& w) 
     }
 }
 
-// Sums of products of quads [FIRST, LAST) with the activations x of the group, one lane per row.
-template <Kind K, int FIRST, int LAST> ZX_INLINE Vec dot(const Quads& w, const int8_t* x, int32_t) {
-    int32_t sum[LANES] = {};
-    for (int quad = FIRST; quad < LAST; ++quad)
-        for (int row = 0; row < LANES; ++row)
-            for (int i = 0; i < 4; ++i) sum[row] += int32_t(w.at[quad][row * 4 + i]) * x[quad * 4 + i];
-    Vec r;
-    for (int i = 0; i < LANES; ++i) r.at[i] = float(sum[i]);
-    return r;
+// Sums of products of quads [FIRST, LAST) of P panels with M groups of activations, one lane per row of weights.
+template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Quads* w, const uint8_t* x, size_t stride, Vec (*products)[M]) {
+    for (int panel = 0; panel < P; ++panel)
+        for (int m = 0; m < M; ++m) {
+            const int8_t* const q = reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride)->q;
+            int32_t sum[LANES] = {};
+            for (int quad = FIRST; quad < LAST; ++quad)
+                for (int row = 0; row < LANES; ++row)
+                    for (int i = 0; i < 4; ++i) sum[row] += int32_t(w[panel].at[quad][row * 4 + i]) * q[quad * 4 + i];
+            for (int i = 0; i < LANES; ++i) products[panel][m].at[i] = float(sum[i]);
+        }
 }

@@ -46,12 +46,15 @@ ZX_INLINE Vec verf(Vec x) {
     return vsign_of(y, x);
 }
 
-// Rounds one group to whole steps of `scale`; gives the sums of 16 in `halves`.
-ZX_INLINE void round_group(const Vec* values, float scale, int8_t* q, int32_t* halves) {
+// Rounds one group to whole steps of `scale`.
+ZX_INLINE void round_group(const Vec* values, float scale, QuantGroup& to) {
     const Vec inverse = vset(scale > 0 ? 1.0f / scale : 0.0f);
-    for (int i = 0; i < GROUP / LANES; ++i) vstore_i8(q + i * LANES, vround(vmul(values[i], inverse)));
-    halves[0] = sum_of_16(q);
-    halves[1] = sum_of_16(q + 16);
+    for (int i = 0; i < GROUP / LANES; ++i) vstore_i8(to.q + i * LANES, vround(vmul(values[i], inverse)));
+    const int32_t first = sum_of_16(to.q), sum = first + sum_of_16(to.q + 16);
+    to.scale = scale;
+    to.scaled_sum = scale * float(sum);
+    to.minus_sum = -sum;
+    to.minus_first = -first;
 }
 
 // The step by which 127 reaches the largest magnitude; 0 when that is so small that its inverse would overflow.
@@ -69,38 +72,29 @@ constexpr float COARSE = 1.5f;
 static void quantise(const float* x, int64_t cols, uint8_t* row) {
     const size_t groups = size_t(cols / GROUP);
     const QuantRow to = quant_row(row, size_t(cols));
-    int8_t *q = const_cast<int8_t*>(to.q), *fine = const_cast<int8_t*>(to.fine);
-    float *scale = const_cast<float*>(to.scale), *fine_scale = const_cast<float*>(to.fine_scale);
-    float* scaled_sum = const_cast<float*>(to.scaled_sum);
-    int32_t *sum = const_cast<int32_t*>(to.sum), *fine_sum = const_cast<int32_t*>(to.fine_sum);
-    int32_t *half_sum = const_cast<int32_t*>(to.half_sum), *fine_half_sum = const_cast<int32_t*>(to.fine_half_sum);
+    QuantGroup *group = const_cast<QuantGroup*>(to.groups), *fine = const_cast<QuantGroup*>(to.fine);
+    int32_t *count = const_cast<int32_t*>(to.fine_count), *places = const_cast<int32_t*>(to.fine_places);
     constexpr int STEPS = GROUP / LANES;
     Vec values[STEPS];
     float squares = 0.0f;
-    for (size_t group = 0; group < groups; ++group) {
-        for (int i = 0; i < STEPS; ++i) values[i] = vload(x + group * GROUP + i * LANES);
-        scale[group] = step_for(values);
-        squares += scale[group] * scale[group];
+    for (size_t g = 0; g < groups; ++g) {
+        for (int i = 0; i < STEPS; ++i) values[i] = vload(x + g * GROUP + i * LANES);
+        const float scale = step_for(values);
+        round_group(values, scale, group[g]);
+        squares += scale * scale;
     }
     const float bound = COARSE * squares / float(groups);
-    for (size_t group = 0; group < groups; ++group) {
-        for (int i = 0; i < STEPS; ++i) values[i] = vload(x + group * GROUP + i * LANES);
-        round_group(values, scale[group], q + group * GROUP, half_sum + group * 2);
-        sum[group] = half_sum[group * 2] + half_sum[group * 2 + 1];
-        scaled_sum[group] = scale[group] * float(sum[group]);
-        fine_scale[group] = 0.0f;
-    }
-    for (size_t group = 0; group < groups; ++group) {
-        if (!(scale[group] * scale[group] > bound)) continue;
-        for (int i = 0; i < STEPS; ++i) {
-            const Vec rounded = vload_i8(q + group * GROUP + i * LANES);
-            values[i] = vsub(vload(x + group * GROUP + i * LANES), vmul(rounded, vset(scale[group])));
-        }
-        fine_scale[group] = step_for(values);
-        if (fine_scale[group] == 0.0f) continue;
-        round_group(values, fine_scale[group], fine + group * GROUP, fine_half_sum + group * 2);
-        fine_sum[group] = fine_half_sum[group * 2] + fine_half_sum[group * 2 + 1];
-        scaled_sum[group] += fine_scale[group] * float(fine_sum[group]);
+    *count = 0;
+    for (size_t g = 0; g < groups; ++g) {
+        const float scale = group[g].scale;
+        if (!(scale * scale > bound)) continue;
+        for (int i = 0; i < STEPS; ++i)
+            values[i] = vsub(vload(x + g * GROUP + i * LANES), vmul(vload_i8(group[g].q + i * LANES), vset(scale)));
+        const float step = step_for(values);
+        if (step == 0.0f) continue;
+        round_group(values, step, fine[*count]);
+        group[g].scaled_sum += fine[*count].scaled_sum;
+        places[(*count)++] = int32_t(g);
     }
 }
 
