@@ -1,8 +1,8 @@
 """Writing on a CPU from the same model file: Zhixing's native core beside llama.cpp and transformers.
 
     python benchmarks/decode.py [--model REF ...] [--peer llama.cpp] [--peer transformers] [--python PYTHON]
-        [--rows decode,behind,prefill,streams,prefix,start] [--kv-cache q8] [--kernels avx2] [--threads 2] [--runs 5]
-        [--json]
+        [--rows decode,behind,prefill,streams,prefix,start] [--kv-cache q8] [--head q4] [--kernels avx2] [--threads 2]
+        [--runs 5] [--json]
 
 Without --model, the two GGUF files of the catalogue are measured. A peer runs in a process of its own, in the Python
 that --python names (transformers: in this one), and gets the model expanded to float32 if it is transformers. All take
@@ -97,16 +97,16 @@ class Peer:
 class Ours:
     """Zhixing on one file, as a user's program calls it."""
 
-    def __init__(self, path: Path, kv_cache: str | None) -> None:
+    def __init__(self, path: Path, kv_cache: str | None, head: str | None) -> None:
         import zhixing
         from zhixing.generation.engine import Engine
         from zhixing.native.network import NativeNetwork
 
-        self.model = zhixing.load(path, engine="native", kv_cache=kv_cache)
+        self.model = zhixing.load(path, engine="native", kv_cache=kv_cache, head=head)
         network = self.model.network
         assert isinstance(network, NativeNetwork)
         self.engine = Engine(network, None)
-        self.read_per_token = network.runtime.weight_bytes
+        self.read_per_token = network.runtime.weight_bytes - network.runtime.program.spared
 
     def __call__(self, order: Order) -> dict[str, object]:
         """Does an order, as `decode_peers.py` describes it."""
@@ -194,7 +194,7 @@ def measure(reference: str, arguments: argparse.Namespace, temporary: Path) -> l
     from zhixing.native.measure import read_bandwidth
 
     path = resolve(reference)
-    ours = Ours(path, arguments.kv_cache)
+    ours = Ours(path, arguments.kv_cache, arguments.head)
     contestants: dict[str, Ours | Peer] = {"zhixing": ours}
     for peer in arguments.peer:
         where = expanded(path, temporary / path.stem) if peer == "transformers" else path
@@ -262,6 +262,7 @@ def main() -> None:
     parser.add_argument("--rows", type=chosen, default=list(ROWS), help=f"what to measure, of {','.join(ROWS)}")
     parser.add_argument("--streams", type=lambda text: [int(n) for n in text.split(",")], default=list(STREAMS))
     parser.add_argument("--kv-cache", choices=["f16", "q8", "f32"], help="how Zhixing keeps keys and values")
+    parser.add_argument("--head", choices=["q4"], help="Zhixing finds tokens by way of a head in 4 bits")
     parser.add_argument("--kernels", default="auto", help="force kernels: avx512, avx2 or scalar")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5)

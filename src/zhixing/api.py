@@ -50,6 +50,7 @@ def load(
     engine: str = "auto",
     quantize: str | None = None,
     kv_cache: str | None = None,
+    head: str | None = None,
 ) -> LanguageModel:
     """Opens a model.
 
@@ -64,6 +65,7 @@ def load(
         quantize: "q8" or "q4": let the core quantise matrices that are not quantised yet.
         kv_cache: How the core keeps keys and values: "f16", "q8" (8 bits, a scale for each head and position) or "f32";
             None: "f16" beside quantised weights, else "f32".
+        head: "q4": let the core find greedy tokens by way of a head in 4 bits, which chooses the same ones.
 
     Raises:
         MissingResource: There is no such model, or no such device.
@@ -73,13 +75,15 @@ def load(
     how: dict[str, Any] = {
         "dtype": dtype, "device": device, "engine": engine, "quantize": quantize, "kv_cache": kv_cache,
     }  # fmt: skip
-    if (opened := open_saved(path, compact=compact, **how)) is not None:
+    if (opened := open_saved(path, compact=compact, head=head, **how)) is not None:
         return LanguageModel(opened)
     from zhixing.checkpoints.seq2seq_folder import is_seq2seq
 
     if path.is_dir() and is_seq2seq(path):
+        if head is not None:
+            raise BadInput("--head is for decoders", where=str(path), remedy="leave it out")
         return EncoderDecoderModel(open_seq2seq(path, **how))
-    return LanguageModel(open_for_writing(path, compact=compact, **how))
+    return LanguageModel(open_for_writing(path, compact=compact, head=head, **how))
 
 
 def train(recipe: Recipe | Mapping[str, Any] | str | Path, run: str | Path | None = None) -> Outcome | RecordOutcome:

@@ -14,7 +14,7 @@ from zhixing.core.errors import BadInput, MissingResource
 from zhixing.families.llama import FIXED
 from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer import Transformer
-from zhixing.native import library
+from zhixing.native import library, saved
 from zhixing.native.network import NativeNetwork
 from zhixing.tokenization.train import train_tokenizer
 
@@ -62,8 +62,12 @@ def test_quantised_on_demand(folder):
     assert quantised.generate("abc", max_tokens=4, end_tokens=())
 
 
-def test_the_cache_is_kept_as_asked(folder):
-    """The first opening packs, the second takes what is packed; a token has 2 layers of 2 heads of 16 values, twice."""
+def test_the_cache_is_kept_as_asked(folder, tmp_path, monkeypatch):
+    """The first opening packs, the others take what is packed; a token has 2 layers of 2 heads of 16 values, twice."""
+    monkeypatch.setenv("ZHIXING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(saved.MOST_VARIABLE, str(1 << 30))
+    zhixing.load(folder)
+    saved.wait()
     for _ in range(2):
         for kv_cache, size in (("f32", "512 B"), ("f16", "256 B"), ("q8", "160 B"), (None, "512 B")):
             opened = zhixing.load(folder, kv_cache=kv_cache)

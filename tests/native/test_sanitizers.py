@@ -10,6 +10,7 @@ import pytest
 
 from tests.native.test_native_seq2seq import VOCABULARY
 from tests.native.test_native_seq2seq import network as seq2seq
+from tests.native.test_network import CASES as NETWORKS
 from tests.native.test_network import network
 from zhixing.native import library, weights
 from zhixing.native.plan import transformer_plan
@@ -19,13 +20,15 @@ HERE = Path(__file__).parent
 STEP_TOKENS = 24
 CASES = {
     "llama": {}, "gemma3": {}, "gpt2": {}, "neox": {}, "relative": {}, "quantised": {"width": 64, "mlp_width": 96},
+    "coarse-head": {"width": 64, "mlp_width": 96},
 }  # fmt: skip
 
 
 def write_network(path, case, changes):
     """Writes the plan of a network that goes on from a text."""
-    model = network("llama" if case == "quantised" else case, **changes)
-    write_plan(path, transformer_plan(model, weights.Packing("q4" if case == "quantised" else None)), 97)
+    model = network(case if case in NETWORKS else "llama", **changes)
+    slots = weights.Packing({"quantised": "q4", "coarse-head": "q8"}.get(case))
+    write_plan(path, transformer_plan(model, slots, coarse_head=case == "coarse-head"), 97)
 
 
 def write_pair(folder, case):

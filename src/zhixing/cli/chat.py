@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zhixing.cli.models import KV_CACHE, MODEL
+from zhixing.cli.models import HEAD, KV_CACHE, MODEL
 from zhixing.cli.sampling_options import describe, with_sampling_options
 
 
@@ -45,6 +45,7 @@ def command(
         str | None, typer.Option(help="q8 or q4: the native engine quantises weights that are not quantised yet.")
     ] = None,
     kv_cache: KV_CACHE = None,
+    head: HEAD = None,
 ) -> None:
     """Talk with a model.
 
@@ -68,7 +69,7 @@ def command(
         raise BadInput("the folder of --save is not there", where=str(save.parent), remedy="make it, or choose another")
     alone = message is not None or not sys.stdin.isatty()
     tune_allocator()
-    model = load_model(ref, device=device, engine=engine, quantize=quantize, kv_cache=kv_cache)
+    model = load_model(ref, device=device, engine=engine, quantize=quantize, kv_cache=kv_cache, head=head)
     if not plain and model.tokenizer is not None and model.tokenizer.chat_templates is None:
         if alone:
             raise BadInput(

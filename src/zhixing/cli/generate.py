@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zhixing.cli.models import KV_CACHE, MODEL
+from zhixing.cli.models import HEAD, KV_CACHE, MODEL
 from zhixing.cli.sampling_options import describe, in_force, with_sampling_options
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def command(
         str | None, typer.Option(help="q8 or q4: the native engine quantises weights that are not quantised yet.")
     ] = None,
     kv_cache: KV_CACHE = None,
+    head: HEAD = None,
     compact: Annotated[
         bool | None,
         typer.Option(
@@ -64,7 +65,7 @@ def command(
     given |= {name: value for name, value in (("n", samples), ("logprobs", logprobs)) if value is not None}
     text = _read_prompt(prompt)
     tune_allocator()
-    model = load(ref, device=device, compact=compact, engine=engine, quantize=quantize, kv_cache=kv_cache)
+    model = load(ref, device=device, compact=compact, engine=engine, quantize=quantize, kv_cache=kv_cache, head=head)
     opened = peak_memory_bytes()
     options = in_force(model, given)
     for note in model.notes:

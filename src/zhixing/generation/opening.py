@@ -81,6 +81,7 @@ def open_for_writing(
     engine: str = "auto",
     quantize: str | None = None,
     kv_cache: str | None = None,
+    head: str | None = None,
 ) -> Opened:
     """Opens a model; see `zhixing.load` for the arguments.
 
@@ -90,12 +91,13 @@ def open_for_writing(
     """
     path = resolve(ref)
     options: dict[str, Any] = {"dtype": dtype, "device": device, "compact": compact}
-    if (found := open_saved(path, **options, engine=engine, quantize=quantize, kv_cache=kv_cache)) is not None:
+    core: dict[str, Any] = {"quantize": quantize, "kv_cache": kv_cache, "head": head}
+    if (found := open_saved(path, **options, engine=engine, **core)) is not None:
         return found
     number_type, where = _number_type(dtype), choose_device(device)
     if engine == "torch" or (engine == "auto" and (where.type != "cpu" or str(number_type) != "torch.float32")):
         return Opened.by_torch(_open_for_torch(path, **options))
-    if engine == "auto" and (quantize or kv_cache) is None and (missing := absence()) is not None:
+    if engine == "auto" and not any(core.values()) and (missing := absence()) is not None:
         return Opened.by_torch(_open_for_torch(path, **options), f"computed by PyTorch: {missing}")
     from zhixing.checkpoints.opening import open_model
 
@@ -103,10 +105,10 @@ def open_for_writing(
     folder = open_model(path, compact=True)
     if where.type != "cpu":
         raise BadInput(f"the native engine computes on the CPU, not on {where}", remedy="use --device cpu")
-    choice = choose(folder.model, engine, quantize, kv_cache)
+    choice = choose(folder.model, engine, **core)
     if choice.decoder is None:
         return Opened.by_torch(_open_for_torch(path, **options), choice.note)
-    saved.keep(path, quantize, choice.decoder, folder.notes)
+    saved.keep(path, quantize, choice.decoder, folder.notes, head)
     return Opened(
         path, folder.model.config, folder.tokenizer, folder.generation,
         lambda: _open_for_torch(path, **options).model, choice.decoder, [choice.note], folder.notes,
@@ -122,6 +124,7 @@ def open_saved(
     engine: str = "auto",
     quantize: str | None = None,
     kv_cache: str | None = None,
+    head: str | None = None,
 ) -> Opened | None:
     """Opens what an earlier opening left packed, without importing PyTorch; None when there is nothing that serves.
 
@@ -133,20 +136,25 @@ def open_saved(
         engine: What writes.
         quantize: How matrices are packed.
         kv_cache: How keys and values are kept.
+        head: How greedy tokens are found.
 
     Raises:
         BadInput: An option is unknown, or the tokenizer is damaged.
         MissingResource: There is not enough memory.
     """
-    check_engine(engine, quantize, kv_cache)
+    check_engine(engine, quantize, kv_cache, head)
     if isinstance(dtype, str) and dtype not in DTYPES:
         raise unknown_name("number type", dtype, DTYPES)
-    by_core = engine == "native" or (quantize or kv_cache) is not None or str(dtype).removeprefix("torch.") == "float32"
+    by_core = (
+        engine == "native"
+        or (quantize or kv_cache or head) is not None
+        or str(dtype).removeprefix("torch.") == "float32"
+    )
     if engine == "torch" or not by_core or absence() is not None:
         return None
     if not is_surely_cpu(device) and choose_device(device).type != "cpu":
         return None
-    kept = saved.find(path, quantize)
+    kept = saved.find(path, quantize, head)
     if kept is None:
         return None
     beside = companions_of(path, kept.config.vocab_size)
@@ -154,7 +162,7 @@ def open_saved(
     options: dict[str, Any] = {"dtype": dtype, "device": device, "compact": compact}
     return Opened(
         path, kept.config, beside.tokenizer, beside.generation, lambda: _open_for_torch(path, **options).model, decoder,
-        [f"packed weights taken from {saved.place_of(path, quantize)}", core_note(decoder)], list(kept.notes),
+        [f"packed weights taken from {saved.place_of(path, quantize, head)}", core_note(decoder)], list(kept.notes),
     )  # fmt: skip
 
 

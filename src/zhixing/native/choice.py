@@ -8,7 +8,7 @@ from zhixing.core.errors import BadInput, MissingResource, unknown_name
 from zhixing.native import library
 from zhixing.native.decoder import NativeDecoder
 from zhixing.native.packing import QUANTISERS
-from zhixing.native.runtime import KV_CACHES
+from zhixing.native.runtime import HEADS, KV_CACHES
 
 if TYPE_CHECKING:
     from zhixing.models.encoder_decoder import EncoderDecoder
@@ -51,7 +51,7 @@ class Seq2SeqChoice(NamedTuple):
     note: str
 
 
-def check_engine(engine: str, quantize: str | None, kv_cache: str | None = None) -> None:
+def check_engine(engine: str, quantize: str | None, kv_cache: str | None = None, head: str | None = None) -> None:
     """Refuses names that are not known, and options of the core that PyTorch would have to follow.
 
     Raises:
@@ -72,6 +72,10 @@ def check_engine(engine: str, quantize: str | None, kv_cache: str | None = None)
             f"a key-value cache in {kv_cache} is for the native engine",
             remedy="leave out one of --kv-cache, --engine torch",
         )
+    if head is not None and head not in HEADS:
+        raise unknown_name("way to the head", head, HEADS)
+    if head is not None and engine == "torch":
+        raise BadInput("--head is for the native engine", remedy="leave out one of --head, --engine torch")
 
 
 def core_note(decoder: NativeDecoder) -> str:
@@ -80,7 +84,11 @@ def core_note(decoder: NativeDecoder) -> str:
 
 
 def choose(
-    model: CausalNetwork, engine: str = "auto", quantize: str | None = None, kv_cache: str | None = None
+    model: CausalNetwork,
+    engine: str = "auto",
+    quantize: str | None = None,
+    kv_cache: str | None = None,
+    head: str | None = None,
 ) -> Choice:
     """Puts a network on the C++ core where that can be done.
 
@@ -89,6 +97,7 @@ def choose(
         engine: "auto" falls back to PyTorch and says why; "native" refuses to; "torch" does not try.
         quantize: "q8" or "q4": quantise what is not quantised yet.
         kv_cache: "f16", "q8" or "f32": how the core keeps keys and values; None: see `native.runtime.Runtime`.
+        head: "q4": find greedy tokens by way of a head in 4 bits; see csrc/refine.cpp.
 
     Raises:
         BadInput: The network cannot run on the core, and was asked to.
@@ -98,18 +107,18 @@ def choose(
     from zhixing.native.network import pack_decoder, why_not
     from zhixing.native.plan import Unsupported
 
-    check_engine(engine, quantize, kv_cache)
+    check_engine(engine, quantize, kv_cache, head)
     if engine == "torch":
         return Choice(None, "computed by PyTorch, as asked")
     reason = why_not(model)
     if reason is None:
         assert isinstance(model, Transformer)
         try:
-            decoder = pack_decoder(model, quantize, kv_cache)
+            decoder = pack_decoder(model, quantize, kv_cache, head)
             return Choice(decoder, core_note(decoder))
         except Unsupported as error:
             reason = str(error)
-    return Choice(None, _fallback(reason, engine, quantize or kv_cache))
+    return Choice(None, _fallback(reason, engine, quantize or kv_cache or head))
 
 
 def choose_seq2seq(

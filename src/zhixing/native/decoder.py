@@ -31,7 +31,8 @@ class NativeDecoder:
         kinds = "+".join(sorted(kind.label for kind in self.runtime.program.kinds))
         size = human_bytes(self.runtime.weight_bytes)
         kept = f"{self.runtime.kv_cache} cache, {human_bytes(self.runtime.page_bytes / PAGE)} a token"
-        return f"{library.kernels()} kernels, {library.threads()} threads, {size} of weights ({kinds}), {kept}"
+        head = ", greedy tokens by way of a head in 4 bits" if self.runtime.program.spared else ""
+        return f"{library.kernels()} kernels, {library.threads()} threads, {size} of weights ({kinds}), {kept}{head}"
 
 
 def decoder_of(network: object) -> NativeDecoder | None:

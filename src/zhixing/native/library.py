@@ -13,7 +13,7 @@ from zhixing.core.device import usable_threads
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.native.hashing import source_hash
 
-ABI = 4
+ABI = 5
 """Must equal zx_abi() in csrc/api.cpp."""
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -88,6 +88,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
             c_void_p,
         ],
     ),
+    "zx_pack_coarse": (c_int, [c_int, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_int64, c_void_p]),
     "zx_step_reading": (
         c_int,
         [

@@ -123,19 +123,23 @@ class NativeCache:
         return out
 
 
-def pack_decoder(model: Transformer, quantize: str | None = None, kv_cache: str | None = None) -> NativeDecoder:
+def pack_decoder(
+    model: Transformer, quantize: str | None = None, kv_cache: str | None = None, head: str | None = None
+) -> NativeDecoder:
     """Packs a Transformer for the core.
 
     Args:
         model: The network. Its weights are packed now; later changes are not seen.
         quantize: "q8" or "q4" to quantise matrices that are not; None keeps every value.
         kv_cache: How keys and values are kept; see `Runtime`.
+        head: "q4": find the likeliest token by way of a head in 4 bits; see csrc/refine.cpp.
 
     Raises:
         Unsupported: The network has a feature that the core does not know.
         MissingResource: The core is not there, or memory is short.
     """
-    return NativeDecoder(model.config, Runtime(transformer_plan(model, Packing(quantize)), kv_cache=kv_cache))
+    plan = transformer_plan(model, Packing(quantize), coarse_head=head is not None)
+    return NativeDecoder(model.config, Runtime(plan, kv_cache=kv_cache))
 
 
 class NativeNetwork(CausalNetwork):
@@ -145,15 +149,20 @@ class NativeNetwork(CausalNetwork):
         model: The network, or a decoder that is packed already; see `pack_decoder` for what is raised.
         quantize: "q8" or "q4" to quantise matrices that are not; None keeps every value.
         kv_cache: How keys and values are kept; see `Runtime`.
+        head: "q4": find the likeliest token by way of a head in 4 bits; see csrc/refine.cpp.
     """
 
     own_threads = True
 
     def __init__(
-        self, model: Transformer | NativeDecoder, quantize: str | None = None, kv_cache: str | None = None
+        self,
+        model: Transformer | NativeDecoder,
+        quantize: str | None = None,
+        kv_cache: str | None = None,
+        head: str | None = None,
     ) -> None:
         super().__init__()
-        self.decoder = model if isinstance(model, NativeDecoder) else pack_decoder(model, quantize, kv_cache)
+        self.decoder = model if isinstance(model, NativeDecoder) else pack_decoder(model, quantize, kv_cache, head)
         self.runtime = self.decoder.runtime
 
     @property

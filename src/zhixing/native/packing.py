@@ -51,6 +51,9 @@ class Kind(IntEnum):
         return 256 if self in (Kind.B4K, Kind.B5K, Kind.B6K) else 32 if self.quantised else 1
 
 
+COARSE = Kind.B4M
+"""What approximates a head."""
+
 QUANTISERS = {"q8": Kind.B8S, "q4": Kind.B4M}
 """What matrices can be quantised to on request."""
 
@@ -166,6 +169,29 @@ def pack_float(kind: Kind, values: Floats, out: Bytes | None = None) -> Packed:
     out = np.empty(packed_bytes(kind, rows, cols), np.uint8) if out is None else out
     check(library().zx_pack_float(kind, address(values), rows, cols, address(out), out.nbytes))
     return Packed(kind, rows, cols, out)
+
+
+def pack_coarse(exact: Packed, out: Bytes | None = None, bounds: Floats | None = None) -> tuple[Packed, Floats]:
+    """Packs what approximates a quantised matrix in 4 bits; see csrc/refine.cpp.
+
+    Args:
+        exact: The matrix.
+        out: Where to put the result; new memory when not given.
+        bounds: Where to put the bounds, (rows).
+
+    Returns:
+        The approximation, and of every row the factor by which the length of rounded activations is to be multiplied:
+        the two products are no further apart.
+    """
+    rows, cols = exact.rows, exact.cols
+    out = np.empty(packed_bytes(COARSE, rows, cols), np.uint8) if out is None else out
+    bounds = np.empty(rows, np.float32) if bounds is None else bounds
+    check(
+        library().zx_pack_coarse(
+            exact.kind, address(exact.data), exact.nbytes, rows, cols, address(out), out.nbytes, address(bounds)
+        )
+    )
+    return Packed(COARSE, rows, cols, out), bounds
 
 
 def round_activations(x: Floats) -> Floats:

@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zhixing.core.errors import BadInput
 from zhixing.models.config import TransformerConfig
 from zhixing.models.cross_attention import CrossAttention
 from zhixing.models.layers import Linear, Norm
 from zhixing.models.positions import RelativeBias, sinusoids
 from zhixing.models.rotary import RotaryTable, scaled_frequencies
 from zhixing.models.transformer import Block, Transformer
-from zhixing.native.packing import Floats, Kind
+from zhixing.native.packing import COARSE, Floats, Kind
 from zhixing.native.program import Turning
 
 MAGIC, VERSION = 0x5A58504C, 2
@@ -72,16 +73,30 @@ class Op(IntEnum):
     GATHER = 12
     SOFT_CAP = 13
     READ = 14
+    REFINE = 15
 
 
-@dataclass(frozen=True)
+ONLY_LIKELIEST, ONLY_WHOLE = 1, 2
+"""When a product is computed, unless always; see csrc/plan.h."""
+
+
+@dataclass(frozen=True, eq=False)
 class MatrixSlot:
-    """A matrix that a plan uses: where its weights come from, and how they will be packed."""
+    """A matrix that a plan uses: where its weights come from, and how they will be packed.
+
+    Attributes:
+        weight: The weights.
+        kind: How they are packed.
+        rows: Results.
+        cols: Columns.
+        exact: The number of the matrix that this one approximates, from whose packed values it is made; else None.
+    """
 
     weight: Tensor
     kind: Kind
     rows: int
     cols: int
+    exact: int | None = None
 
 
 @dataclass
@@ -91,6 +106,7 @@ class Plan:
     Attributes:
         matrices: The matrices, in the order in which a step reads them.
         vectors: Weights of norms, and biases.
+        bounds: For a matrix that approximates another, the vector that takes its bounds.
         buffers: Widths of the rows of activations.
         layers: Key-value heads and head size of every layer with a cache.
         tables: What the tables of rotations are made of.
@@ -101,6 +117,7 @@ class Plan:
 
     matrices: list[MatrixSlot] = field(default_factory=list)
     vectors: list[Floats] = field(default_factory=list)
+    bounds: dict[int, int] = field(default_factory=dict)
     buffers: list[int] = field(default_factory=list)
     layers: list[tuple[int, int]] = field(default_factory=list)
     tables: list[Turning] = field(default_factory=list)
@@ -123,7 +140,7 @@ class Plan:
     def matrix(self, slot: MatrixSlot) -> int:
         """Returns the number of a matrix, which is added unless it is there: tied weights are packed once."""
         for number, present in enumerate(self.matrices):
-            if present.weight is slot.weight:
+            if present.weight is slot.weight and present.exact is slot.exact is None:
                 return number
         self.matrices.append(slot)
         return len(self.matrices) - 1
@@ -146,7 +163,13 @@ class Plan:
         )  # fmt: skip
 
     def linear(
-        self, to: int, source: int, parts: Sequence[tuple[MatrixSlot, int, Tensor | None]], *, onto: bool = False
+        self,
+        to: int,
+        source: int,
+        parts: Sequence[tuple[MatrixSlot, int, Tensor | None]],
+        *,
+        onto: bool = False,
+        when: int = 0,
     ) -> None:
         """Adds up to three products of one input: each with its matrix, its place in the result and its bias."""
         if any(slot.kind.quantised for slot, _, _ in parts):
@@ -155,6 +178,28 @@ class Plan:
         for slot, place, bias in parts:
             arguments += [self.matrix(slot), place, self.vector(bias)]
         self.add(Op.LINEAR, to, source, 0, onto, len(parts), *arguments)
+        self.operations[-1][-1] = when
+
+    def head(self, to: int, source: int, slot: MatrixSlot, bias: Tensor | None, approximate: bool) -> None:
+        """Adds the product that gives the logits.
+
+        Args:
+            to: The logits' buffer.
+            source: What is read.
+            slot: The matrix.
+            bias: Its bias, or None.
+            approximate: In steps that ask only for the likeliest token, it is found by way of a matrix in 4 bits.
+        """
+        if not approximate:
+            self.linear(to, source, [(slot, 0, bias)])
+            return
+        exact = self.matrix(slot)
+        coarse = MatrixSlot(slot.weight, COARSE, slot.rows, slot.cols, exact)
+        self.linear(to, source, [(coarse, 0, bias)], when=ONLY_LIKELIEST)
+        bounds = self.vector(torch.zeros(slot.rows))
+        self.bounds[self.matrices.index(coarse)] = bounds
+        self.linear(to, source, [(slot, 0, bias)], when=ONLY_WHOLE)
+        self.add(Op.REFINE, to, source, exact, bounds, self.vector(bias))
 
     def encode(
         self, matrix_places: Sequence[int], vector_places: Sequence[int], max_tokens: int
@@ -215,15 +260,34 @@ def distance_biases(relative: RelativeBias, positions: int) -> Tensor:
     return relative.table.weight.detach()[relative.buckets(distances)].T.flatten()
 
 
-def transformer_plan(model: Transformer, slots: Slots, source: Sequence[int] | None = None) -> Plan:
+def coarser(slot: MatrixSlot, config: TransformerConfig) -> None:
+    """Checks that a head can be approximated.
+
+    Raises:
+        BadInput: Nothing would be gained, or the likeliest token not be sure.
+    """
+    if not slot.kind.quantised or slot.kind in (Kind.B4S, Kind.B4M, Kind.B4K, Kind.B4L):
+        why = f"the head is kept as {slot.kind.label}: it is found by way of 4 bits from 5, 6 or 8"
+    elif config.logit_softcap is not None:
+        why = "the logits of this model are soft-capped, which may make neighbours equal"
+    else:
+        return
+    raise BadInput(why, remedy="leave --head out")
+
+
+def transformer_plan(
+    model: Transformer, slots: Slots, source: Sequence[int] | None = None, coarse_head: bool = False
+) -> Plan:
     """Writes down a Transformer that predicts the next token.
 
     Args:
         model: The network.
         slots: Decides how each matrix is packed.
         source: For a network with cross-attention: which layer of the source's cache each layer reads.
+        coarse_head: Finds the likeliest token by way of a head in 4 bits; see `Plan.head`.
 
     Raises:
+        BadInput: The head cannot be approximated.
         Unsupported: It has a feature that plans do not know.
     """
     config = model.config
@@ -266,7 +330,9 @@ def transformer_plan(model: Transformer, slots: Slots, source: Sequence[int] | N
         plan.norm(model.final_norm, wanted, wanted)
     if config.logit_scale is not None:
         plan.add(Op.SOFT_CAP, wanted, factors=[config.logit_scale, 0.0])
-    plan.linear(logits, wanted, [(slots(model.output_matrix), 0, model.head_bias)])
+    if coarse_head:
+        coarser(slots(model.output_matrix), config)
+    plan.head(logits, wanted, slots(model.output_matrix), model.head_bias, coarse_head)
     if config.logit_softcap is not None:
         plan.add(Op.SOFT_CAP, logits, factors=[1.0, config.logit_softcap])
     plan.operations[embed][2] = plan.matrix(embedding)

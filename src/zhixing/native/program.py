@@ -49,6 +49,8 @@ class Program:
         turnings: The tables of rotations.
         kinds: How the matrices are stored.
         output_width: Values in a row of the output.
+        spared: Bytes of the head that a step does not read where only the likeliest token is asked for; 0: it is not
+            approximated.
     """
 
     numbers: NDArray[np.int64]
@@ -57,6 +59,7 @@ class Program:
     turnings: tuple[Turning, ...]
     kinds: frozenset[Kind]
     output_width: int
+    spared: int = 0
 
     @property
     def step_tokens(self) -> int:

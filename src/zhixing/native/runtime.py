@@ -24,6 +24,9 @@ PAGE = 16
 KV_CACHES = {"f16": 0, "q8": 1, "f32": 2}
 """How keys and values can be kept; the numbers are those of csrc/kernels.h."""
 
+HEADS = ("q4",)
+"""How the likeliest token can be found, besides by the head itself; see csrc/refine.cpp."""
+
 STEP_TOKENS = 128
 """Tokens that one step takes: enough that reading the weights costs little beside the arithmetic."""
 

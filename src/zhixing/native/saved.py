@@ -97,9 +97,9 @@ def kept() -> dict[Path, int]:
     return {}
 
 
-def place_of(model: Path, quantize: str | None) -> Path:
+def place_of(model: Path, quantize: str | None, head: str | None = None) -> Path:
     """Returns the file of a model; it need not be there."""
-    name = hashlib.sha256(f"{os.path.realpath(model)}\0{quantize}".encode()).hexdigest()
+    name = hashlib.sha256(f"{os.path.realpath(model)}\0{quantize}\0{head}".encode()).hexdigest()
     return folder() / f"{name[:32]}.zxp"
 
 
@@ -120,7 +120,7 @@ def _files(where: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(where) if entry.is_file() and not entry.name.startswith("."))
 
 
-def find(model: Path, quantize: str | None) -> Saved | None:
+def find(model: Path, quantize: str | None, head: str | None = None) -> Saved | None:
     """Returns what is kept of a model; None when there is nothing, or nothing that can be used.
 
     Raises:
@@ -128,16 +128,20 @@ def find(model: Path, quantize: str | None) -> Saved | None:
     """
     if not most_bytes():
         return None
-    path = place_of(model, quantize)
+    path = place_of(model, quantize, head)
     try:
         with path.open("rb", buffering=0) as file:
             opened = _read_head(file, digest_of(model))
             if opened is None:
                 return None
-            head, numbers, factors, turnings, start, size = opened
-            config = _config_from(head["config"])
-            kinds = frozenset(Kind(number) for number in head["kinds"])
-            notes, width = tuple(map(str, head["notes"])), int(head["output_width"])
+            described, numbers, factors, turnings, start, size = opened
+            config = _config_from(described["config"])
+            kinds = frozenset(Kind(number) for number in described["kinds"])
+            notes, width, spared = (
+                tuple(map(str, described["notes"])),
+                int(described["output_width"]),
+                int(described["spared"]),
+            )
             memory = _read_weights(file, start, size)
             if memory is None:
                 return None
@@ -145,7 +149,7 @@ def find(model: Path, quantize: str | None) -> Saved | None:
             os.utime(path)  # used now: it goes last
     except (OSError, ValueError, KeyError, TypeError, BadInput):
         return None
-    return Saved(config, Program(numbers, factors, memory, turnings, kinds, width), notes)
+    return Saved(config, Program(numbers, factors, memory, turnings, kinds, width, spared), notes)
 
 
 def _read_head(file: BinaryIO, digest: bytes) -> Any:
@@ -195,7 +199,9 @@ def _read_weights(file: BinaryIO, start: int, size: int) -> Bytes | None:
     return None if failed else memory
 
 
-def keep(model: Path, quantize: str | None, decoder: NativeDecoder, notes: Sequence[str] = ()) -> None:
+def keep(
+    model: Path, quantize: str | None, decoder: NativeDecoder, notes: Sequence[str] = (), head: str | None = None
+) -> None:
     """Writes a packed decoder in a thread of its own; the process does not end before it is done.
 
     A model that is made of others (an adapter) is not kept: its own files do not say everything.
@@ -205,6 +211,7 @@ def keep(model: Path, quantize: str | None, decoder: NativeDecoder, notes: Seque
         quantize: How it was packed.
         decoder: The decoder.
         notes: What the user should know about the model's files.
+        head: How greedy tokens are found.
     """
     config, most = decoder.config, most_bytes()
     if not isinstance(config, TransformerConfig) or (model / "adapter_config.json").exists():
@@ -217,7 +224,7 @@ def keep(model: Path, quantize: str | None, decoder: NativeDecoder, notes: Seque
     except OSError:
         return
     thread = threading.Thread(
-        target=_write, args=(place_of(model, quantize), digest, saved, most), name="zhixing-saved"
+        target=_write, args=(place_of(model, quantize, head), digest, saved, most), name="zhixing-saved"
     )
     _writers.append(thread)
     thread.start()
@@ -255,6 +262,7 @@ def _head(saved: Saved) -> bytes:
         "kinds": sorted(program.kinds),
         "notes": saved.notes,
         "output_width": program.output_width,
+        "spared": program.spared,
         "turnings": [(turning.cos_factor, turning.sin_factor) for turning in turnings],
         "arrays": [(array.dtype.str, len(array)) for array in arrays],
     }

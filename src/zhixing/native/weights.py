@@ -12,7 +12,17 @@ from torch import Tensor
 
 from zhixing.core.errors import BadInput
 from zhixing.native.memory import HugeMemory
-from zhixing.native.packing import QUANTISERS, Bytes, Kind, ggml_kind, pack_float, pack_ggml, packed_bytes
+from zhixing.native.packing import (
+    QUANTISERS,
+    Bytes,
+    Kind,
+    Packed,
+    ggml_kind,
+    pack_coarse,
+    pack_float,
+    pack_ggml,
+    packed_bytes,
+)
 from zhixing.native.plan import MatrixSlot, Plan, Unsupported
 from zhixing.native.program import Program
 
@@ -96,8 +106,10 @@ def pack(plan: Plan, step_tokens: int) -> Program:
     memory = HugeMemory(size).bytes
     fill(plan, matrices, vectors, memory)
     numbers, factors = plan.encode(matrices, vectors, step_tokens)
-    kinds = frozenset(slot.kind for slot in plan.matrices)
-    return Program(numbers, factors, memory, tuple(plan.tables), kinds, plan.buffers[plan.output])
+    kinds = frozenset(slot.kind for slot in plan.matrices if slot.exact is None)
+    heads = [plan.matrices[slot.exact] for slot in plan.matrices if slot.exact is not None]
+    spared = sum(packed_bytes(head.kind, head.rows, head.cols) for head in heads)
+    return Program(numbers, factors, memory, tuple(plan.tables), kinds, plan.buffers[plan.output], spared)
 
 
 def layout(plan: Plan) -> tuple[list[int], list[int], int]:
@@ -117,11 +129,19 @@ def layout(plan: Plan) -> tuple[list[int], list[int], int]:
 
 def fill(plan: Plan, matrices: Sequence[int], vectors: Sequence[int], memory: Bytes) -> None:
     """Packs all weights of a plan into memory, at the given places."""
+    packed: list[Packed] = []
     for slot, place in zip(plan.matrices, matrices, strict=True):
-        size = packed_bytes(slot.kind, slot.rows, slot.cols)
-        _pack(slot, memory[place : place + size])
+        out = memory[place : place + packed_bytes(slot.kind, slot.rows, slot.cols)]
+        packed.append(Packed(slot.kind, slot.rows, slot.cols, out))
+        if slot.exact is None:
+            _pack(slot, out)
     for vector, place in zip(plan.vectors, vectors, strict=True):
         memory[place : place + vector.nbytes] = vector.view(np.uint8)
+    for number, vector_number in plan.bounds.items():
+        exact, place = plan.matrices[number].exact, vectors[vector_number]
+        assert exact is not None
+        bounds = memory[place : place + plan.vectors[vector_number].nbytes].view(np.float32)
+        pack_coarse(packed[exact], packed[number].data, bounds)
 
 
 def _pack(slot: MatrixSlot, out: Bytes) -> None:

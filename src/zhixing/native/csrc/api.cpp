@@ -63,7 +63,7 @@ Pool& pool() {
 using namespace zx;
 
 // Changes whenever a signature or the layout of packed weights does.
-ZX_API int zx_abi() { return 4; }
+ZX_API int zx_abi() { return 5; }
 
 // A hash of the sources that this library was built from.
 #ifndef ZX_SOURCES
@@ -171,6 +171,25 @@ ZX_API int zx_product(int kind, const uint8_t* data, int64_t bytes, int64_t rows
         p.quant_stride = int64_t(stride);
     }
     run_blocks(matrix.panels(), 1, [&](int64_t first, int64_t last) { k.product(p, first, last, 0, tokens); });
+    return 0;
+}
+
+// Packs what approximates a quantised matrix in 4 bits (kind B4M), and its bounds, (rows): see refine.cpp.
+ZX_API int zx_pack_coarse(int kind, const uint8_t* data, int64_t bytes, int64_t rows, int64_t cols, uint8_t* out, int64_t out_bytes, float* bounds) {
+    if (!is_valid(kind, rows, cols) || bytes != zx_packed_bytes(kind, rows, cols)) return fail("no such packed matrix");
+    if (!is_quantised(Kind(kind))) return fail("only quantised matrices are approximated");
+    if (out_bytes != zx_packed_bytes(int(Kind::B4M), rows, cols)) return fail("the packed size does not fit the shape");
+    Matrix exact, coarse;
+    exact.kind = Kind(kind);
+    coarse.kind = Kind::B4M;
+    exact.rows = coarse.rows = rows;
+    exact.cols = coarse.cols = cols;
+    exact.data = data;
+    coarse.data = out;
+    run_blocks(exact.panels(), 8, [&](int64_t first, int64_t last) {
+        pack_coarse(exact, first, last, out);
+        head_bounds(exact, coarse, first * ROWS, std::min(rows, last * ROWS), bounds);
+    });
     return 0;
 }
 

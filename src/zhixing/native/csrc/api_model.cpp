@@ -1,4 +1,5 @@
 // The C interface, part two: whole models. See `api.cpp` for the conventions.
+#include <algorithm>
 #include <cstring>
 #include <mutex>
 #include <new>
@@ -126,7 +127,8 @@ ZX_API int zx_step(void* model, void* cache, int64_t tokens, const int32_t* ids,
 }
 
 // Runs a step and chooses a token behind each of its outputs; see `Writing` in engine.h for more than one step, and
-// `choices_of` for the settings, (steps, outputs, 5). Returns the number of steps that were run.
+// `choices_of` for the settings, (steps, outputs, 5). Returns the number of steps that were run. Where all choices are the
+// likeliest token, logits may be approximate: only the highest of a row is sure (see refine.cpp).
 ZX_API int zx_write(void* model, void* cache, int64_t tokens, const int32_t* ids, const int32_t* sequence, const int32_t* position,
                     int64_t sequences, const int32_t* pages, int64_t page_stride, int64_t outputs, const int32_t* rows, float* out,
                     int64_t steps, const double* settings, const int32_t* ends, int64_t end_count, int32_t* chosen) {
@@ -139,7 +141,9 @@ ZX_API int zx_write(void* model, void* cache, int64_t tokens, const int32_t* ids
     writing.ends = ends;
     writing.end_count = end_count;
     writing.tokens = chosen;
-    return run(model, step_of(tokens, ids, nullptr, sequence, position, sequences, pages, page_stride, outputs, rows, out), cache, nullptr, writing);
+    Step step = step_of(tokens, ids, nullptr, sequence, position, sequences, pages, page_stride, outputs, rows, out);
+    step.likeliest = std::all_of(choices.begin(), choices.end(), [](const Choice& choice) { return choice.temperature == 0; });
+    return run(model, step, cache, nullptr, writing);
 }
 
 // The same for sequences that read sources, which another model has stored in a cache of its own.

@@ -238,8 +238,15 @@ bool Engine::small_attention(const Operation& o) const {
     return keys * o.a[5] * attention(o).head_dim * 2 <= SMALL_ATTENTION;
 }
 
+// Whether an operation has nothing to do in this step.
+bool Engine::skipped(const Operation& o) const {
+    if (o.op == Op::Refine) return !step_.likeliest;
+    return o.op == Op::Linear && o.a[15] != ALWAYS && (o.a[15] == ONLY_LIKELIEST) != step_.likeliest;
+}
+
 // Tells the pool's threads which weights they will read in a later operation, when those are what takes the time.
 void Engine::announce(size_t next) {
+    while (skipped(plan_->operations[next])) next = next_linear_[next];
     const Operation& o = plan_->operations[next];
     const int64_t threads = pool().threads();
     if (o.op != Op::Linear || threads == 1 || step_.tokens > 8) return;
@@ -310,11 +317,21 @@ int64_t Engine::units(int stage) {
     const size_t index = size_t(within / 2);
     const Operation& o = plan_->operations[index];
     const int64_t count = rows(o);
+    if (skipped(o)) return 0;
+    if (within % 2 && o.op == Op::Refine) {
+        block_ = std::max<int64_t>(1, refine_parts(o) / MOST_UNITS + 1);
+        return (refine_parts(o) + block_ - 1) / block_;
+    }
     if (within % 2) {
         block_ = 4;
         return attends(o) && stretches_ ? (count + block_ - 1) / block_ : 0;
     }
     if (count == 0) return 0;
+    if (o.op == Op::Refine) {
+        limits_.resize(size_t(2 * count));
+        block_ = 1;
+        return count;
+    }
     if (o.op == Op::Linear) {
         announce(next_linear_[index]);
         int64_t panels = 0;
@@ -337,6 +354,8 @@ void Engine::work(int stage, int64_t first, int64_t last) {
     if (within >= 2 * operations) return choose(within - 2 * operations, first, last);
     const Operation& o = plan_->operations[size_t(within / 2)];
     if (o.op == Op::Linear) return linear(o, first, last);
+    if (o.op == Op::Refine && within % 2) return refine(o, first * block_, std::min(last * block_, refine_parts(o)));
+    if (o.op == Op::Refine) return lead(o, first, last);
     if (attends(o) && within % 2 == 0) return attend(o, first * block_, last * block_);
     const int64_t from = first * block_, to = std::min(last * block_, rows(o));
     if (attends(o)) merge(o, from, to);

@@ -50,6 +50,7 @@ struct Step {
     int64_t page_stride = 0;
     const int32_t* rows = nullptr;        // [outputs] tokens whose output is wanted
     float* out = nullptr;                 // [outputs][output width]
+    bool likeliest = false;               // of the outputs only the highest is asked for: see refine.cpp
     // What sequences read besides themselves, where the plan has `Read`: keys and values that another plan stored.
     int64_t sources = 0;
     const int32_t* owner = nullptr;          // [sequences] which source each reads
@@ -108,6 +109,11 @@ private:
     void each_row(const Operation& o, int64_t first, int64_t last);
     void make_tiles(int64_t tokens_in_tile, bool source);
     void announce(size_t next);
+    bool skipped(const Operation& o) const;
+    int64_t refine_parts(const Operation& o) const;
+    void refine_panel(const Operation& o, int64_t token, int64_t panel);
+    void lead(const Operation& o, int64_t first, int64_t last);
+    void refine(const Operation& o, int64_t first, int64_t last);
 
     std::unique_ptr<Plan> plan_;
     std::vector<size_t> next_linear_;  // of every operation: the next one that multiplies
@@ -128,6 +134,7 @@ private:
     bool tiles_of_source_ = false;
     int64_t stretches_ = 0;      // parts that every query's keys are split into; 0: not split
     std::vector<float> parts_;   // results of the parts, then (highest, total) of each
+    std::vector<float> limits_;  // of every row that is refined: what the highest logit is at least, length of its input
 };
 
 }  // namespace zx

@@ -236,10 +236,61 @@ void quantise4(const float* values, int64_t cols, Row& row) {
     }
 }
 
+// The same without a search: the range's own scale and minimum.
+void quantise4_at_once(const float* values, int64_t cols, Row& row) {
+    for (int64_t group = 0; group < cols / GROUP; ++group) {
+        const float* from = values + group * GROUP;
+        float low = from[0], high = from[0];
+        for (int i = 0; i < GROUP; ++i) {
+            low = from[i] < low ? from[i] : low;
+            high = from[i] > high ? from[i] : high;
+        }
+        row.scale[size_t(group)] = float_to_half((high - low) / 15.0f);
+        row.minimum[size_t(group)] = float_to_half(low);
+        const float scale = half_to_float(row.scale[size_t(group)]), minimum = half_to_float(row.minimum[size_t(group)]);
+        const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+        for (int i = 0; i < GROUP; ++i) {
+            const float q = (from[i] - minimum) * inverse + 0.5f;
+            row.values[size_t(group * GROUP + i)] = uint8_t(int(q > 15.0f ? 15.0f : q > 0.0f ? q : 0.0f));
+        }
+    }
+}
+
 void put_float_row(Kind kind, const float* values, int64_t cols, int at, uint8_t* panel) {
     for (int64_t k = 0; k < cols; ++k) {
         if (kind == Kind::F32) std::memcpy(panel + (k * ROWS + at) * 4, values + k, 4);
         else put_half(panel + k * ROWS * 2, at, kind == Kind::F16 ? float_to_half(values[k]) : float_to_bf16(values[k]));
+    }
+}
+
+// Calls take(column, scale times integer, minimum) for every value of a row of a quantised matrix.
+template <typename Take> void each_value(const Matrix& matrix, int64_t index, Take take) {
+    const uint8_t* panel = matrix.panel(index / ROWS);
+    const int at = int(index % ROWS);
+    const Layout layout = layout_of(matrix.kind);
+    const int64_t supers = matrix.cols / SUPER;
+    const uint8_t* body = panel + header_bytes(layout.scales, size_t(matrix.cols));
+    const auto half_at = [&](int64_t offset) { return half_to_float(read_half(panel + offset + at * 2)); };
+    for (int64_t group = 0; group < matrix.cols / GROUP; ++group, body += body_bytes(layout.bits)) {
+        float scale[2] = {0, 0}, minimum = 0;
+        switch (layout.scales) {
+            case Scales::Simple: scale[0] = scale[1] = half_at(group * 32); break;
+            case Scales::WithMin: scale[0] = scale[1] = half_at(group * 64); minimum = half_at(group * 64 + 32); break;
+            case Scales::Super: {
+                const uint8_t* fine = panel + supers * 64 + group * 32 + at;
+                scale[0] = scale[1] = half_at(group / 8 * 64) * float(fine[0]);
+                minimum = -half_at(group / 8 * 64 + 32) * float(fine[16]);
+                break;
+            }
+            default: {
+                const uint8_t* fine = panel + supers * 32 + group * 32 + at;
+                for (int half = 0; half < 2; ++half) scale[half] = half_at(group / 8 * 32) * float(int8_t(fine[half * 16]));
+            }
+        }
+        for (int k = 0; k < GROUP; ++k) {
+            const int value = get_body(layout.bits, body, at, k);
+            take(group * GROUP + k, scale[k / 16] * float(matrix.kind == Kind::B4L ? IQ4_TABLE[value] : value - layout.offset), minimum);
+        }
     }
 }
 
@@ -322,6 +373,21 @@ void pack_float(Kind kind, const float* values, int64_t rows, int64_t cols, int6
     }
 }
 
+void pack_coarse(const Matrix& exact, int64_t first, int64_t last, uint8_t* out) {
+    const size_t stride = panel_bytes(Kind::B4M, size_t(exact.cols));
+    Row row(exact.cols);
+    std::vector<float> values(size_t(exact.cols));
+    for (int64_t panel = first; panel < last; ++panel) {
+        uint8_t* to = out + size_t(panel) * stride;
+        std::memset(to, 0, stride);
+        for (int at = 0; at < ROWS && panel * ROWS + at < exact.rows; ++at) {
+            unpack_row(exact, panel * ROWS + at, values.data());
+            quantise4_at_once(values.data(), exact.cols, row);
+            put_row(Kind::B4M, row, exact.cols, at, to);
+        }
+    }
+}
+
 void unpack_row(const Matrix& matrix, int64_t index, float* out) {
     const uint8_t* panel = matrix.panel(index / ROWS);
     const int at = int(index % ROWS);
@@ -334,31 +400,19 @@ void unpack_row(const Matrix& matrix, int64_t index, float* out) {
         }
         return;
     }
-    const int64_t supers = matrix.cols / SUPER;
-    const uint8_t* body = panel + header_bytes(layout.scales, size_t(matrix.cols));
-    const auto half_at = [&](int64_t offset) { return half_to_float(read_half(panel + offset + at * 2)); };
-    for (int64_t group = 0; group < matrix.cols / GROUP; ++group, body += body_bytes(layout.bits)) {
-        float scale[2] = {0, 0}, minimum = 0;
-        switch (layout.scales) {
-            case Scales::Simple: scale[0] = scale[1] = half_at(group * 32); break;
-            case Scales::WithMin: scale[0] = scale[1] = half_at(group * 64); minimum = half_at(group * 64 + 32); break;
-            case Scales::Super: {
-                const uint8_t* fine = panel + supers * 64 + group * 32 + at;
-                scale[0] = scale[1] = half_at(group / 8 * 64) * float(fine[0]);
-                minimum = -half_at(group / 8 * 64 + 32) * float(fine[16]);
-                break;
-            }
-            default: {
-                const uint8_t* fine = panel + supers * 32 + group * 32 + at;
-                for (int half = 0; half < 2; ++half) scale[half] = half_at(group / 8 * 32) * float(int8_t(fine[half * 16]));
-            }
-        }
-        for (int k = 0; k < GROUP; ++k) {
-            int value = get_body(layout.bits, body, at, k);
-            value = matrix.kind == Kind::B4L ? IQ4_TABLE[value] : value - layout.offset;
-            out[group * GROUP + k] = scale[k / 16] * float(value) + minimum;
-        }
-    }
+    each_value(matrix, index, [&](int64_t k, float scaled, float minimum) { out[k] = scaled + minimum; });
+}
+
+double row_magnitude(const Matrix& matrix, int64_t index) {
+    double total = 0.0, squares = 0.0;
+    each_value(matrix, index, [&](int64_t k, float scaled, float minimum) {
+        squares += double(scaled) * scaled;
+        if (k % GROUP != GROUP - 1) return;
+        const double together = std::sqrt(squares) + std::fabs(minimum) * std::sqrt(double(GROUP));
+        total += together * together;
+        squares = 0.0;
+    });
+    return std::sqrt(total);
 }
 
 }  // namespace zx

@@ -153,4 +153,13 @@ void pack_float(Kind kind, const float* values, int64_t rows, int64_t cols, int6
 // Writes one row's values as float32, exactly what the kernels compute with.
 void unpack_row(const Matrix& matrix, int64_t row, float* out);
 
+// How large the terms are that a row's values are put together from: of every group the length of its scaled integers
+// and of its minima, added, and of these the length over all groups. The row is quantised.
+double row_magnitude(const Matrix& matrix, int64_t row);
+
+// Packs panels [first, last) of what approximates a quantised matrix in 4 bits, and how far it can be off in each row:
+// see refine.cpp. The search for the best scales would take a minute for a large head and gain a twentieth.
+void pack_coarse(const Matrix& exact, int64_t first, int64_t last, uint8_t* out);
+void head_bounds(const Matrix& exact, const Matrix& approximate, int64_t first, int64_t last, float* bounds);
+
 }  // namespace zx

@@ -140,6 +140,16 @@ public:
                 if (r_.good()) r_.need(width(a[1]) == width(a[2]), "gathered rows have another width");
                 break;
             case Op::SoftCap: buffer(a[1]); break;
+            case Op::Refine: {
+                const Matrix& exact = matrix(a[3]);
+                r_.need(a[4] >= 0, "no such vector");
+                vector(a[4], exact.rows); vector(a[5], exact.rows);
+                span(a[1], 0, exact.rows);
+                span(a[2], 0, exact.cols);
+                r_.need(a[1] != a[2], "a product cannot write where it reads");
+                if (r_.good()) needs_rounded(exact, a[2], 0);
+                break;
+            }
             default: r_.refuse("no such operation"); return;
         }
         if (!r_.good()) return;
@@ -154,6 +164,7 @@ private:
         flag(a[4]);
         buffer(a[1]); buffer(a[2]);
         r_.need(a[5] >= 1 && a[5] <= 3, "a product has one to three matrices");
+        r_.need(a[15] >= ALWAYS && a[15] <= ONLY_WHOLE, "a product at no known time");
         if (!r_.good()) return;
         r_.need(a[1] != a[2], "a product cannot write where it reads");
         for (int64_t i = 0; i < a[5] && r_.good(); ++i) {
@@ -164,10 +175,7 @@ private:
             span(a[1], part[1], m.rows);
             vector(part[2], m.rows);
             if (!r_.good()) return;
-            if (is_quantised(m.kind)) {
-                const auto& done = ready_[size_t(a[2])];
-                r_.need(done.first == a[3] && done.second == m.cols, "a product reads rows that were not quantised");
-            }
+            if (is_quantised(m.kind)) needs_rounded(m, a[2], a[3]);
             r_.need(m.cols == matrix(a[6]).cols, "matrices of one product must read the same columns");
             // Different threads write them.
             for (int64_t j = 0; j < i; ++j) {
@@ -175,6 +183,10 @@ private:
                 r_.need(part[1] >= other[1] + matrix(other[0]).rows || other[1] >= part[1] + m.rows, "parts of one product overlap");
             }
         }
+    }
+    void needs_rounded(const Matrix& m, int64_t source, int64_t at) {
+        const auto& done = ready_[size_t(source)];
+        r_.need(is_quantised(m.kind) && done.first == at && done.second == m.cols, "a product reads rows that were not quantised");
     }
     void check_biases(int64_t index, int64_t heads) {
         r_.need(index >= 0 && index < int64_t(p_.vectors.size()), "no such vector");

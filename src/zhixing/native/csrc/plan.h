@@ -19,7 +19,7 @@ enum class Op : int64_t {
     Position = 3,   // dst, matrix: adds the row of the token's position
     Norm = 4,       // dst, dst_at, src, src_at, pieces, size, weight, bias, layer?, add?    f: epsilon
     Quantise = 5,   // src, src_at, cols: makes the rows that products with quantised matrices read
-    Linear = 6,     // dst, src, src_at, add?, n, then n <= 3 times (matrix, dst_at, bias)
+    Linear = 6,     // dst, src, src_at, add?, n, then n <= 3 times (matrix, dst_at, bias); last, when (see below)
     Rotate = 7,     // dst, at, heads, head_dim, half, table
     Store = 8,      // layer, key, key_at, value, value_at
     Attend = 9,     // layer, dst, src, src_at, heads, window (0: none), causal?, biases    f: scale, soft cap
@@ -28,7 +28,11 @@ enum class Op : int64_t {
     Gather = 12,    // dst, src: rows of the tokens whose output is wanted; later operations work on those
     SoftCap = 13,   // dst                                          f: factor, cap (0: none)
     Read = 14,      // kv_heads, dst, src, src_at, heads, head_dim, layer: attention over a source    f: scale
+    Refine = 15,    // dst, src, matrix, bounds, bias: makes exact what could be the highest; see refine.cpp
 };
+
+// When a product is computed: in every step, where only the likeliest token is asked for, or where more is.
+constexpr int64_t ALWAYS = 0, ONLY_LIKELIEST = 1, ONLY_WHOLE = 2;
 
 // What `Attend` adds to the scores is given as the number of a vector plus one (0: none): of every head a row of
 // 2 * positions + BIAS_MARGIN values, where that of a key stands at positions - 1 + its distance from the query. The
