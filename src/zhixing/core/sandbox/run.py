@@ -174,6 +174,8 @@ class _Watch:
             code = self._end()
         if fault := _fault(self.status):
             raise SetupFailed(fault if fault != NOT_STARTED else bytes(output[-300:]).decode(errors="replace").strip())
+        if ending == "exit" and code == 128 + signal.SIGXCPU:
+            ending = "time"  # of the processor's
         text = bytes(output[: self.limits.output]).decode("utf-8", errors="replace")
         known = code if ending == "exit" else None
         return SandboxResult(ending, known, text, bytes(report), time.monotonic() - begun, self.isolation)
