@@ -225,9 +225,9 @@ def test_interruption_of_the_engine_exits_130_too(run, monkeypatch):
             raise KeyboardInterrupt
         return shown(self)
 
-    def slow(self, pieces):
+    def slow(self, *given):
         time.sleep(0.05)
-        return step(self, pieces)
+        return step(self, *given)
 
     asked.clear()
     monkeypatch.setattr(Request, "__next__", pressed)

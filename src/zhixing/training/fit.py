@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, cast
 
+from zhixing.core.device import give_back_memory
 from zhixing.core.errors import BadInput, Interrupted, ZhixingError, command
 from zhixing.core.progress import Bar, human_count, progress_bar
 from zhixing.models.network import NetworkConfig
@@ -214,6 +215,7 @@ class Fit:
     def _validate(self, bar: Bar, tracker: Tracker) -> ValidationScore:
         with self.trainer.averaged_weights(), self.trainer.autocast():
             score = self.validation.measure(self.trainer.model, self.trainer.device)
+        give_back_memory()
         step, figures, written = self.trainer.done, score.figures(), self.trainer.written()
         self.run.log(
             "validation", step=step, **figures, tokens=self.trainer.tokens, seconds=round(self._seconds(), 3),

@@ -204,6 +204,13 @@ def test_streams_end_where_they_are_stopped(engine):
 
 
 def test_an_interruption_ends_a_stream_with_what_is_there(engine, monkeypatch):
+    run = engine._worker.run
+
+    def slow(*given):  # or the answer would be whole before anybody could interrupt it
+        time.sleep(0.02)
+        return run(*given)
+
+    monkeypatch.setattr(engine._worker, "run", slow)
     stream = RequestStream(engine.submit("a", SamplingOptions(max_tokens=200, temperature=0.0, end_tokens=())))
     shown, events, pressed = next(stream), stream.request._events, []
 
