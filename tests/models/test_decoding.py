@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zhixing.families import FAMILIES
-from zhixing.models import decoding
+from zhixing.models import few_rows
 from zhixing.models.config import RopeScaling, TransformerConfig
 from zhixing.models.decoding import KNOWN_FIELDS, decode_step, is_fast
 from zhixing.models.transformer import Transformer
@@ -82,7 +82,7 @@ def test_the_fast_step_gives_the_logits_of_the_modules(case, kv_heads, padded):
     assert fast.length == slow.length == 17
 
 
-@pytest.mark.parametrize("product", [torch.nn.functional.linear, decoding._onednn])
+@pytest.mark.parametrize("product", [torch.nn.functional.linear, few_rows.onednn])
 def test_both_libraries_give_the_same_product(product):
     rows, weight, bias = torch.randn(3, 16), torch.randn(7, 16), torch.randn(7)
     torch.testing.assert_close(product(rows, weight, bias), rows @ weight.t() + bias, atol=1e-5, rtol=1e-5)
@@ -122,9 +122,44 @@ def test_sharing_lays_the_weights_out_anew_but_keeps_values_and_trainability():
     # A second step finds the layout as it is, and sees weights that were changed in place since.
     with torch.no_grad():
         attention.value.weight.zero_()
-    joined, _ = decoding._joined([attention.query, attention.key, attention.value], share=True)
+    joined, _ = few_rows.joined([attention.query, attention.key, attention.value], share=True)
     assert joined.data_ptr() == attention.query.weight.data_ptr()
     assert not joined[-1].any()
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama-tied-soft-capped", "qwen3", "gemma2", "layer-norm-offset"])
+@torch.inference_mode()
+def test_weights_that_lie_by_columns_give_the_same_logits(case, monkeypatch):
+    family, changes = CASES[case]
+    with torch.inference_mode(False):
+        model = make(family, 2, **changes)
+    way = few_rows.Way(torch.nn.functional.linear, by_columns=True)
+    monkeypatch.setitem(few_rows._ways, (3, True), way)
+    tokens = torch.randint(0, 53, (3, 12))
+    slow, fast = model.new_cache(3, 30), model.new_cache(3, 30)
+    model(tokens, cache=slow)
+    model(tokens, cache=fast)
+    with torch.inference_mode(False):
+        step = decode_step(model, fast, share=True)
+    following = torch.randint(0, 53, (3,))
+    expected = make(family, 2, **changes)(torch.cat((tokens, following[:, None]), 1))[:, -1]
+    torch.testing.assert_close(step(following), expected, atol=2e-5, rtol=1e-4)
+    attention = model.blocks[0].attention
+    assert attention.query.weight.stride() == (1, 4 * 8 + 2 * 2 * 8)
+    # The modules read the new layout too, without copies: the next prompt, and a second step.
+    again = model.new_cache(3, 30)
+    torch.testing.assert_close(model(tokens, cache=again)[:, -1], model(tokens)[:, -1], atol=2e-5, rtol=1e-4)
+    whole, _ = few_rows.joined([attention.query, attention.key, attention.value], share=True, by_columns=True)
+    assert whole.data_ptr() == attention.query.weight.data_ptr()
+
+
+def test_the_fastest_way_is_one_that_was_measured():
+    few_rows._ways.clear()
+    assert not few_rows.fastest_way(1).by_columns  # the layout may only change where it was allowed to
+    assert few_rows.fastest_way(1, free_layout=True) in [
+        few_rows.Way(torch.nn.functional.linear), few_rows.Way(few_rows.onednn),
+        few_rows.Way(torch.nn.functional.linear, by_columns=True),
+    ]  # fmt: skip
 
 
 def test_without_sharing_the_model_is_left_alone():

@@ -10,25 +10,21 @@ configuration field that is newer) goes through the modules.
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zhixing.models import ops
 from zhixing.models.cache import KVCache
 from zhixing.models.config import TransformerConfig
-from zhixing.models.layers import Linear, Norm, activate
+from zhixing.models.few_rows import fastest_way, joined, lay_by_columns, onednn, onednn_fused
+from zhixing.models.layers import Norm, activate
 from zhixing.models.loss import soft_cap
 from zhixing.models.network import Cache, CausalNetwork
 from zhixing.models.rotary import RotaryTable
 from zhixing.models.transformer import Block, Transformer
-
-Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Computes rows @ weight.T + bias: (n, in), (out, in), (out) -> (n, out)."""
 
 KNOWN_FIELDS = frozenset({
     "vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width", "context", "norm", "norm_eps",
@@ -86,46 +82,6 @@ class _PlainStep:
         return self._model.next_logits(tokens[:, None], self._cache)
 
 
-def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # The overload by its name: finding it among others takes 7 of 22 microseconds.
-    result: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, weight, bias, "none", [], "")
-    return result
-
-
-def _fused(rows: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor, operation: str) -> Tensor:
-    """Computes (rows @ weight.T + bias) + other, or times it ("mul"), in one pass: other (n, out) -> (n, out)."""
-    result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, other, weight, bias, operation)
-    return result
-
-
-_products: dict[int, Product] = {}
-
-
-def fastest_product(rows: int) -> Product:
-    """Measures, once per number of rows, which library multiplies few rows by a matrix faster; about 5 ms.
-
-    Such products are bound by memory. MKL's single-row product reaches half the bandwidth that oneDNN's does on
-    processors that are not Intel's.
-    """
-    if rows not in _products:
-        few, matrices = torch.ones(rows, 512), [torch.ones(1536, 512) for _ in range(4)]
-        candidates: list[Product] = [F.linear, _onednn]
-        seconds = []
-        for product in candidates:
-            try:
-                seconds.append(min(_time(product, few, matrix) for matrix in matrices * 3))
-            except (AttributeError, RuntimeError):  # a build of PyTorch without oneDNN
-                seconds.append(float("inf"))
-        _products[rows] = _onednn if seconds[1] < 0.9 * seconds[0] else F.linear
-    return _products[rows]
-
-
-def _time(product: Product, rows: Tensor, weight: Tensor) -> float:
-    start = time.perf_counter()
-    product(rows, weight, None)
-    return time.perf_counter() - start
-
-
 class _FastNorm:
     """`layers.Norm` in four operations: x / sqrt(mean(x^2) + eps) = x * sqrt(n) / hypot(|x|, sqrt(n * eps))."""
 
@@ -161,25 +117,6 @@ class _FastNorm:
         return F.layer_norm(x, (self.size,), self.weight, self.bias, self.eps)
 
 
-def _joined(parts: Sequence[Linear], share: bool) -> tuple[Tensor, Tensor | None]:
-    """Returns one matrix (and bias) that stacks those of several projections of the same input."""
-    weights = [part.weight.detach() for part in parts]
-    biases = [part.bias.detach() for part in parts if part.bias is not None]
-    bias = torch.cat(biases) if biases else None
-    if len(parts) == 1:
-        return weights[0], bias
-    plain = all(type(weight) is Tensor for weight in weights)  # packed ones join without a copy
-    whole = ops.adjacent(weights) if plain else None
-    if whole is None:
-        whole = torch.cat(weights)
-        if share and plain:
-            start = 0
-            for part in parts:
-                part.weight.data = whole.narrow(0, start, part.out_features)
-                start += part.out_features
-    return whole, bias
-
-
 def _fast_norm(norm: Norm | None) -> _FastNorm | None:
     return None if norm is None else _FastNorm([norm])
 
@@ -187,20 +124,20 @@ def _fast_norm(norm: Norm | None) -> _FastNorm | None:
 class _FastBlock:
     """`transformer.Block` for one position: its weights, joined, and what is particular to its layer."""
 
-    def __init__(self, block: Block, config: TransformerConfig, layer: int, share: bool) -> None:
+    def __init__(self, block: Block, config: TransformerConfig, layer: int, share: bool, by_columns: bool) -> None:
         attention, mlp = block.attention, block.mlp
         self.attention_norm, self.mlp_norm = _fast_norm(block.attention_norm), _fast_norm(block.mlp_norm)
         self.attention_post_norm = _fast_norm(block.attention_post_norm)
         self.mlp_post_norm = _fast_norm(block.mlp_post_norm)
-        self.qkv, self.qkv_bias = _joined([attention.query, attention.key, attention.value], share)
-        self.output, self.output_bias = _joined([attention.output], share)
-        self.up, self.up_bias = _joined([mlp.up] if mlp.gate is None else [mlp.gate, mlp.up], share)
+        self.qkv, self.qkv_bias = joined([attention.query, attention.key, attention.value], share, by_columns)
+        self.output, self.output_bias = joined([attention.output], share, by_columns)
+        self.up, self.up_bias = joined([mlp.up] if mlp.gate is None else [mlp.gate, mlp.up], share, by_columns)
         self.gate_of_two: tuple[Tensor, Tensor | None, Tensor, Tensor | None] | None = None
         if mlp.gate is not None and config.activation == "silu" and type(self.up) is Tensor:
             (gate, up), size = self.up.chunk(2), mlp.up.out_features
             first, second = (None, None) if self.up_bias is None else (self.up_bias[:size], self.up_bias[size:])
             self.gate_of_two = (gate, first, up, second)
-        self.down, self.down_bias = _joined([mlp.down], share)
+        self.down, self.down_bias = joined([mlp.down], share, by_columns)
         self.plain = type(self.output) is Tensor and type(self.down) is Tensor  # not packed
         self.turn = (2 if config.layer_is_local(layer) else 1) if config.layer_rotates(layer) else 0
         self.window = config.layer_window(layer)
@@ -218,17 +155,20 @@ class _FastStep:
     def __init__(self, model: Transformer, cache: KVCache, share: bool) -> None:
         self._model, self._cache, self._config = model, cache, model.config
         self._batch = cache.layers[0].keys.shape[0]
+        way = fastest_way(self._batch, free_layout=share)
         # Outside of inference mode, where a new layout of the weights would make them unfit for training.
         with torch.inference_mode(False), torch.no_grad():
             self._blocks = [
-                _FastBlock(block, model.config, layer, share)  # type: ignore[arg-type]
+                _FastBlock(block, model.config, layer, share, way.by_columns)  # type: ignore[arg-type]
                 for layer, block in enumerate(model.blocks)
             ]
             assert model.final_norm is not None
             self._final_norm = _FastNorm([model.final_norm])
             self._embedding_norm = _fast_norm(model.embedding_norm)
+            if way.by_columns:
+                lay_by_columns((model.embedding if model.head is None else model.head).weight)
             self._head = model.output_matrix.detach()
-        self._product = fastest_product(self._batch)
+        self._product = way.product
         config = self._config
         self._scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
         self._rotary_dim = config.rotary_dim or config.head_dim
@@ -272,12 +212,12 @@ class _FastStep:
             (local[0][positions], local[1][positions]) if local is not None else None,
         )
         mask = self._mask[..., : start + 1] if self._mask is not None else None
-        product, fused = self._product, self._product is _onednn
+        product, fused = self._product, self._product is onednn
         for index, block in enumerate(self._blocks):
             read = x if block.attention_norm is None else block.attention_norm(x)
             mixed = self._attend(index, block, read, rotations[block.turn], mask, start)
             if fused and block.plain and block.attention_post_norm is None:
-                stream = _fused(mixed, block.output, block.output_bias, x, "add")
+                stream = onednn_fused(mixed, block.output, block.output_bias, x, "add")
             else:
                 mixed = product(mixed, block.output, block.output_bias)
                 if block.attention_post_norm is not None:
@@ -288,7 +228,7 @@ class _FastStep:
                 read = block.mlp_norm(read)
             hidden = self._hidden(block, read)
             if fused and block.plain and block.mlp_post_norm is None:
-                x = _fused(hidden, block.down, block.down_bias, stream, "add")
+                x = onednn_fused(hidden, block.down, block.down_bias, stream, "add")
             else:
                 hidden = product(hidden, block.down, block.down_bias)
                 if block.mlp_post_norm is not None:
@@ -300,10 +240,10 @@ class _FastStep:
     def _hidden(self, block: _FastBlock, x: Tensor) -> Tensor:
         """Returns what the feed-forward's second map reads: (batch, width) -> (batch, hidden)."""
         config, product = self._config, self._product
-        if block.gate_of_two is not None and product is _onednn:
+        if block.gate_of_two is not None and product is onednn:
             gate_weight, gate_bias, up_weight, up_bias = block.gate_of_two
             gate = torch.ops.mkldnn._linear_pointwise.default(x, gate_weight, gate_bias, "swish", [], "")
-            return _fused(x, up_weight, up_bias, gate, "mul")
+            return onednn_fused(x, up_weight, up_bias, gate, "mul")
         hidden = product(x, block.up, block.up_bias)
         if config.gated:
             gate, up = hidden.chunk(2, dim=1)

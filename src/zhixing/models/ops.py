@@ -203,15 +203,17 @@ def linear_silu_gated(x: Tensor, gate: Linear, up: Linear) -> Tensor:
 
 
 def adjacent(weights: Sequence[Tensor]) -> Tensor | None:
-    """Returns the matrix that these lie in, one behind the other in memory; None when they do not."""
-    first, expected = weights[0], weights[0].storage_offset()
+    """Returns the matrix that these lie in, one behind the other, by rows or by columns; None if they do not."""
+    first, rows = weights[0], sum(len(weight) for weight in weights)
+    by_columns = not first.is_contiguous()
+    stride = (1, rows) if by_columns else (first.shape[1], 1)
+    expected = first.storage_offset()
     for weight in weights:
         same = weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        if not same or weight.storage_offset() != expected or not weight.is_contiguous():
+        if not same or weight.storage_offset() != expected or weight.stride() != stride:
             return None
-        expected += weight.numel()
-    rows = sum(len(weight) for weight in weights)
-    return first.as_strided((rows, first.shape[1]), (first.shape[1], 1))
+        expected += len(weight) if by_columns else weight.numel()
+    return first.as_strided((rows, first.shape[1]), stride)
 
 
 def joined_rows(weights: Sequence[Tensor]) -> Tensor:

@@ -24,6 +24,13 @@ KERNELS = ("auto", "avx512", "avx2", "scalar")
 KERNELS_VARIABLE = "ZHIXING_KERNELS"
 THREADS_VARIABLE = "ZHIXING_THREADS"
 
+_TOKENS = [c_int64, c_void_p]
+"""How many, and their ids. Then `inputs` in `zx_step`, instead of ids."""
+_PLACES = [c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p]
+"""sequence, position, sequences, pages, page_stride, outputs, rows, out: as for `step_of` in csrc/api_model.cpp."""
+_SOURCES_READ = [c_int64, c_void_p, c_void_p, c_void_p, c_int64]
+"""sources, owner, source_lengths, source_pages, source_page_stride."""
+
 _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_abi": (c_int, []),
     "zx_sources": (c_char_p, []),
@@ -48,70 +55,10 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_candidates": (c_int, [c_void_p, c_int64, c_int64, c_int64, c_int, c_void_p, c_void_p]),
     "zx_cache_copy_pages": (c_int, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p]),
     "zx_cache_copy": (c_int, [c_void_p, c_void_p, c_int64, c_int64]),
-    "zx_step": (
-        c_int,
-        [
-            c_void_p,
-            c_void_p,
-            c_int64,
-            c_void_p,
-            c_void_p,
-            c_void_p,
-            c_void_p,
-            c_int64,
-            c_void_p,
-            c_int64,
-            c_int64,
-            c_void_p,
-            c_void_p,
-        ],
-    ),
-    "zx_write": (
-        c_int,
-        [
-            c_void_p,
-            c_void_p,
-            c_int64,
-            c_void_p,
-            c_void_p,
-            c_void_p,
-            c_int64,
-            c_void_p,
-            c_int64,
-            c_int64,
-            c_void_p,
-            c_void_p,
-            c_int64,
-            c_void_p,
-            c_void_p,
-            c_int64,
-            c_void_p,
-        ],
-    ),
+    "zx_step": (c_int, [c_void_p, c_void_p, *_TOKENS, c_void_p, *_PLACES]),
+    "zx_write": (c_int, [c_void_p, c_void_p, *_TOKENS, *_PLACES, c_int64, c_void_p, c_void_p, c_int64, c_void_p]),
+    "zx_step_reading": (c_int, [c_void_p, c_void_p, c_void_p, *_TOKENS, *_PLACES, *_SOURCES_READ]),
     "zx_pack_coarse": (c_int, [c_int, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_int64, c_void_p]),
-    "zx_step_reading": (
-        c_int,
-        [
-            c_void_p,
-            c_void_p,
-            c_void_p,
-            c_int64,
-            c_void_p,
-            c_void_p,
-            c_void_p,
-            c_int64,
-            c_void_p,
-            c_int64,
-            c_int64,
-            c_void_p,
-            c_void_p,
-            c_int64,
-            c_void_p,
-            c_void_p,
-            c_void_p,
-            c_int64,
-        ],
-    ),
     "zx_choose": (c_int, [c_void_p, c_int64, c_int64, c_void_p, c_void_p]),
     "zx_memory_new": (c_void_p, [c_int64]),
     "zx_memory_at": (c_void_p, [c_void_p]),

@@ -4,16 +4,12 @@ import threading
 import time
 
 import pytest
-import torch
 
 from zhixing.core.errors import BadInput
-from zhixing.families.llama import FIXED
 from zhixing.generation import Generator, SamplingOptions
 from zhixing.generation.engine import Engine
 from zhixing.generation.engine.choice import core_choice
 from zhixing.generation.engine.stream import RequestStream
-from zhixing.models.config import TransformerConfig
-from zhixing.models.transformer import Transformer
 from zhixing.native import library
 from zhixing.native.network import NativeNetwork
 from zhixing.native.runtime import KV_CACHES
@@ -21,20 +17,6 @@ from zhixing.tokenization.train import train_tokenizer
 
 needs_core = pytest.mark.skipif(not library.is_available(), reason="the C++ core is not built")
 TOKENIZER = train_tokenizer([], "byte").tokenizer
-
-
-@pytest.fixture(scope="module")
-def model():
-    config = TransformerConfig(
-        vocab_size=TOKENIZER.vocab_size, width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_width=64, context=256,
-        **FIXED,
-    )  # fmt: skip
-    network = Transformer(config)
-    network.initialise(torch.Generator().manual_seed(0))
-    for parameter in network.parameters():
-        if parameter.dim() > 1:
-            parameter.data *= 6
-    return network.eval()
 
 
 @pytest.fixture(params=["torch", pytest.param("native", marks=needs_core)])
