@@ -82,10 +82,15 @@ def test_the_fast_step_gives_the_logits_of_the_modules(case, kv_heads, padded):
     assert fast.length == slow.length == 17
 
 
-@pytest.mark.parametrize("product", [torch.nn.functional.linear, few_rows.onednn])
-def test_both_libraries_give_the_same_product(product):
-    rows, weight, bias = torch.randn(3, 16), torch.randn(7, 16), torch.randn(7)
-    torch.testing.assert_close(product(rows, weight, bias), rows @ weight.t() + bias, atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("way", few_rows.WAYS)
+@pytest.mark.parametrize("inputs", [16, 15, 7])
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_way_gives_the_same_product(way, inputs, count):
+    rows, weight, bias = torch.randn(count, inputs), torch.randn(7, inputs), torch.randn(7)
+    lying = few_rows.joined([weight], way.by_columns)
+    expected = rows.double() @ weight.double().t()
+    torch.testing.assert_close(way.make(lying, None)(rows).double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(way.make(lying, bias)(rows).double(), expected + bias, atol=1e-5, rtol=1e-5)
 
 
 def test_every_field_of_the_configuration_was_considered():
@@ -122,7 +127,8 @@ def test_sharing_lays_the_weights_out_anew_but_keeps_values_and_trainability():
     # A second step finds the layout as it is, and sees weights that were changed in place since.
     with torch.no_grad():
         attention.value.weight.zero_()
-    joined, _ = few_rows.joined([attention.query, attention.key, attention.value], share=True)
+    parts = (attention.query, attention.key, attention.value)
+    joined = few_rows.joined([part.weight.detach() for part in parts], by_columns=False)
     assert joined.data_ptr() == attention.query.weight.data_ptr()
     assert not joined[-1].any()
 
@@ -133,8 +139,8 @@ def test_weights_that_lie_by_columns_give_the_same_logits(case, monkeypatch):
     family, changes = CASES[case]
     with torch.inference_mode(False):
         model = make(family, 2, **changes)
-    way = few_rows.Way(torch.nn.functional.linear, by_columns=True)
-    monkeypatch.setitem(few_rows._ways, (3, True), way)
+    way = few_rows.Way(few_rows.split_inputs, by_columns=True)
+    monkeypatch.setattr(few_rows, "fastest_way", lambda *shape: way)
     tokens = torch.randint(0, 53, (3, 12))
     slow, fast = model.new_cache(3, 30), model.new_cache(3, 30)
     model(tokens, cache=slow)
@@ -149,17 +155,18 @@ def test_weights_that_lie_by_columns_give_the_same_logits(case, monkeypatch):
     # The modules read the new layout too, without copies: the next prompt, and a second step.
     again = model.new_cache(3, 30)
     torch.testing.assert_close(model(tokens, cache=again)[:, -1], model(tokens)[:, -1], atol=2e-5, rtol=1e-4)
-    whole, _ = few_rows.joined([attention.query, attention.key, attention.value], share=True, by_columns=True)
-    assert whole.data_ptr() == attention.query.weight.data_ptr()
+    parts = [attention.query.weight, attention.key.weight, attention.value.weight]
+    assert few_rows.joined([part.detach() for part in parts], by_columns=True).data_ptr() == parts[0].data_ptr()
+    assert model.output_matrix.stride() == (1, 53)
 
 
-def test_the_fastest_way_is_one_that_was_measured():
+def test_the_way_is_measured_for_large_matrices_only():
     few_rows._ways.clear()
-    assert not few_rows.fastest_way(1).by_columns  # the layout may only change where it was allowed to
-    assert few_rows.fastest_way(1, free_layout=True) in [
-        few_rows.Way(torch.nn.functional.linear), few_rows.Way(few_rows.onednn),
-        few_rows.Way(torch.nn.functional.linear, by_columns=True),
-    ]  # fmt: skip
+    assert few_rows.fastest_way(1, 512, 256, True) == few_rows.USUAL
+    assert not few_rows._ways
+    assert not few_rows.fastest_way(1, 1024, 512).by_columns  # the layout may only change where it was allowed to
+    assert few_rows.fastest_way(1, 1024, 512, True) in few_rows.WAYS
+    assert set(few_rows._ways) == {(1, 1024, 512, 1, False), (1, 1024, 512, 1, True)}
 
 
 def test_without_sharing_the_model_is_left_alone():

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from zhixing.models.cache import KVCache
 from zhixing.models.config import TransformerConfig
-from zhixing.models.few_rows import fastest_way, joined, lay_by_columns, onednn, onednn_fused
-from zhixing.models.layers import Norm, activate
+from zhixing.models.few_rows import Product, few_rows_map
+from zhixing.models.layers import Linear, Norm, activate
 from zhixing.models.loss import soft_cap
 from zhixing.models.network import Cache, CausalNetwork
 from zhixing.models.rotary import RotaryTable
@@ -117,6 +117,10 @@ class _FastNorm:
         return F.layer_norm(x, (self.size,), self.weight, self.bias, self.eps)
 
 
+def _map(parts: Sequence[Linear], rows: int, share: bool) -> Product:
+    return few_rows_map([part.weight for part in parts], [part.bias for part in parts], rows, share)
+
+
 def _fast_norm(norm: Norm | None) -> _FastNorm | None:
     return None if norm is None else _FastNorm([norm])
 
@@ -124,21 +128,15 @@ def _fast_norm(norm: Norm | None) -> _FastNorm | None:
 class _FastBlock:
     """`transformer.Block` for one position: its weights, joined, and what is particular to its layer."""
 
-    def __init__(self, block: Block, config: TransformerConfig, layer: int, share: bool, by_columns: bool) -> None:
+    def __init__(self, block: Block, config: TransformerConfig, layer: int, rows: int, share: bool) -> None:
         attention, mlp = block.attention, block.mlp
         self.attention_norm, self.mlp_norm = _fast_norm(block.attention_norm), _fast_norm(block.mlp_norm)
         self.attention_post_norm = _fast_norm(block.attention_post_norm)
         self.mlp_post_norm = _fast_norm(block.mlp_post_norm)
-        self.qkv, self.qkv_bias = joined([attention.query, attention.key, attention.value], share, by_columns)
-        self.output, self.output_bias = joined([attention.output], share, by_columns)
-        self.up, self.up_bias = joined([mlp.up] if mlp.gate is None else [mlp.gate, mlp.up], share, by_columns)
-        self.gate_of_two: tuple[Tensor, Tensor | None, Tensor, Tensor | None] | None = None
-        if mlp.gate is not None and config.activation == "silu" and type(self.up) is Tensor:
-            (gate, up), size = self.up.chunk(2), mlp.up.out_features
-            first, second = (None, None) if self.up_bias is None else (self.up_bias[:size], self.up_bias[size:])
-            self.gate_of_two = (gate, first, up, second)
-        self.down, self.down_bias = joined([mlp.down], share, by_columns)
-        self.plain = type(self.output) is Tensor and type(self.down) is Tensor  # not packed
+        self.qkv = _map([attention.query, attention.key, attention.value], rows, share)
+        self.output = _map([attention.output], rows, share)
+        self.up = _map([mlp.up] if mlp.gate is None else [mlp.gate, mlp.up], rows, share)
+        self.down = _map([mlp.down], rows, share)
         self.turn = (2 if config.layer_is_local(layer) else 1) if config.layer_rotates(layer) else 0
         self.window = config.layer_window(layer)
         self.qk_norm: _FastNorm | None = None
@@ -155,20 +153,17 @@ class _FastStep:
     def __init__(self, model: Transformer, cache: KVCache, share: bool) -> None:
         self._model, self._cache, self._config = model, cache, model.config
         self._batch = cache.layers[0].keys.shape[0]
-        way = fastest_way(self._batch, free_layout=share)
         # Outside of inference mode, where a new layout of the weights would make them unfit for training.
         with torch.inference_mode(False), torch.no_grad():
             self._blocks = [
-                _FastBlock(block, model.config, layer, share, way.by_columns)  # type: ignore[arg-type]
+                _FastBlock(block, model.config, layer, self._batch, share)  # type: ignore[arg-type]
                 for layer, block in enumerate(model.blocks)
             ]
             assert model.final_norm is not None
             self._final_norm = _FastNorm([model.final_norm])
             self._embedding_norm = _fast_norm(model.embedding_norm)
-            if way.by_columns:
-                lay_by_columns((model.embedding if model.head is None else model.head).weight)
-            self._head = model.output_matrix.detach()
-        self._product = way.product
+            head = model.embedding if model.head is None else model.head
+            self._head = few_rows_map([head.weight], [None], self._batch, share)
         config = self._config
         self._scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
         self._rotary_dim = config.rotary_dim or config.head_dim
@@ -212,39 +207,23 @@ class _FastStep:
             (local[0][positions], local[1][positions]) if local is not None else None,
         )
         mask = self._mask[..., : start + 1] if self._mask is not None else None
-        product, fused = self._product, self._product is onednn
         for index, block in enumerate(self._blocks):
             read = x if block.attention_norm is None else block.attention_norm(x)
-            mixed = self._attend(index, block, read, rotations[block.turn], mask, start)
-            if fused and block.plain and block.attention_post_norm is None:
-                stream = onednn_fused(mixed, block.output, block.output_bias, x, "add")
-            else:
-                mixed = product(mixed, block.output, block.output_bias)
-                if block.attention_post_norm is not None:
-                    mixed = block.attention_post_norm(mixed)
-                stream = x + mixed
+            mixed = block.output(self._attend(index, block, read, rotations[block.turn], mask, start))
+            if block.attention_post_norm is not None:
+                mixed = block.attention_post_norm(mixed)
+            stream = x + mixed
             read = x if config.parallel_residual else stream
-            if block.mlp_norm is not None:
-                read = block.mlp_norm(read)
-            hidden = self._hidden(block, read)
-            if fused and block.plain and block.mlp_post_norm is None:
-                x = onednn_fused(hidden, block.down, block.down_bias, stream, "add")
-            else:
-                hidden = product(hidden, block.down, block.down_bias)
-                if block.mlp_post_norm is not None:
-                    hidden = block.mlp_post_norm(hidden)
-                x = stream + hidden
+            hidden = block.down(self._hidden(block.up(read if block.mlp_norm is None else block.mlp_norm(read))))
+            if block.mlp_post_norm is not None:
+                hidden = block.mlp_post_norm(hidden)
+            x = stream + hidden
         self._cache.length = start + 1
-        return soft_cap(product(self._final_norm(x), self._head, None), config.logit_softcap)
+        return soft_cap(self._head(self._final_norm(x)), config.logit_softcap)
 
-    def _hidden(self, block: _FastBlock, x: Tensor) -> Tensor:
-        """Returns what the feed-forward's second map reads: (batch, width) -> (batch, hidden)."""
-        config, product = self._config, self._product
-        if block.gate_of_two is not None and product is onednn:
-            gate_weight, gate_bias, up_weight, up_bias = block.gate_of_two
-            gate = torch.ops.mkldnn._linear_pointwise.default(x, gate_weight, gate_bias, "swish", [], "")
-            return onednn_fused(x, up_weight, up_bias, gate, "mul")
-        hidden = product(x, block.up, block.up_bias)
+    def _hidden(self, hidden: Tensor) -> Tensor:
+        """Returns what the feed-forward's second map reads, from what the first gave: (batch, hidden)."""
+        config = self._config
         if config.gated:
             gate, up = hidden.chunk(2, dim=1)
             return activate(gate, config.activation) * up
@@ -261,7 +240,7 @@ class _FastStep:
     ) -> Tensor:
         config, cache = self._config, self._cache.layers[index]
         heads, kv_heads, size = config.heads, config.kv_heads, config.head_dim
-        qkv = self._product(x, block.qkv, block.qkv_bias).view(self._batch, heads + 2 * kv_heads, size)
+        qkv = block.qkv(x).view(self._batch, heads + 2 * kv_heads, size)
         qk, v = qkv.narrow(1, 0, heads + kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads)
         if config.qk_norm == "before_rotary":
             qk = self._normalise(block, qk)
