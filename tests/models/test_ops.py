@@ -103,3 +103,24 @@ def test_silu_gate_is_the_formula(backend: ops.Matmul, biased: bool) -> None:
         assert torch.allclose(got, F.silu(F.linear(x, *gate)) * F.linear(x, *up), atol=1e-4)
     finally:
         ops.set_matmul(before)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onednn"])
+@torch.inference_mode()
+def test_matrices_that_lie_by_columns_give_the_same_products(backend):
+    before = ops.matmul_backend()
+    whole = torch.randn(16, 48).t()  # (48, 16), by columns
+    gate, up = whole[:24], whole[24:]
+    x = torch.randn(20, 16)
+    try:
+        ops.set_matmul(backend)
+        expected = torch.nn.functional.silu(x @ gate.t()) * (x @ up.t())
+        torch.testing.assert_close(ops.linear_silu_gated(x, (gate, None), (up, None)), expected)
+        bias = torch.randn(24)
+        expected = torch.nn.functional.silu(x @ gate.t() + bias) * (x @ up.t() - bias)
+        torch.testing.assert_close(ops.linear_silu_gated(x, (gate, bias), (up, -bias)), expected)
+        torch.testing.assert_close(ops.product(x, up), x @ up.t())
+        torch.testing.assert_close(ops.linear(x, up, bias), x @ up.t() + bias)
+        assert ops.joined_rows([gate, up]).data_ptr() == whole.data_ptr()
+    finally:
+        ops.set_matmul(before)

@@ -34,6 +34,10 @@ GAIN = 0.93
 """Another way than the usual one must need at most this share of its time."""
 
 
+PROMPT, SLOWER = 128, 1.1
+"""Rows of a prompt with which a layout is tried, and how much slower it may be read with it."""
+
+
 def default(weight: Tensor, bias: Tensor | None) -> Product:
     """Returns the product through PyTorch's default library."""
     return lambda rows: F.linear(rows, weight, bias)
@@ -104,7 +108,8 @@ def fastest_way(rows: int, outputs: int, inputs: int, free_layout: bool = False)
         plain = torch.ones(-(-PROBED // size), outputs, inputs)
         turned = plain.view(len(plain), inputs, outputs).transpose(1, 2)
         few = torch.ones(rows, inputs)
-        usable = [way for way in WAYS if free_layout or not way.by_columns]
+        turns = free_layout and _reads_columns(plain[0], turned[0])
+        usable = [way for way in WAYS if turns or not way.by_columns]
         seconds = {way: _seconds(way, few, turned if way.by_columns else plain) for way in usable}
         best = min(seconds, key=seconds.__getitem__)
         _ways[key] = best if seconds[best] < GAIN * seconds[USUAL] else USUAL
@@ -124,6 +129,13 @@ def _seconds(way: Way, rows: Tensor, matrices: Tensor) -> float:
     except (AttributeError, RuntimeError):  # a build of PyTorch without oneDNN
         return float("inf")
     return min(times)
+
+
+def _reads_columns(plain: Tensor, turned: Tensor) -> bool:
+    """Whether the library of many rows, which read prompts, is as fast with a matrix that lies by columns."""
+    many = torch.ones(PROMPT, plain.shape[1])
+    usual, other = ops.least_seconds(lambda: ops.linear(many, plain), lambda: ops.linear(many, turned))
+    return other < SLOWER * usual
 
 
 def few_rows_map(weights: Sequence[Tensor], biases: Sequence[Tensor | None], rows: int, share: bool) -> Product:

@@ -50,7 +50,7 @@ def _onednn(rows: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
-def _seconds(*works: Callable[[], object]) -> list[float]:
+def least_seconds(*works: Callable[[], object]) -> list[float]:
     """Returns the least time of each piece of work, taken in turn so that a busy machine disturbs them alike."""
     times: list[list[float]] = [[] for _ in works]
     for _ in range(8):
@@ -84,20 +84,25 @@ def select_matmul(training: bool = False) -> Matmul:
         return _matmul
     new = default = new_gradient = default_gradient = 0.0
     for rows, weight in probes:
-        times = _seconds(lambda: _onednn(rows, weight), lambda: rows @ weight.t())  # noqa: B023
+        times = least_seconds(lambda: _onednn(rows, weight), lambda: rows @ weight.t())  # noqa: B023
         new, default = new + times[0], default + times[1]
         if training:
             grad = torch.randn(len(rows), len(weight))
-            times = _seconds(lambda: _onednn_gradient(grad, rows), lambda: grad.t() @ rows)  # noqa: B023
+            times = least_seconds(lambda: _onednn_gradient(grad, rows), lambda: grad.t() @ rows)  # noqa: B023
             new_gradient, default_gradient = new_gradient + times[0], default_gradient + times[1]
     if new < 0.95 * default:
         set_matmul("mixed" if default_gradient < 0.95 * new_gradient else "onednn")
     return _matmul
 
 
+def _lies_whole(weight: Tensor) -> bool:
+    """Whether a matrix fills its memory, by rows or by columns: oneDNN takes a hundred times as long for others."""
+    return weight.is_contiguous() or weight.stride() == (1, len(weight))
+
+
 def product(rows: Tensor, weight: Tensor) -> Tensor:
     """Computes rows @ weight.T for two-dimensional tensors, without gradient: (n, k), (m, k) -> (n, m)."""
-    if _matmul != "torch" and rows.dtype == torch.float32 and not rows.is_cuda:
+    if _matmul != "torch" and rows.dtype == torch.float32 and not rows.is_cuda and _lies_whole(weight):
         return _onednn(rows, weight)
     return rows @ weight.t()
 
@@ -157,7 +162,7 @@ class _Linear(torch.autograd.Function):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Computes x W^T + b: (..., in), (out, in), (out) -> (..., out)."""
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if _matmul != "torch" and plain and x.numel() > x.shape[-1] * FEW_ROWS:
+    if _matmul != "torch" and plain and x.numel() > x.shape[-1] * FEW_ROWS and _lies_whole(weight):
         if not torch.is_grad_enabled():
             return _pointwise(x, weight, bias, "none", "")
         y = apply(_Linear, x, weight)
@@ -194,6 +199,10 @@ def linear_silu_gated(x: Tensor, gate: Linear, up: Linear) -> Tensor:
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     packed = any(type(weight) not in (Tensor, nn.Parameter) for weight, _ in (gate, up))
     few = x.numel() <= x.shape[-1] * FEW_ROWS
+    if not packed and not torch.is_grad_enabled() and not _lies_whole(gate[0]):  # both in one that lies by columns
+        biases = [bias for _, bias in (gate, up) if bias is not None]
+        whole = joined_rows([gate[0], up[0]])
+        return gated(linear(x, whole, torch.cat(biases) if biases else None), "silu")
     if _matmul == "torch" or not plain or packed or few or torch.is_grad_enabled():
         return F.silu(linear(x, *gate)) * linear(x, *up)
     rows = x.reshape(-1, x.shape[-1])
@@ -471,4 +480,4 @@ def matmul_peak() -> float:
     works: list[Callable[[], object]] = [functools.partial(torch.mm, left, right)]
     if _matmul == "onednn":
         works.append(functools.partial(_onednn, left, right))
-    return 2 * MATMUL_SIZE**3 / min(_seconds(*works)) / 1e9
+    return 2 * MATMUL_SIZE**3 / min(least_seconds(*works)) / 1e9
