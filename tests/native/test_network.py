@@ -184,7 +184,7 @@ def test_losses_equal_those_of_the_modules():
 
 
 def test_the_cache_is_as_exact_as_the_weights_and_no_larger():
-    """A page has 16 tokens of 2 layers of 2 heads of 16 values, keys and values; 8 bits have a scale for each head."""
+    """A page has 16 tokens of 2 layers of 2 heads of 16 values, keys and values; 8 bits have a scale for every 32."""
     numbers = 16 * 2 * 2 * 16 * 2
     wide = network("llama", width=64, mlp_width=96)
     for ours, kept, size in (
@@ -194,6 +194,21 @@ def test_the_cache_is_as_exact_as_the_weights_and_no_larger():
         (NativeNetwork(wide, kv_cache="f16"), "f16", 2 * numbers),
     ):
         assert (ours.runtime.kv_cache, ours.runtime.page_bytes) == (kept, size)
+
+
+@pytest.mark.parametrize("head_dim", [24, 48, 80])
+def test_parts_of_a_head_have_scales_of_their_own(head_dim):
+    """Keys are a thousand times smaller behind their first 32 numbers, and the queries as much larger."""
+    model = network("llama", head_dim=head_dim, qk_norm="before_rotary", position="none")
+    for block in model.blocks:
+        block.attention.key_norm.weight.data[32:] *= 1e-3
+        block.attention.query_norm.weight.data[32:] *= 1e3
+    tokens = torch.randint(0, 97, (1, 100))
+    expected = reference(model, tokens)[-1]
+    ours = NativeNetwork(model, kv_cache="q8")
+    assert ours.runtime.page_bytes == 16 * 2 * 2 * 2 * (head_dim + 4 * -(-head_dim // 32))
+    got = ours.next_logits(tokens, ours.new_cache(1, 100))[0]
+    assert 1e-5 < (got - expected).norm() / expected.norm() < 3e-2
 
 
 @pytest.mark.parametrize(("kv_cache", "most"), [("f16", 2e-3), ("q8", 3e-2)])

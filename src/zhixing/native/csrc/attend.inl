@@ -16,25 +16,35 @@ template <Format F> ZX_INLINE float one_stored(const uint8_t* block, int64_t at)
     else return float(reinterpret_cast<const int8_t*>(block)[at]);
 }
 
-// The scales of the tokens of a block of 8 bits.
-ZX_INLINE const float* scales_of(const uint8_t* block, int64_t head_dim) { return reinterpret_cast<const float*>(block + head_dim * PAGE); }
+// The scales of the tokens of a block of 8 bits, for their numbers [at, at + SCALED).
+ZX_INLINE const float* scales_of(const uint8_t* block, int64_t head_dim, int64_t at) {
+    return reinterpret_cast<const float*>(block + head_dim * PAGE) + at / SCALED * PAGE;
+}
 
 ZX_INLINE Vec clamp(Vec x, float most) { return vmin(vmax(x, vset(-most)), vset(most)); }
 
 // Numbers [at, at + LANES) of a row, with zeros behind its end.
 ZX_INLINE Vec load_row(const float* row, int64_t at, int64_t size) { return at + LANES <= size ? vload(row + at) : load_some(row + at, size - at); }
 
-// What one token's key, or value, is stored as: head_dim numbers (room for LANES more), and the scale of those of 8 bits.
-template <Format F, typename T> ZX_INLINE float convert(const float* from, int64_t head_dim, T* to) {
+// Rounds SCALED numbers of a row of `size`, from `at` on, to 8 bits; returns their scale.
+ZX_INLINE float round_part(const float* from, int64_t at, int64_t size, int8_t* to) {
+    Vec values[SCALED / LANES], most = vset(0.0f);
+    for (int i = 0; i < SCALED / LANES; ++i) {
+        const int64_t d = at + i * LANES;
+        values[i] = d < size ? clamp(load_row(from, d, size), 3.0e38f) : vset(0.0f);
+        most = vmax(most, vabs(values[i]));
+    }
+    const float largest = vhighest(most), inverse = largest > 1.0e-30f ? 127.0f / largest : 0.0f;
+    for (int i = 0; i < SCALED / LANES; ++i) vstore_i8(to + at + i * LANES, vround(vmul(values[i], vset(inverse))));
+    return largest / 127.0f;
+}
+
+// What one token's key, or value, is stored as: head_dim numbers (room for SCALED more), and the scales of those of 8 bits.
+template <Format F, typename T> ZX_INLINE void convert(const float* from, int64_t head_dim, T* to, float* scales) {
     if constexpr (F == Format::F16) {
         for (int64_t d = 0; d < head_dim; d += LANES) vstore_half(to + d, clamp(load_row(from, d, head_dim), 65504.0f));
-        return 1.0f;
     } else {
-        Vec most = vset(0.0f);
-        for (int64_t d = 0; d < head_dim; d += LANES) most = vmax(most, vabs(clamp(load_row(from, d, head_dim), 3.0e38f)));
-        const float largest = vhighest(most), inverse = largest > 1.0e-30f ? 127.0f / largest : 0.0f;
-        for (int64_t d = 0; d < head_dim; d += LANES) vstore_i8(to + d, vround(vmul(clamp(load_row(from, d, head_dim), 3.0e38f), vset(inverse))));
-        return largest / 127.0f;
+        for (int64_t d = 0; d < head_dim; d += SCALED) scales[d / SCALED] = round_part(from, d, head_dim, to);
     }
 }
 
@@ -45,13 +55,16 @@ template <typename T> ZX_INLINE void place(const T* key, const T* value, int64_t
 }
 
 template <Format F, typename T> ZX_INLINE void store_as(const float* key, const float* value, int64_t head_dim, int64_t slot, uint8_t* keys, uint8_t* values) {
-    T key_row[MAX_HEAD_DIM + LANES], value_row[MAX_HEAD_DIM + LANES];
-    const float scales[2] = {convert<F>(key, head_dim, key_row), convert<F>(value, head_dim, value_row)};
+    T key_row[MAX_HEAD_DIM + SCALED], value_row[MAX_HEAD_DIM + SCALED];
+    float key_scales[MAX_HEAD_DIM / SCALED + 1], value_scales[MAX_HEAD_DIM / SCALED + 1];
+    convert<F>(key, head_dim, key_row, key_scales);
+    convert<F>(value, head_dim, value_row, value_scales);
     place(key_row, value_row, head_dim, slot, reinterpret_cast<T*>(keys), reinterpret_cast<T*>(values));
-    if constexpr (F == Format::Q8) {
-        std::memcpy(keys + head_dim * PAGE + slot * 4, scales, 4);
-        std::memcpy(values + head_dim * PAGE + slot * 4, scales + 1, 4);
-    }
+    if constexpr (F == Format::Q8)
+        for (int64_t d = 0; d < head_dim; d += SCALED) {
+            std::memcpy(keys + head_dim * PAGE + (d / SCALED * PAGE + slot) * 4, key_scales + d / SCALED, 4);
+            std::memcpy(values + head_dim * PAGE + (d / SCALED * PAGE + slot) * 4, value_scales + d / SCALED, 4);
+        }
 }
 
 static void store_page(Format format, const float* key, const float* value, int64_t head_dim, int64_t slot, uint8_t* keys, uint8_t* values) {
@@ -62,21 +75,40 @@ static void store_page(Format format, const float* key, const float* value, int6
     }
 }
 
-// Scores of M queries against the 16 keys of a page; a lane is a key.
-template <Format F, int M> ZX_INLINE void score_page(const uint8_t* keys, const float* const* query, int head_dim, float* scores) {
-    Vec sum[M][KEY_PARTS];
-    for (int m = 0; m < M; ++m)
-        for (int part = 0; part < KEY_PARTS; ++part) sum[m][part] = vset(0.0f);
-    for (int d = 0; d < head_dim; ++d)
+// Adds the products of numbers [first, last) of M queries and of the 16 keys of a page to sums; a lane is a key.
+template <Format F, int M>
+ZX_INLINE void add_scores(const uint8_t* keys, const float* const* query, int first, int last, Vec (&sum)[M][KEY_PARTS]) {
+    for (int d = first; d < last; ++d)
         for (int part = 0; part < KEY_PARTS; ++part) {
             const Vec key = load_stored<F>(keys, int64_t(d) * PAGE + part * LANES);
             for (int m = 0; m < M; ++m) sum[m][part] = vfma(key, vset(query[m][d]), sum[m][part]);
         }
+}
+
+// Scores of M queries against the 16 keys of a page.
+template <Format F, int M> ZX_INLINE void score_page(const uint8_t* keys, const float* const* query, int head_dim, float* scores) {
+    Vec sum[M][KEY_PARTS];
     for (int m = 0; m < M; ++m)
-        for (int part = 0; part < KEY_PARTS; ++part) {
-            if constexpr (F == Format::Q8) sum[m][part] = vmul(sum[m][part], vload(scales_of(keys, head_dim) + part * LANES));
-            vstore(scores + m * STRETCH + part * LANES, sum[m][part]);
+        for (int part = 0; part < KEY_PARTS; ++part) sum[m][part] = vset(0.0f);
+    if constexpr (F != Format::Q8) {
+        add_scores<F, M>(keys, query, 0, head_dim, sum);
+        for (int m = 0; m < M; ++m)
+            for (int part = 0; part < KEY_PARTS; ++part) vstore(scores + m * STRETCH + part * LANES, sum[m][part]);
+    } else {
+        // What was summed so far waits in `scores`: there are registers for one part's sums only.
+        for (int d = 0; d < head_dim; d += SCALED) {
+            if (d > 0)
+                for (int m = 0; m < M; ++m)
+                    for (int part = 0; part < KEY_PARTS; ++part) sum[m][part] = vset(0.0f);
+            add_scores<F, M>(keys, query, d, d + SCALED < head_dim ? d + SCALED : head_dim, sum);
+            for (int m = 0; m < M; ++m)
+                for (int part = 0; part < KEY_PARTS; ++part) {
+                    const Vec scale = vload(scales_of(keys, head_dim, d) + part * LANES);
+                    float* score = scores + m * STRETCH + part * LANES;
+                    vstore(score, d == 0 ? vmul(sum[m][part], scale) : vfma(sum[m][part], scale, vload(score)));
+                }
         }
+    }
 }
 
 template <Format F> ZX_INLINE void score_pages(const uint8_t* keys, const float* const* query, int count, int head_dim, float* scores) {
@@ -106,27 +138,42 @@ template <Format F, int M, int S> ZX_INLINE void mix_slab(const uint8_t* values,
         for (int s = 0; s < S; ++s) vstore(out[m] + d + s * LANES, sum[m][s]);
 }
 
-template <Format F, int M> ZX_INLINE void mix_page(const uint8_t* values, int head_dim, int first, int last, const float* weights, float* const* out) {
+// The same for numbers [d, last) of the head.
+template <Format F, int M>
+ZX_INLINE void mix_page(const uint8_t* values, int head_dim, int first, int end, const float* weights, float* const* out, int d, int last) {
     constexpr int S = M <= 2 ? 4 : M == 8 ? 2 : LANES == 16 ? 4 : 2;
-    int d = 0;
-    for (; d + S * LANES <= head_dim; d += S * LANES) mix_slab<F, M, S>(values, head_dim, first, last, weights, out, d);
+    for (; d + S * LANES <= last; d += S * LANES) mix_slab<F, M, S>(values, head_dim, first, end, weights, out, d);
     if constexpr (S == 4)
-        for (; d + 2 * LANES <= head_dim; d += 2 * LANES) mix_slab<F, M, 2>(values, head_dim, first, last, weights, out, d);
-    for (; d + LANES <= head_dim; d += LANES) mix_slab<F, M, 1>(values, head_dim, first, last, weights, out, d);
-    for (; d < head_dim; ++d)
+        for (; d + 2 * LANES <= last; d += 2 * LANES) mix_slab<F, M, 2>(values, head_dim, first, end, weights, out, d);
+    for (; d + LANES <= last; d += LANES) mix_slab<F, M, 1>(values, head_dim, first, end, weights, out, d);
+    for (; d < last; ++d)
         for (int m = 0; m < M; ++m)
-            for (int token = first; token < last; ++token) out[m][d] += weights[m * STRETCH + token] * one_stored<F>(values, int64_t(token) * head_dim + d);
+            for (int token = first; token < end; ++token) out[m][d] += weights[m * STRETCH + token] * one_stored<F>(values, int64_t(token) * head_dim + d);
+}
+
+// The same for all numbers; those of 8 bits part by part, with weights that their scales are in.
+template <Format F, int M> ZX_INLINE void mix_all(const uint8_t* values, int head_dim, int first, int last, const float* weights, float* const* out) {
+    if constexpr (F != Format::Q8) return mix_page<F, M>(values, head_dim, first, last, weights, out, 0, head_dim);
+    else {
+        float scaled[M * STRETCH];  // only the first PAGE numbers of each row are used
+        for (int d = 0; d < head_dim; d += SCALED) {
+            for (int m = 0; m < M; ++m)
+                for (int i = 0; i < PAGE; i += LANES)
+                    vstore(scaled + m * STRETCH + i, vmul(vload(weights + m * STRETCH + i), vload(scales_of(values, head_dim, d) + i)));
+            mix_page<F, M>(values, head_dim, first, last, scaled, out, d, d + SCALED < head_dim ? d + SCALED : head_dim);
+        }
+    }
 }
 
 template <Format F> ZX_INLINE void mix_pages(const uint8_t* values, int count, int head_dim, int first, int last, const float* weights, float* const* out) {
     int m = 0;
     if constexpr (LANES == 16)
-        for (; m + 8 <= count; m += 8) mix_page<F, 8>(values, head_dim, first, last, weights + m * STRETCH, out + m);
-    for (; m + 4 <= count; m += 4) mix_page<F, 4>(values, head_dim, first, last, weights + m * STRETCH, out + m);
+        for (; m + 8 <= count; m += 8) mix_all<F, 8>(values, head_dim, first, last, weights + m * STRETCH, out + m);
+    for (; m + 4 <= count; m += 4) mix_all<F, 4>(values, head_dim, first, last, weights + m * STRETCH, out + m);
     switch (count - m) {
-        case 3: mix_page<F, 3>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
-        case 2: mix_page<F, 2>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
-        case 1: mix_page<F, 1>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
+        case 3: mix_all<F, 3>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
+        case 2: mix_all<F, 2>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
+        case 1: mix_all<F, 1>(values, head_dim, first, last, weights + m * STRETCH, out + m); break;
         default: break;
     }
 }
@@ -180,12 +227,6 @@ template <Format F> static void attend_stretch(const Attend& a, int32_t base, in
         // Only tokens that are there: what lies behind them in the page is undefined, and 0 * NaN is not 0.
         const int first = base + at < begin ? begin - base - at : 0;
         const int last = base + at + PAGE > end ? end - base - at : PAGE;
-        if constexpr (F == Format::Q8)
-            for (int m = 0; m < a.count; ++m)
-                for (int i = 0; i < PAGE; i += LANES) {
-                    float* weights = scores + m * STRETCH + at + i;
-                    vstore(weights, vmul(vload(weights), vload(scales_of(values, a.head_dim) + i)));
-                }
         if (first < last) mix_pages<F>(values, a.count, a.head_dim, first, last, scores + at, out);
     }
 }

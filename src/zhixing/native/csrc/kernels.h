@@ -60,9 +60,12 @@ constexpr int FORMATS = 3;
 
 constexpr int64_t stored_bytes(Format format) { return format == Format::F16 ? 2 : format == Format::F32 ? 4 : 1; }
 
-// Bytes of one head's keys, or values, in a page. Behind those of 8 bits comes a float32 scale of each token.
+constexpr int SCALED = 32;  // numbers of a key or value that share a scale, where they are stored in 8 bits
+
+// Bytes of one head's keys, or values, in a page. Behind those of 8 bits come float32 scales: of the first SCALED numbers
+// of each token, of the next ones, and so on.
 constexpr int64_t block_bytes(Format format, int64_t head_dim) {
-    return head_dim * PAGE * stored_bytes(format) + (format == Format::Q8 ? PAGE * 4 : 0);
+    return head_dim * PAGE * stored_bytes(format) + (format == Format::Q8 ? (head_dim + SCALED - 1) / SCALED * PAGE * 4 : 0);
 }
 
 // Attention of some queries that share a key-value head. Keys of a page lie transposed, (head_dim, 16), so that a vector
