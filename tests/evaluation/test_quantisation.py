@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from zhixing.checkpoints.folder import save_folder
 from zhixing.cli.main import app
 from zhixing.core.errors import BadInput
-from zhixing.evaluation.quantisation import compare
+from zhixing.evaluation.quantisation import _windows, compare
 from zhixing.families.llama import FIXED
 from zhixing.models.config import TransformerConfig
 from zhixing.models.transformer import Transformer
@@ -55,6 +55,32 @@ def test_the_reference_is_the_perplexity_of_the_modules(model):
     with torch.inference_mode():
         loss = torch.nn.functional.cross_entropy(model(tokens[None, :-1])[0], tokens[1:])
     assert found.reference == pytest.approx(float(loss.exp()), rel=1e-5)
+
+
+class Beginning:
+    """A tokenizer of letters whose texts begin with a token of their own; or do not."""
+
+    def __init__(self, begin_id):
+        self.begin_id = begin_id
+
+    def encode(self, text, special=False):
+        assert special
+        return [99, *map(ord, text)] if self.begin_id == 99 else list(map(ord, text))
+
+
+@pytest.mark.parametrize("most", [100, 5])
+def test_every_stretch_begins_as_a_text_does(most):
+    def read(begin):
+        pairs = _windows(Beginning(begin), ["abcdefg", "hi"], most, 3)
+        return [(inputs.tolist(), targets.tolist()) for inputs, targets in pairs]
+
+    a, b, c, d, e, f, g, h, i = map(ord, "abcdefghi")
+    begun = [([99, a, b], [a, b, c]), ([99, d, e], [d, e, f]), ([99], [g]), ([99, h], [h, i])]
+    plain = [([a, b, c], [b, c, d]), ([d, e, f], [e, f, g]), ([h], [i])]
+    if most == 5:
+        begun, plain = [begun[0], ([99, d], [d, e])], [plain[0], ([d, e], [e, f])]
+    assert read(99) == begun
+    assert read(None) == plain
 
 
 def test_a_text_of_one_token_is_refused(model):

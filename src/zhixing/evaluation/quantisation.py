@@ -101,15 +101,23 @@ def compare(
 def _windows(
     tokenizer: Tokenizer, texts: Iterable[str], most_tokens: int, window: int
 ) -> Iterable[tuple[Tensor, Tensor]]:
+    """Yields stretches of the texts and what follows each token.
+
+    Where a text begins with a token of its own, so does every stretch: models that always saw one (Gemma, say) compute
+    with far larger numbers, and round them far more, where it is missing.
+    """
     left = most_tokens
     for text in texts:
-        tokens = torch.tensor(tokenizer.encode(text, special=True))
-        for first in range(0, len(tokens) - 1, window):
+        tokens = tokenizer.encode(text, special=True)
+        start = tokens[:1] if tokenizer.begin_id is not None and tokens[:1] == [tokenizer.begin_id] else []
+        # Each stretch reads the last token of the one before, or the one that begins a text.
+        for first in range(len(start), len(tokens) - (not start), window):
             if left < 1:
                 return
-            last = min(first + min(window, left), len(tokens) - 1)
-            left -= last - first
-            yield tokens[first:last], tokens[first + 1 : last + 1]
+            last = min(first + min(window, left) + (not start), len(tokens))
+            stretch = torch.tensor(start + tokens[first:last])
+            left -= len(stretch) - 1
+            yield stretch[:-1], stretch[1:]
 
 
 def _compare_window(exact: Tensor, core: Tensor, targets: Tensor) -> tuple[np.ndarray[Any, Any], float]:

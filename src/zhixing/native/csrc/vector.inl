@@ -67,7 +67,7 @@ ZX_INLINE float step_for(const Vec* values) {
 
 // The error of a group goes with the square of its step: those whose square is above COARSE times the mean get a second
 // term, which makes their error 250 times smaller.
-constexpr float COARSE = 0.5f;
+constexpr float COARSE = 1.5f;
 
 static void quantise(const float* x, int64_t cols, uint8_t* row) {
     const size_t groups = size_t(cols / GROUP);
