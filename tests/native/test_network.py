@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.native.rounding import ROUNDINGS
+from zhixing.core.errors import BadInput
 from zhixing.models.cache import LayerCache
 from zhixing.models.config import RopeScaling, TransformerConfig
 from zhixing.models.loss import IGNORED
@@ -45,6 +46,7 @@ CASES = {
     },
     "smollm3": {"rotary_layers": (True, False), "activation": "relu"},
     "wide-groups": {"heads": 12, "kv_heads": 1, "head_dim": 10},
+    "wide-heads": {"heads": 2, "kv_heads": 1, "head_dim": 72},
     "positionless": {"position": "none"},
     "vaswani": {
         "norm": "layer", "norm_placement": "residual", "position": "sinusoidal", "gated": False, "activation": "relu",
@@ -98,7 +100,11 @@ def assert_near(got, expected, kv_cache="f32"):
 @pytest.mark.parametrize(
     ("case", "kv_cache"),
     [(case, "f32") for case in CASES]
-    + [(case, kv_cache) for case in ("gemma3", "gemma2", "wide-groups", "relative") for kv_cache in ("f16", "q8")],
+    + [
+        (case, kv_cache)
+        for case in ("gemma3", "gemma2", "wide-groups", "relative", "wide-heads")
+        for kv_cache in ("f16", "q8")
+    ],
 )
 def test_logits_equal_those_of_the_modules(case, kv_cache, kernels, rounded):
     model = network(case)
@@ -181,6 +187,15 @@ def test_losses_equal_those_of_the_modules():
     targets[1, :20] = IGNORED
     got = NativeNetwork(model).losses(tokens, targets)
     torch.testing.assert_close(got, model.losses(tokens, targets), atol=1e-5, rtol=1e-5)
+
+
+def test_a_quantisation_that_fits_no_matrix_is_refused():
+    """Rows of 48 and 40 numbers are no groups of 32; where some are, the rest is kept and the kinds say so."""
+    with pytest.raises(BadInput, match=r"q8 takes rows of a multiple of 32 numbers; .* rows of 40, 48") as caught:
+        NativeNetwork(network("llama", width=48, heads=3, kv_heads=1, head_dim=16, mlp_width=40), quantize="q8")
+    assert caught.value.remedy == "leave out --quantize"
+    mixed = NativeNetwork(network("llama", width=64, mlp_width=40), quantize="q8")
+    assert "(F32+Q8_0)" in mixed.decoder.describe()
 
 
 def test_the_cache_is_as_exact_as_the_weights_and_no_larger():

@@ -38,7 +38,9 @@ class NativeEncoder(nn.Module):
         super().__init__()
         self.config: TransformerConfig = encoder.config
         self.modules_of = encoder
-        plan = encoder_plan(encoder, Packing(quantize))
+        slots = Packing(quantize)
+        plan = encoder_plan(encoder, slots)
+        slots.check()
         self._reach = reach_of(encoder.config)
         self._steps = max(STEP_TOKENS, self._reach)
         self._runtime = Runtime(plan, self._steps)

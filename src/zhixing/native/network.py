@@ -136,9 +136,12 @@ def pack_decoder(
 
     Raises:
         Unsupported: The network has a feature that the core does not know.
+        BadInput: No matrix can be quantised as asked.
         MissingResource: The core is not there, or memory is short.
     """
-    plan = transformer_plan(model, Packing(quantize), coarse_head=head is not None)
+    slots = Packing(quantize)
+    plan = transformer_plan(model, slots, coarse_head=head is not None)
+    slots.check()
     return NativeDecoder(model.config, Runtime(plan, kv_cache=kv_cache))
 
 

@@ -63,6 +63,7 @@ class NativeEncoderDecoder(EncoderDecoder):
         slots = Packing(quantize)
         reader = reader_plan(model, slots)
         writer = writer_plan(model.decoder, reader, slots)
+        slots.check()
         self.kinds = {slot.kind for plan in (reader, writer) for slot in plan.matrices}
         self.read_reach, self.write_reach = reach_of(model.config.encoder), reach_of(model.config.decoder)
         self.reader = Runtime(reader, max(READ_TOKENS, self.read_reach), kv_cache)

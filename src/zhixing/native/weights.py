@@ -59,6 +59,21 @@ class Packing:
             self._slots[id(weight)] = MatrixSlot(weight, kind, weight.shape[0], weight.shape[1])
         return self._slots[id(weight)]
 
+    def check(self) -> None:
+        """Sees that what was asked for was done, when all matrices have their slots.
+
+        Raises:
+            BadInput: No matrix is quantised, though that was asked for.
+        """
+        if self._quantize is None or any(slot.kind.quantised for slot in self._slots.values()):
+            return
+        multiple, columns = QUANTISERS[self._quantize].multiple, sorted({slot.cols for slot in self._slots.values()})
+        raise BadInput(
+            f"{self._quantize} takes rows of a multiple of {multiple} numbers; this model's matrices have rows of "
+            + ", ".join(map(str, columns[:5])),
+            remedy="leave out --quantize",
+        )
+
 
 def kind_for(weight: Tensor, quantize: str | None) -> Kind:
     """Returns how a matrix is packed: its own blocks; else quantised as asked; else the smallest exact float type.
