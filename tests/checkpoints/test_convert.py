@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tests.bad_inputs.support import make_models
 from zhixing.checkpoints import unpickle
 from zhixing.checkpoints.convert import convert_folder, gguf_to_folder, pickle_files, reshard, to_gguf
+from zhixing.checkpoints.describe import describe
 from zhixing.checkpoints.folder import load_folder
 from zhixing.checkpoints.opening import open_model
 from zhixing.core.errors import BadInput, MissingResource
@@ -244,6 +245,19 @@ def test_transformers_opens_the_shards(made):
         theirs = model(torch.arange(12)[None]).logits
         ours = load_folder(made).transformer(torch.arange(12)[None])
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_the_licence_goes_along(made, tmp_path):
+    convert_folder(made, tmp_path / "licensed")
+    (tmp_path / "licensed" / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Mine\n", encoding="utf-8")
+    to_gguf(tmp_path / "licensed", tmp_path / "x.gguf", "f16")
+    assert describe(tmp_path / "x.gguf").licence == "cc-by-4.0"
+    to_gguf(tmp_path / "x.gguf", tmp_path / "y.gguf", "q8_0")
+    gguf_to_folder(tmp_path / "y.gguf", tmp_path / "back", torch.float32)
+    assert describe(tmp_path / "back").licence == "cc-by-4.0"
+    card = (tmp_path / "back" / "README.md").read_text(encoding="utf-8")
+    assert "expanded from `y.gguf`" in card
+    assert "\n# x\n" in card
 
 
 @pytest.mark.parametrize("kind", ["f32", "bf16"])

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zhixing.checkpoints.card import carried_card
+from zhixing.checkpoints.describe import describe
 from zhixing.checkpoints.folder import read_values, save_folder
 from zhixing.checkpoints.gguf.header import is_gguf
 from zhixing.checkpoints.gguf.write import write_gguf
@@ -108,8 +110,8 @@ def gguf_to_folder(path: Path, out: Path, dtype: torch.dtype, max_shard_size: in
     if opened.family is None:
         raise BadInput("this model has no published layout", where=str(path))
     save_folder(
-        out, opened.transformer, opened.tokenizer, opened.family.name, generation=opened.generation,
-        max_shard_size=max_shard_size,
+        out, opened.transformer, opened.tokenizer, opened.family.name, card=carried_card(path),
+        generation=opened.generation, max_shard_size=max_shard_size,
     )  # fmt: skip
     files, _ = open_weights(out)
     return Conversion(out, sum(file.size for file in files), len(files), opened.notes)
@@ -133,7 +135,7 @@ def to_gguf(path: Path, out: Path, kind: str) -> Conversion:
         types = {entry.dtype for file in open_weights(path)[0] for entry in file.entries.values()}
         (only,) = types if len(types) == 1 else ("F32",)
         opened = open_model(path, DTYPES[only] if only in ("BF16", "F16") else torch.float32)
-    written = write_gguf(out, opened, kind)
+    written = write_gguf(out, opened, kind, licence=describe(path).licence)
     return Conversion(out, written.size, 1, [*opened.notes, *written.notes])
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhixing.checkpoints.adapters import is_adapter, is_prompt
+from zhixing.checkpoints.card import carried_card
+from zhixing.checkpoints.describe import describe
 from zhixing.checkpoints.folder import ModelFolder, save_folder
 from zhixing.checkpoints.gguf.write import write_gguf
 from zhixing.checkpoints.opening import open_model
@@ -68,12 +70,11 @@ def export(
         raise BadInput("only decoders with a published layout and a tokenizer are exported", where=str(source))
     notes = list(opened.notes)
     if to == "gguf":
-        notes += write_gguf(out, opened, kind).notes
+        notes += write_gguf(out, opened, kind, licence=describe(source).licence).notes
     elif to == "hf" and is_adapter(source):
         _copy(source, out)
     else:
-        card = source / "README.md" if source.is_dir() else source.parent / "README.md"
-        text = card.read_text(encoding="utf-8") if card.is_file() and not is_adapter(source) else ""
+        text = "" if is_adapter(source) else carried_card(source)
         save_folder(
             out, opened.model, opened.tokenizer, opened.family.name, card=text, generation=opened.generation
         )  # fmt: skip

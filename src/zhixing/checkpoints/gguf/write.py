@@ -65,7 +65,9 @@ class WrittenFile:
     notes: list[str] = field(default_factory=list)
 
 
-def write_gguf(path: Path, folder: ModelFolder, kind: str = "q8_0", name: str | None = None) -> WrittenFile:
+def write_gguf(
+    path: Path, folder: ModelFolder, kind: str = "q8_0", name: str | None = None, licence: str | None = None
+) -> WrittenFile:
     """Writes a model as one GGUF file.
 
     Matrices are stored in the given format, vectors and position tables in float32. With four bits, the matrix that
@@ -77,6 +79,7 @@ def write_gguf(path: Path, folder: ModelFolder, kind: str = "q8_0", name: str | 
         folder: The model, with its tokenizer and settings.
         kind: One of `KINDS`, in any case.
         name: What the file calls the model; the name of its folder or file when not given.
+        licence: Under which terms it may be used, where that is known.
 
     Raises:
         BadInput: There is no such format, or GGUF cannot express the model or its tokenizer.
@@ -110,6 +113,7 @@ def write_gguf(path: Path, folder: ModelFolder, kind: str = "q8_0", name: str | 
         "general.name": name or (folder.path.parent.name if folder.path.name == "model" else folder.path.stem),
         "general.file_type": number,
         "general.quantization_version": 2,
+        **({"general.license": licence} if licence else {}),
         **{f"{architecture.name}.{key}": value for key, value in own.items()},
         **_sampling(folder),
     }
