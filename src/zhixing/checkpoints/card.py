@@ -26,7 +26,5 @@ def carried_card(path: Path) -> str:
     kinds = ", ".join(facts.types)
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
     licence = facts.licence or "the file says none; ask its maker"
-    return (
-        f"---\n{head}---\n\n# {facts.name or path.stem}\n\n"
-        f"{facts.parameters:,} parameters of the family {facts.family}, expanded from `{path.name}` (GGUF: {kinds}). Licence: {licence}.\n"
-    )
+    what = f"{facts.parameters:,} parameters of the family {facts.family}, expanded from `{path.name}` (GGUF: {kinds})."
+    return f"---\n{head}---\n\n# {facts.name or path.stem}\n\n{what} Licence: {licence}.\n"
