@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from zhixing.cli.main import app
+from tests.command_line import app
 from zhixing.core.comparison_recipe import load_comparison
 from zhixing.core.recipe import load_recipe
 

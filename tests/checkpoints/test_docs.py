@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from zhixing.cli.main import app
+from tests.command_line import app
 
 TEXT = Path(__file__).parents[2].joinpath("docs/models.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.splitlines()]

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from tests.command_line import app
 from typer.testing import CliRunner
 
 from zhixing.checkpoints.hubs.store import Record
-from zhixing.cli.main import app
 from zhixing.core.errors import BadInput, MissingResource
 
 FETCHED = "pypi:tiny==1.0/tiny.gguf"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.command_line import app
 from typer.testing import CliRunner
 
 import zhixing
 from zhixing.checkpoints.folder import save_folder
-from zhixing.cli.main import app
 from zhixing.core.errors import BadInput
 from zhixing.data.shards import TokenStore
 from zhixing.models.ngram.counting import CountPlan, count_ngrams

@@ -5,9 +5,9 @@ import random
 from pathlib import Path
 
 import pytest
+from tests.command_line import app
 from typer.testing import CliRunner
 
-from zhixing.cli.main import app
 from zhixing.core.errors import BadInput, MissingResource
 
 pytest.importorskip("gensim")

@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
+from tests.command_line import app
 from typer.testing import CliRunner
 
 from zhixing.checkpoints.folder import save_folder
-from zhixing.cli.main import app
 from zhixing.core.errors import BadInput
 from zhixing.evaluation.quantisation import _windows, compare
 from zhixing.families.llama import FIXED

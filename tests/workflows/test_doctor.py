@@ -5,10 +5,10 @@ import json
 
 import pytest
 import torch
+from tests.command_line import app
 from typer.testing import CliRunner
 
 from zhixing.checkpoints.folder import save_folder
-from zhixing.cli.main import app
 from zhixing.core.device import processor_quota
 from zhixing.families.llama import FIXED
 from zhixing.models.config import TransformerConfig

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.command_line import app
 from typer.testing import CliRunner
 
 from zhixing.checkpoints.adapters import save_adapter
 from zhixing.checkpoints.folder import load_folder, save_folder
 from zhixing.checkpoints.opening import open_model
-from zhixing.cli.main import app
 from zhixing.core.errors import BadInput
 from zhixing.models.adapters import LowRankSpec, attach
 from zhixing.models.config import TransformerConfig

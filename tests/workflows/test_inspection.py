@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.command_line import app
 from typer.testing import CliRunner
 
 from zhixing.checkpoints.folder import save_folder
-from zhixing.cli.main import app
 from zhixing.core.errors import BadInput
 from zhixing.core.recipe import build_recipe
 from zhixing.models.config import TransformerConfig

@@ -377,3 +377,8 @@ def _record_values(record: Record) -> dict[str, object]:
         "files": len(record.files),
         "verified": record.verified,
     }
+
+
+from zhixing.cli import quality  # noqa: E402 - a command of this group, in a file of its own, that takes names from here
+
+app.command("quality")(quality.command)
