@@ -2,14 +2,18 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from zhixing.cli import compare as command
 from zhixing.core.comparison_recipe import build_comparison, load_comparison
 from zhixing.core.errors import BadInput, Interrupted, MissingResource
+from zhixing.core.progress import human_time
+from zhixing.evaluation.comparison_report import mean_seconds
 from zhixing.training.resolve import resolve
 from zhixing.workflows import compare as workflow
 from zhixing.workflows.compare import Comparison, compare, open_comparison
@@ -76,6 +80,17 @@ def test_the_figures_are_the_runs_own(done: Comparison) -> None:
         if trial.variant == "gru":
             assert trial.tokens == 1472  # 23 steps of 64 tokens: the most that 1,500 pay for
             assert trial.flops > 0
+
+
+def test_the_terminal_says_the_times_of_the_page(done: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [replace(trial, seconds=60.0 + 200 * number) for number, trial in enumerate(done.trials)]
+    command._print(replace(done, trials=trials))
+    shown = capsys.readouterr().out
+    assert done.standings is not None
+    for one in done.standings.standings:
+        took = human_time(mean_seconds([trial for trial in trials if trial.variant == one.name]))
+        line = next(line for line in shown.splitlines() if line.startswith(f"{one.name} "))
+        assert took in line
 
 
 def test_the_same_command_goes_on(done: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:

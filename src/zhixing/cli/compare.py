@@ -51,6 +51,7 @@ def command(
 
 def _print(result: object) -> None:
     from zhixing.core.progress import human_count, human_time
+    from zhixing.evaluation.comparison_report import mean_seconds
     from zhixing.workflows.compare import Comparison
     from zhixing.workflows.prepare import relative
 
@@ -60,8 +61,10 @@ def _print(result: object) -> None:
         print(f"\n{'':<{width}}  {result.standings.measure.replace('_', ' ')}")
         for one in result.standings.standings:
             between = f" [{one.interval[0]:.4f}, {one.interval[1]:.4f}]" if one.interval else ""
-            first = next(trial for trial in result.trials if trial.variant == one.name and not trial.reason)
-            cost = f"{human_count(first.parameters or 0)} parameters, {human_time(first.seconds or 0)}"
+            done = [trial for trial in result.trials if trial.variant == one.name and not trial.reason]
+            took = mean_seconds(done)
+            cost = f"{human_count(done[0].parameters or 0)} parameters, {human_time(took)}"
+            cost += " (mean)" if len(done) > 1 else ""
             print(f"{one.name:<{width}}  {one.mean:.4f}{between}  {cost}")
         print()
     for sentence in result.sentences:

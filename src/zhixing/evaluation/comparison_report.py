@@ -210,13 +210,14 @@ def _row(name: str, standings: Standings | None, trials: Sequence[Trial]) -> dic
         else "; ".join(one.reason for one in mine),
         "parameters": human_count(first.parameters) if first and first.parameters else "–",
         "tokens": human_count(first.tokens) if first and first.tokens else "–",
-        "seconds": human_time(_mean([one.seconds for one in done])) if done else "–",
+        "seconds": human_time(mean_seconds(done)) if done else "–",
         "flops": human_count(first.flops) if first and first.flops else "–",
     }  # fmt: skip
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
+def mean_seconds(trials: Sequence[Trial]) -> float:
+    """Returns the mean time of training, 0 where none is known."""
+    known = [trial.seconds for trial in trials if trial.seconds is not None]
     return sum(known) / len(known) if known else 0.0
 
 
