@@ -20,7 +20,7 @@ from zhixing.tokenization.train import train_tokenizer
 
 SENTENCES = ["a dog runs over the green field.", "two cats sleep.", "zwei Katzen schlafen."]
 SIDE = {
-    "vocab_size": 300, "width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_width": 24,
+    "vocab_size": 300, "width": 32, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 16, "mlp_width": 64,
     "context": 40, "norm": "layer", "norm_eps": 1e-5, "norm_placement": "residual", "position": "sinusoidal",
     "activation": "relu", "gated": False, "attention_bias": True, "attention_output_bias": True, "mlp_bias": True,
     "tied": True, "scale_embeddings": True,
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one = train_tokenizer(SENTENCES * 5, vocab_size=300).tokenizer
     encoder, decoder = (
         TransformerConfig(**SIDE, causal=False),
-        TransformerConfig(**SIDE, cross_width=16, head_bias=True),
+        TransformerConfig(**SIDE, cross_width=32, head_bias=True),
     )
     model = TransformerEncoderDecoder(TransformerSeq2SeqConfig(encoder, decoder, start=1))
     model.initialise(torch.Generator().manual_seed(0))
@@ -71,6 +71,7 @@ def test_the_core_quantises_on_request(folder: Path) -> None:
         pytest.skip("the C++ core is not built")
     quantised = Summarize(folder, quantize="q8")
     assert "native core" in quantised.writer.folder.details[-1]
+    assert "Q8_0" in quantised.writer.folder.details[-1]
     assert quantised.identity() == {**Summarize(folder).identity(), "quantize": "q8"}
     assert len(run_texts(Translate(folder, quantize="q8"), SENTENCES)) == len(SENTENCES)
     coarse = Translate(folder, quantize="q8", kv_cache="q8")
