@@ -136,7 +136,33 @@ def test_what_is_the_same_is_not_embedded_again(encoder: Encoder, tmp_path: Path
     items = [Item(str(n), text) for n, text in enumerate(texts(30))]
     assert index.add(items).passages == 30
     changes = index.add([*items, Item("bad", " "), Item("nul", "a\0b")])
-    assert (changes.passages, changes.unchanged, len(changes.faults)) == (0, 30, 2)
+    assert (changes.passages, changes.unchanged, changes.left_out, len(changes.faults)) == (0, 30, 2, 2)
+
+
+def test_what_is_left_out_is_counted_once_and_said(encoder: Encoder, monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.setenv("ZHIXING_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"text": "one", "n": "a"}\n{oops\n{"text": 3, "n": "b"}\n{"text": "two", "n": "c"}\n')
+    (tmp_path / "in.txt").write_bytes("知行合一，道可道，非常道。\n学而时习之，不亦说乎？\n".encode("gb18030"))
+    for words in (["find", file, "one"], ["index", "add", tmp_path / "index", file]):
+        ended = run(monkeypatch, capsys, *words)
+        assert ended.code == 0
+        assert "2 added (2 passages embedded); 2 left out" in ended.out + ended.err
+        assert "in.jsonl:2: not valid JSON" in ended.err
+        assert "in.jsonl:3:" in ended.err
+    ended = run(monkeypatch, capsys, "index", "add", tmp_path / "keyed", file, "--id-field", "n", "--json")
+    values = json.loads(ended.out)
+    assert (values["added"], values["left_out"]) == (2, 2)
+    ended = run(monkeypatch, capsys, "index", "add", tmp_path / "index", tmp_path / "in.txt")
+    assert "GB18030" in ended.err  # worth knowing, and nothing is left out
+    assert "left out" not in ended.out + ended.err
+
+
+def test_records_of_the_same_name(encoder: Encoder, tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "index")
+    changes = index.add([Item("a", "one"), Item("b", "two"), Item("a", "three"), Item("b", "two")])
+    assert (changes.added, changes.updated, changes.unchanged) == (2, 1, 1)
+    assert sorted(hit.text for hit in index.search("x", 9, "semantic")) == ["three", "two"]
 
 
 def test_files_are_followed(encoder: Encoder, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from zhixing.tasks.embed import open_embedder
 from zhixing.tasks.tag import HeadTagger, Tag
 from zhixing.tokenization.train import train_tokenizer
 from zhixing.workflows.compare_texts import compare_language_models
-from zhixing.workflows.evaluate import Options, evaluate_task
+from zhixing.workflows.evaluate import Options, default_folder, evaluate_task
 
 WORDS = ["a", "wonderful", "film", "boring", "awful", "and", "Anna", "lives", "in", "Paris"]
 
@@ -122,6 +123,52 @@ def test_labels_by_other_names_and_zero_shot(models: Path, tmp_path: Path) -> No
     assert {*nearest.systems[0].measured.predictions} <= {"bad", "good"}
     with pytest.raises(BadInput, match="'1' of the data is not among"):
         evaluate_task("classify", [str(models / "pool")], [str(file)], Options(labels=["0=bad", "good"]))
+
+
+def test_labels_that_the_model_does_not_know(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "numbers.tsv"
+    file.write_text("a wonderful film\t1\nboring and awful\t0\na film\t1\n", encoding="utf-8")
+    with pytest.raises(
+        BadInput, match=r"none of the data's labels \(0, 1\): its own are bad, good[\s\S]*0=NAME,1=NAME"
+    ):
+        evaluate_task("classify", [str(models / "first")], [str(file)])
+    file.write_text("text\tlabel\na wonderful film\tgood\nboring and awful\tbad\na film\tdull\n", encoding="utf-8")
+    found = evaluate_task("classify", [str(models / "first")], [str(file)])
+    assert [note for note in found.notes if "'dull', which 1 time(s) is right" in note]
+    file = tmp_path / "names.conll"
+    file.write_text("Anna B-HUMAN\nlives O\n\nParis B-LOC\nis O\n\n", encoding="utf-8")
+    found = evaluate_task("tag", [str(models / "tagger")], [str(file)])
+    assert [note for note in found.notes if "'HUMAN', which 1 time(s) is right" in note]
+    file.write_text("Anna B-HUMAN\nlives O\n\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"labels \(HUMAN\): its own are LOC, PER"):
+        evaluate_task("tag", [str(models / "tagger")], [str(file)])
+
+
+def test_labels_and_options_as_people_write_them(models: Path, tmp_path: Path) -> None:
+    file = tmp_path / "numbers.tsv"
+    file.write_text("a wonderful film\t1\nboring and awful\t0\na film\t1\n", encoding="utf-8")
+    printed = run_command(
+        str(models / "first"), str(file), "--task", "classify", "--labels", "0=bad, 1 = good", "--output",
+        str(tmp_path / "out"),
+    )  # fmt: skip
+    assert "accuracy" in printed.output
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"source": "a film", "target": "a good film"}\n', encoding="utf-8")
+    for value in ("[", "2024-13-45", "{a"):
+        with pytest.raises(BadInput, match=r"--option: the value of instruction cannot be read"):
+            run_command(str(models / "chat"), str(pairs), "--task", "rewrite", "--option", f"instruction={value}")
+    with pytest.raises(BadInput, match="style"):  # a sentence with a colon stays a text
+        run_command(
+            str(models / "chat"), str(pairs), "--task", "rewrite", "--option", "instruction=Be kind: shorten",
+            "--option", "style=formal",
+        )  # fmt: skip
+
+
+def test_runs_have_folders_of_their_own(models: Path, reviews: Path) -> None:
+    found = evaluate_task("classify", [str(models / "first")], [str(reviews)], Options(resamples=0))
+    for name in ("runs/mine/model", "runs/mine", "mine/"):
+        other = replace(found, systems=(replace(found.systems[0], name=name),))
+        assert default_folder(other) == Path("evaluations/classify-mine-reviews")
 
 
 def test_a_limit_is_said(models: Path, reviews: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zhixing.cli.models import MODEL
+from zhixing.cli.task_io import labels_of
 
 if TYPE_CHECKING:
     from zhixing.evaluation.language_modelling import LanguageModelScore
@@ -110,10 +111,22 @@ def _task(task: str, models: list[str], data: list[str], given: dict[str, Any], 
             found[key] = value
         return found
 
+    def value_of(key: str, text: str) -> Any:
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+            raise BadInput(
+                f"the value of {key} cannot be read: {text[:60]!r}",
+                where="--option",
+                remedy=f"--option '{key}=\"TEXT\"'",
+            ) from error
+        # "Be kind: shorten" is a sentence; only what is written in braces is meant as a mapping.
+        return text if isinstance(value, dict) and not text.lstrip().startswith("{") else value
+
     columns = pairs("--column", "ROLE=NAME", "label=stars")
-    settings = {key: yaml.safe_load(value) for key, value in pairs("--option", "KEY=VALUE", "target=zh").items()}
+    settings = {key: value_of(key, value) for key, value in pairs("--option", "KEY=VALUE", "target=zh").items()}
     options = Options(
-        labels=given["--labels"].split(",") if given["--labels"] else None,
+        labels=labels_of(given["--labels"]),
         names=tuple(given["--measures"].split(",")) if given["--measures"] else (),
         limit=given["--limit"],
         columns=columns or None,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
+    from zhixing.tasks.search.index import Changes
+
 app = typer.Typer(help="Indexes for `zhixing find`: add, remove, look at.", no_args_is_help=True, rich_markup_mode=None)
 
 INDEX = Annotated[Path, typer.Argument(metavar="INDEX", help="The folder of the index.")]
@@ -21,6 +23,8 @@ MODEL = Annotated[
     str | None, typer.Option("--model", "-m", help="The encoder; the index's own, or minilm, when not given.")
 ]
 FIELD = typer.Option("--text-field", metavar="FIELD", help="The field of records that holds the text to search in.")
+SHOWN = 20
+"""Faults that are said one by one."""
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -49,6 +53,7 @@ def command(
     def opening() -> Find:
         task = Find(where, model, top=top, mode=mode, field=text_field, progress=True)  # type: ignore[arg-type]
         if task.changes is not None and (task.changes.passages or task.changes.removed):
+            _say_faults(task.changes)
             say(f"indexed {where}: {task.changes}")
         return task
 
@@ -96,10 +101,22 @@ def add(
     if id_field is None:
         changes = opened.sync(paths, field=text_field, progress=True)
     else:
-        changes = opened.add(keyed_items(paths, id_field, text_field, say), progress=True)
-    for fault in changes.faults[:20]:
-        say(f"left out: {fault}")
+        bad: list[str] = []
+        changes = opened.add(keyed_items(paths, id_field, text_field, say, bad.append), progress=True)
+        changes.faults[:0] = bad
+        changes.left_out += len(bad)
+    _say_faults(changes)
     print(json.dumps(changes.to_json(), ensure_ascii=False) if as_json else f"{index}: {changes}")
+
+
+def _say_faults(changes: Changes) -> None:
+    """Says what was left out of an index, the first of it when it is much, and what else is to be known."""
+    from zhixing.core.progress import say
+
+    for line in [*changes.faults[:SHOWN], *changes.notes[:SHOWN]]:
+        say(line)
+    if len(changes.faults) > SHOWN:
+        say(f"and {len(changes.faults) - SHOWN:,} more")
 
 
 @app.command("remove")

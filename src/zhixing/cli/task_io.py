@@ -99,24 +99,20 @@ class TaskIO:
         elif self.file is not None:
             self._print(task, _of_file(task, self.file, self.field or []), show)
         elif texts:
-            self._print(task, (_row(task, text) for text in texts), show)
+            self._print(task, ((_row(task, text), None) for text in texts), show)
         else:
-            self._print(task, _of_input(task, whole), show)
+            self._print(task, ((row, None) for row in _of_input(task, whole)), show)
 
     def _check_file(self) -> None:
         """Finds faults of the paths before a model is opened."""
-        from zhixing.core.errors import BadInput, MissingResource
-        from zhixing.tasks.files.writing import format_of
+        from zhixing.core.errors import MissingResource
+        from zhixing.tasks.files.writing import check_target
 
         assert self.file is not None
         if not self.file.exists():
             raise MissingResource("no such file", where=str(self.file), remedy="check the path")
         if self.out is not None:
-            format_of(self.out)
-            if self.out.exists() and not self.overwrite:
-                raise BadInput(
-                    "there is a file of this name already", where=str(self.out), remedy="name another, or --overwrite"
-                )
+            check_target(self.out, self.overwrite)
 
     def _to_file(self, task: Task, file: Path, out: Path) -> None:
         from zhixing.tasks.files import run_file
@@ -133,20 +129,22 @@ class TaskIO:
         bad = f", {outcome.bad:,} of them bad" if outcome.bad else ""
         _say(f"{outcome.rows:,} rows{bad}: {out}")
 
-    def _print(self, task: Task, rows: Iterator[Row | Fault], show: Show | None) -> None:
+    def _print(self, task: Task, placed: Iterator[tuple[Row | Fault, str | None]], show: Show | None) -> None:
+        """Prints the results of rows, each of which comes with its place in a file, if it has one."""
         from zhixing.core.errors import BadInput
         from zhixing.tasks.base import Fault, run_rows
 
         draw = show if show is not None and sys.stdout.isatty() and not self.as_json else None
         place = 0
-        while chunk := list(islice(rows, task.chunk)):
+        while given := list(islice(placed, task.chunk)):
+            chunk = [row for row, _ in given]
             results = run_rows(task, chunk)
             bad = next((index for index, one in enumerate(results) if isinstance(one, Fault)), None)
             if bad is not None and not self.skip_bad:
                 self._emit(chunk[:bad], results[:bad], draw)
                 fault = results[bad]
                 assert isinstance(fault, Fault)
-                where = f"text {place + bad + 1}" if place + len(chunk) > 1 else None
+                where = given[bad][1] or (f"text {place + bad + 1}" if place + len(chunk) > 1 else None)
                 remedy = "pass over such texts with --skip-bad" if where else None
                 raise BadInput(fault.message, where=where, remedy=remedy)
             self._emit(chunk, results, draw)
@@ -200,10 +198,13 @@ def _row(task: Task, text: str | Row) -> Row:
     return {task.columns[0].name: text} if isinstance(text, str) else text
 
 
-def _of_file(task: Task, file: Path, fields: Sequence[str]) -> Iterator[Row | Fault]:
+def _of_file(task: Task, file: Path, fields: Sequence[str]) -> Iterator[tuple[Row | Fault, str | None]]:
+    """Yields the rows of a file, each with its place."""
     from zhixing.tasks.files.reading import Reader
 
-    return (one.row for one in Reader(file, task.columns, fields, _say)())
+    return (
+        (one.row, f"{file}:{one.line}" if one.line else str(file)) for one in Reader(file, task.columns, fields, _say)()
+    )
 
 
 def _of_input(task: Task, whole: bool) -> Iterator[Row | Fault]:

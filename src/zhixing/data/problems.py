@@ -95,9 +95,14 @@ class Problems:
         """Returns one line per kind, faults first, each with its first `examples` examples indented below it."""
         lines = []
         for kind in sorted(self.counts, key=lambda kind: (kind in NOTES, list(KINDS).index(kind))):
-            lines.append(f"{self.counts[kind]} {KINDS[kind]}")
-            lines += [f"  {problem}" for problem in self.examples[kind][:examples]]
+            lines += self.lines(kind, examples)
         return lines
+
+    def lines(self, kind: str, examples: int = 1) -> list[str]:
+        """Returns the line of one kind, with its first examples below it; none when there is no such problem."""
+        if not self.counts[kind]:
+            return []
+        return [f"{self.counts[kind]} {KINDS[kind]}", *(f"  {one}" for one in self.examples[kind][:examples])]
 
     def merge(self, other: Problems) -> None:
         """Adds the counts and examples of `other`."""

@@ -32,7 +32,9 @@ LONGEST_ANSWER = 64
 QUESTION_SHARE = 2
 """A question takes up to one part in so many of what a span model reads."""
 PASSAGE = 160
-"""Tokens of a passage that a chat model is given."""
+"""Tokens of a passage that a chat model is given, where there is room for so many."""
+NUMBER = 8
+"""Tokens of a passage's number and of the empty line behind it."""
 
 QUESTION = Column("question", ("query", "ask", "问题"))
 CONTEXT = Column("context", ("passage", "text", "document", "article", "paragraph", "段落", "文章"))
@@ -191,10 +193,11 @@ class PromptAnswerer:
         chosen, prompts, limits = [], [], []
         for row in rows:
             prompt = self.prompts[language_of(row["question"])]
-            passages = self._passages(row["context"])
             limit = prompt.max_tokens or 64
             empty = prompt.messages({"passages": "", "question": row["question"]})
-            kept = self._kept(row["question"], passages, self.writer.room(empty, limit))
+            room = self.writer.room(empty, limit)
+            passages = self._passages(row["context"], min(PASSAGE, room - NUMBER))
+            kept = self._kept(row["question"], passages, room)
             numbered = "\n\n".join(f"[{number}] {passages[index][1].strip()}" for number, index in enumerate(kept, 1))
             prompts.append(self.writer.encode(prompt.messages({"passages": numbered, "question": row["question"]})))
             chosen.append((passages, kept))
@@ -205,9 +208,9 @@ class PromptAnswerer:
             for row, answer, (passages, kept) in zip(rows, answers, chosen, strict=True)
         ]
 
-    def _passages(self, context: str) -> list[tuple[int, str]]:
+    def _passages(self, context: str, most: int = PASSAGE) -> list[tuple[int, str]]:
         found, begin = [], 0
-        for part in parts_of(context, PASSAGE, self.writer.tokenizer):
+        for part in parts_of(context, most, self.writer.tokenizer):
             if part.strip():
                 found.append((begin, part))
             begin += len(part)
@@ -215,7 +218,7 @@ class PromptAnswerer:
 
     def _kept(self, question: str, passages: Sequence[tuple[int, str]], room: int) -> list[int]:
         """Returns the passages that fit, those first that share most with the question; in the order of the text."""
-        lengths = [len(self.writer.tokenizer.encode(text)) + 8 for _, text in passages]
+        lengths = [len(self.writer.tokenizer.encode(text)) + NUMBER for _, text in passages]
         if sum(lengths) <= room:
             return list(range(len(passages)))
         scores = shared_words(question, [text for _, text in passages])
@@ -237,11 +240,11 @@ def shared_words(question: str, passages: Sequence[str]) -> list[float]:
 
 def _cited(row: Row, text: str, passages: Sequence[tuple[int, str]], kept: Sequence[int]) -> Answer:
     """Finds the passage that an answer is from: the one that holds it, else the one that shares most words with it."""
-    inside = [index for index in kept if text and text.rstrip(".。") in passages[index][1]]
+    name = text.rstrip(".。")
+    inside = [index for index in kept if name and name in passages[index][1]]
     scores = shared_words(f"{row['question']} {text}", [passages[index][1] for index in kept])
     source = inside[0] if inside else kept[max(range(len(kept)), key=lambda place: scores[place])]
     begin, passage = passages[source]
-    name = text.rstrip(".。")
     place = begin + passage.find(name) if inside else None
     return Answer(
         text,

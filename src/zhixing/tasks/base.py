@@ -98,6 +98,17 @@ def check_text(text: str, name: str = "text") -> str:
     return text
 
 
+def check_labels(labels: Sequence[str] | None) -> None:
+    """Makes sure that labels are a list: one text would be taken for a list of its letters.
+
+    Raises:
+        BadInput: They are one text.
+    """
+    if isinstance(labels, str):
+        wanted = [label.strip() for label in labels.split(",")]
+        raise BadInput(f"labels are a list of texts, got the text {labels!r}", remedy=f"labels={wanted}")
+
+
 @dataclass(frozen=True)
 class Fault:
     """A row that could not be worked on, and why."""
@@ -121,8 +132,10 @@ def run_rows(task: Task, rows: Sequence[Row | Fault]) -> list[Result | Fault]:
             continue
         try:
             for column in task.columns:
-                if not column.optional or column.name in row:
+                if column.name in row:
                     check_text(row[column.name], column.name)
+                elif not column.optional:
+                    raise BadInput(f"there is no {column.name}, which {task.name} reads")
             good.append((place, row))
         except BadInput as error:
             results[place] = Fault(_line(error))

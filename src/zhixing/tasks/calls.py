@@ -8,13 +8,14 @@ For many calls keep the task's object (`zhixing.tasks.classify.Classify` and so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zhixing.core.errors import BadInput
 from zhixing.tasks.answer import Answer, AnswerTask
 from zhixing.tasks.base import Row, Task, check_text, run_all
 from zhixing.tasks.classify import Classification, Classify
@@ -42,15 +43,30 @@ Texts = str | Sequence[str]
 def _called(task: Task, texts: Texts | Row | Sequence[Row]) -> Any:
     """Runs a task on one text or row, for one result, or on several, for a list."""
     alone = isinstance(texts, str | dict)
-    several: Any = [texts] if alone else texts
+    several: Any = [texts] if alone else listed(texts)
     rows = [{task.columns[0].name: one} if isinstance(one, str) else one for one in several]
     results = run_all(task, rows)
     return results[0] if alone else results
 
 
+def listed(texts: Any) -> list[Any]:
+    """Returns several texts, or rows of named texts, as a list.
+
+    Raises:
+        BadInput: They are none, such as bytes, None, or a list of numbers.
+    """
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise BadInput(f"a text or a list of texts is expected, got {texts!r:.60}")
+    several = list(texts)
+    for number, one in enumerate(several, start=1):
+        if not isinstance(one, str | Mapping):
+            raise BadInput(f"a text is expected, got {one!r:.60}", where=f"{number} of {len(several)}")
+    return several
+
+
 def embed(texts: Texts, model: str | Path = DEFAULT_EMBEDDER) -> NDArray[np.float32]:
     """Returns the vector of a text, (width), or of several, (texts, width); see `tasks.embed`."""
-    several = [texts] if isinstance(texts, str) else list(texts)
+    several = [texts] if isinstance(texts, str) else listed(texts)
     for text in several:
         check_text(text)
     vectors = open_embedder(model)(several).vectors

@@ -22,7 +22,7 @@ from zhixing.checkpoints.references import resolve
 from zhixing.core.errors import BadInput
 from zhixing.models import ops
 from zhixing.models.ragged import Ragged
-from zhixing.tasks.base import TEXT, Row
+from zhixing.tasks.base import TEXT, Row, check_labels
 from zhixing.tasks.embed import Embedder
 from zhixing.tasks.encoders import EncoderRunner
 from zhixing.tasks.prompting import Prompt, language_of, load_prompt
@@ -164,6 +164,7 @@ class PromptScorer:
         self.writer, self.labels, self.calibrate = writer, tuple(labels), calibrate
         self._given = prompt
         self._bias: dict[str, NDArray[np.float64]] = {}
+        self._messages(self._prompt("en"), "", "en")  # unknown names are found before work begins
 
     def identity(self) -> dict[str, Any]:
         """See `Scorer`."""
@@ -270,6 +271,7 @@ def open_scorer(
 
 def _labels(labels: Sequence[str] | None, where: str) -> list[str]:
     """Returns the labels to choose from, checked."""
+    check_labels(labels)
     chosen = [label.strip() for label in labels or ()]
     remedy = "--labels positive,negative"
     if len(chosen) < 2:

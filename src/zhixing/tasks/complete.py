@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zhixing.core.errors import BadInput
+from zhixing.generation import SamplingOptions
 from zhixing.tasks.base import TEXT, Column, Row
 from zhixing.tasks.writer import CHAT_MODEL, ChatWriter
 
@@ -53,6 +54,9 @@ class Complete:
         ref: A model that writes on.
         max_tokens: Longest completion.
         options: Fields of `SamplingOptions`: temperature, stop, seed and so on; greedy when none are given.
+
+    Raises:
+        BadInput: An option cannot be.
     """
 
     name = "complete"
@@ -61,6 +65,7 @@ class Complete:
     chunk = 16
 
     def __init__(self, ref: str | Path = CHAT_MODEL, max_tokens: int = 64, **options: Any) -> None:
+        SamplingOptions(**{"temperature": 0.0, **options, "max_tokens": max_tokens})  # a wrong one is no row's fault
         self.writer = ChatWriter.open(ref)
         self.max_tokens = max_tokens
         self.options: Mapping[str, Any] = options

@@ -11,6 +11,7 @@ from typing import Any
 from zhixing.core.errors import BadInput
 from zhixing.core.files import hash_json, read_json
 from zhixing.generation.grammar import JsonConstraint, compile_schema
+from zhixing.generation.grammar.schema import Node, Schema
 from zhixing.generation.grammar.tokens import TokenTree
 from zhixing.tasks.base import TEXT, Row
 from zhixing.tasks.prompting import LANGUAGES, language_of, load_prompt
@@ -53,13 +54,13 @@ def read_schema(schema: Mapping[str, Any] | str | Path) -> Any:
     """
     if isinstance(schema, Mapping):
         return schema
-    if isinstance(schema, Path) or str(schema).endswith(".json") or "/" in str(schema):
-        return read_json(Path(schema))
-    if str(schema).lstrip().startswith("{"):
+    if isinstance(schema, str) and schema.lstrip().startswith("{"):  # before "/", which $ref has too
         try:
-            return json.loads(str(schema))
+            return json.loads(schema)
         except (ValueError, RecursionError) as error:
             raise BadInput(f"not JSON: {error}", where="--schema") from error
+    if isinstance(schema, Path) or str(schema).endswith(".json") or "/" in str(schema) or _is_file(str(schema)):
+        return read_json(Path(schema))
     properties: dict[str, Any] = {}
     for field in str(schema).replace("，", ",").split(","):
         name, _, kind = (part.strip() for part in field.partition(":"))
@@ -69,6 +70,14 @@ def read_schema(schema: Mapping[str, Any] | str | Path) -> Any:
         one = {"type": inner or kind or "string"}
         properties[name] = {"type": "array", "items": one} if inner is not None else one
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _is_file(name: str) -> bool:
+    """Tells whether a text is the name of a file, and so not the name of a field; long lists of fields cannot be."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def schema_of(values: Sequence[Any]) -> dict[str, Any]:
@@ -120,6 +129,9 @@ class Extract:
         ref: A model that writes.
         prompt: A prompt file.
         max_tokens: Longest answer; None: as the prompt says.
+        task: Whose prompt is taken.
+        values: What stands for more names of the prompt.
+        per_part: The schema is for each part of a long text; together they may hold more than it allows.
 
     Raises:
         BadInput: No JSON can fit the schema, or it uses what is not supported.
@@ -139,7 +151,10 @@ class Extract:
         max_tokens: int | None = None,
         task: str = "extract",
         values: Mapping[str, str] | None = None,
+        per_part: bool = False,
     ) -> None:
+        if max_tokens is not None and max_tokens < 1:
+            raise BadInput(f"at least one token must be allowed, got {max_tokens}", where="--max-tokens")
         self.schema = read_schema(schema)
         compiled = compile_schema(self.schema, str(schema) if isinstance(schema, Path) else None)
         self.prompts = {language: load_prompt(task, language, prompt) for language in LANGUAGES}
@@ -147,6 +162,7 @@ class Extract:
         self._values = {"schema": json.dumps(self.schema, ensure_ascii=False), **(values or {})}
         self.prompts["en"].messages({**self._values, "text": ""})
         self.writer = ChatWriter.open(ref)
+        self._merging = None if per_part else compiled
         tree = TokenTree(self.writer.tokenizer, self.writer.network.config.vocab_size)
         self.constraint = JsonConstraint(compiled, tree, self.writer.ends)
 
@@ -169,7 +185,7 @@ class Extract:
         results = []
         for row, parts in zip(rows, cut, strict=True):
             found = [next(read) for _ in parts]
-            value = _merged([json.loads(text) for text, _ in found])
+            value = _merged([json.loads(text) for text, _ in found], self._merging)
             absent = tuple(dict.fromkeys(text for text in _strings(value) if text not in row["text"]))
             results.append(Extracted(value, len(parts), sum(mended for _, mended in found), absent))
         return results
@@ -183,16 +199,38 @@ def _strings(value: Any) -> list[str]:
     return [text for one in inner for text in _strings(one)]
 
 
-def _merged(values: Sequence[Any]) -> Any:
-    """Puts what the parts of one text gave together: lists are joined, of all else the first that says something."""
+def _merged(values: Sequence[Any], schema: Schema | None = None, number: int = 0) -> Any:
+    """Puts what the parts of one text gave together: lists are joined, of all else the first that says something.
+
+    Args:
+        values: What the parts gave, each of which fits the schema.
+        schema: What all of it has to fit; None: nothing.
+        number: The place in the schema.
+    """
+    first = next((value for value in values if value not in (None, "", [], {})), values[0])
+    node = schema.nodes[number] if schema is not None else None
+    if schema is not None and node is not None and node.kind == "any_of":
+        chosen = next((part for part in node.parts if schema.fits(first, part)), None)
+        if chosen is None:
+            return first
+        return _merged([value for value in values if schema.fits(value, chosen)], schema, chosen)
     if len(values) == 1 or not all(isinstance(value, type(values[0])) for value in values):
-        return next((value for value in values if value not in (None, "", [], {})), values[0])
-    if isinstance(values[0], list):
+        return first
+    if isinstance(first, list):
         joined: list[Any] = []
         for value in values:
             joined += [item for item in value if item not in joined]
-        return joined
-    if isinstance(values[0], dict):
-        keys = dict.fromkeys(key for value in values for key in value)
-        return {key: _merged([value[key] for value in values if key in value]) for key in keys}
-    return next((value for value in values if value not in (None, "")), values[0])
+        return first if node is not None and len(joined) < node.least else joined[: _most(node)]
+    if isinstance(first, dict):
+        keys: dict[str, int] = dict.fromkeys((key for value in values for key in value), 0)
+        if schema is not None:  # in the order in which the schema has them
+            keys = {name: part for name, part, _ in schema.properties(number) if name in keys}
+        return {
+            key: _merged([value[key] for value in values if key in value], schema, part) for key, part in keys.items()
+        }
+    return first
+
+
+def _most(node: Node | None) -> int | None:
+    """Returns how many items a list may have; None where the schema does not say."""
+    return None if node is None or node.capped else node.most

@@ -142,6 +142,7 @@ class PromptFiller:
     def __init__(self, writer: ChatWriter, prompt: str | Path | None = None) -> None:
         self.writer = writer
         self.prompts = {language: load_prompt("fill", language, prompt) for language in LANGUAGES}
+        self.prompts["en"].messages({"text": ""})  # unknown names are found before work begins
 
     def identity(self) -> dict[str, Any]:
         """See `Filler`."""

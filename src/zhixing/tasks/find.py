@@ -11,7 +11,7 @@ from typing import Any
 from zhixing.checkpoints.hubs.store import cache_folder
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.tasks.base import Column, Row
-from zhixing.tasks.search.index import Changes, Hit, Index, Mode
+from zhixing.tasks.search.index import Changes, Hit, Index, Mode, check_search
 from zhixing.tasks.search.store import is_store
 
 
@@ -52,7 +52,11 @@ def open_index(
     path = Path(where)
     if is_store(path):
         if field is not None:
-            raise BadInput("an index is searched as it is; the field counts when texts are put in", where="--in-field")
+            raise BadInput(
+                "an index is searched as it is; the field counts when texts are put in",
+                where="--text-field",
+                remedy="leave it out",
+            )
         return Index.open(path, model), None
     if not path.exists():
         raise MissingResource("no such folder, file or index", where=str(where), remedy="check the path")
@@ -90,12 +94,15 @@ class Find:
         field: str | None = None,
         progress: bool = False,
     ) -> None:
+        check_search(top, mode)  # before an hour is spent on an index
         self.index, self.changes = open_index(where, model, field=field, progress=progress)
         self.top, self.mode = top, mode
 
     def identity(self) -> dict[str, Any]:
         """See `Task.identity`."""
-        return {"index": str(self.index.folder), "top": self.top, "mode": self.mode, "rows": self.index.store.rows}
+        # Rows are not enough: what is removed takes none away.
+        texts = [self.index.store.rows, *self.index.store.counts()]
+        return {"index": str(self.index.folder), "top": self.top, "mode": self.mode, "texts": texts}
 
     def run(self, rows: Sequence[Row]) -> list[Found]:
         """See `Task.run`."""

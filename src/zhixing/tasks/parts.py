@@ -11,7 +11,7 @@ from zhixing.tokenization.tokenizer import Tokenizer
 
 _BORDERS = (
     re.compile(r"\n\s*\n"),
-    re.compile(r"[。！？；…]+[”’」』）]?|[.!?]+[\"')\]]?(?=\s)|\n"),
+    re.compile(r"[。！？；…]+[”’」』）]?|(?<![.!?])[.!?]+[\"')\]]?(?=\s)|\n"),
     re.compile(r"[，、,;:：]|\s"),
 )
 """Where a text may be cut, best first: between paragraphs, sentences, words. A part ends behind the match."""
@@ -85,4 +85,5 @@ def sentences_of(text: str) -> list[str]:
     return [*found, text[start:]] if start < len(text) else found
 
 
-_SENTENCE = re.compile(r"[。！？…]+[”’」』）]*\s*|[.!?]+[\"'”’)\]]*\s+|\s*\n\s*")
+# Looked at from its beginning only, a long run of dots or spaces that ends no sentence is not read again and again.
+_SENTENCE = re.compile(r"[。！？…]+[”’」』）]*\s*|(?<![.!?])[.!?]+[\"'”’)\]]*\s+|(?<!\s)\s*\n\s*")

@@ -23,6 +23,8 @@ from zhixing.core.files import hash_json, os_fault
 LANGUAGES = ("en", "zh")
 KEYS = {"description", "system", "user", "examples", "max_tokens"}
 MOST_BYTES = 1 << 20
+READ = ("text", "passages", "question")
+"""Names for what a row holds: a prompt without one of those that its task has would ask about nothing."""
 _PLACE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _HAN = re.compile(r"[\u3400-\u9fff]")
 
@@ -52,8 +54,15 @@ class Prompt:
             values: What stands for the names.
 
         Raises:
-            BadInput: The prompt has a name that the task does not know.
+            BadInput: The prompt has a name that the task does not know, or none for what a row holds.
         """
+        for name in READ:
+            if name in values and name not in self.names() and self.names() <= set(values):
+                raise BadInput(
+                    f"the model would not see the {name}: {{{{{name}}}}} is not in the prompt",
+                    where=self.where,
+                    remedy=f"write {{{{{name}}}}} where it is to stand; zhixing prompts show classify.en shows how",
+                )
         messages = [{"role": "system", "content": self._filled(self.system, values)}] if self.system else []
         for example in self.examples:
             messages.append({"role": "user", "content": self._filled(self.user, {**values, **example})})
@@ -69,8 +78,8 @@ class Prompt:
         return _PLACE.sub(value, text)
 
     def names(self) -> set[str]:
-        """Returns the names that the message asks for."""
-        return set(_PLACE.findall(self.user))
+        """Returns the names that the message and the system prompt ask for."""
+        return set(_PLACE.findall(f"{self.system}\n{self.user}"))
 
     def fingerprint(self) -> str:
         """Returns a hash of what decides the conversation."""

@@ -22,7 +22,7 @@ from zhixing.data.shapes.schemes import chunks, find_scheme
 from zhixing.data.word_bounds import spaced
 from zhixing.models.heads import TokenHead
 from zhixing.models.ragged import Ragged
-from zhixing.tasks.base import TEXT, Row
+from zhixing.tasks.base import TEXT, Row, check_labels
 from zhixing.tasks.encoders import EncoderRunner
 from zhixing.tasks.extract import Extract
 from zhixing.training.objectives.tagging import windows
@@ -189,7 +189,8 @@ class PromptTagger:
             "required": ["text", "type"],
         }
         schema = {"type": "array", "items": item, "maxItems": 12}
-        self._extract = Extract(schema, ref, prompt=prompt, task="tag", values={"labels": ", ".join(labels)})
+        values = {"labels": ", ".join(labels)}
+        self._extract = Extract(schema, ref, prompt=prompt, task="tag", values=values, per_part=True)
 
     def identity(self) -> dict[str, Any]:
         """See `Tagger`."""
@@ -245,6 +246,7 @@ class Tag:
     def __init__(
         self, ref: str | Path, labels: Sequence[str] | None = None, *, prompt: str | Path | None = None
     ) -> None:
+        check_labels(labels)
         path = resolve(ref)
         self.tagger: Tagger
         if path.is_dir() and is_encoder(path):

@@ -7,6 +7,7 @@ Here tasks and measures meet, which know nothing of each other. The measures are
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from zhixing.core.progress import progress_bar
 from zhixing.data.problems import NOTES, Problems
 from zhixing.data.shapes.read import read
 from zhixing.data.shapes.records import Labelled, Record
-from zhixing.data.shapes.schemes import find_scheme, split_tag
+from zhixing.data.shapes.schemes import chunks, find_scheme, split_tag
 from zhixing.evaluation.metrics.registry import compare
 from zhixing.evaluation.task_measures import Example, Measured, TaskMeasure, examples_of, measured, task_measure
 from zhixing.evaluation.task_report import Evaluation, System
@@ -87,6 +88,7 @@ def evaluate_task(task: str, models: Sequence[str], data: Sequence[str], options
         else:
             chosen, labels, called = _renamed(measure, examples, options)
             opened = open_task(task, ref, labels, chosen, options)
+            notes += _strange_labels(opened, chosen, ref)
             results, seconds, faults = _run(opened, chosen, called)
             notes += (
                 [f"{ref}: {len(faults):,} row(s) without a result count as wrong; the first: {faults[0]}"]
@@ -141,7 +143,7 @@ def _renamed(
         return list(examples), None, {}
     names: dict[str, str] = {}
     for part in options.labels or ():
-        label, equals, name = part.partition("=")
+        label, equals, name = (one.strip() for one in part.partition("="))
         names[label] = name if equals else label
     if measure.name == "tag":
         kinds = {split_tag(tag)[1] for one in examples for tag in one.reference} if _has_chunks(examples) else set()
@@ -229,6 +231,45 @@ def open_task(task: str, ref: str, labels: Sequence[str] | None, examples: Seque
     except TypeError as error:
         raise BadInput(f"the task {task!r} does not take these options: {', '.join(more)}", where="--option") from error
     raise BadInput(f"the task {task!r} cannot be run", where="--task")
+
+
+def _strange_labels(task: Task, examples: Sequence[Example], ref: str) -> list[str]:
+    """Says which labels of the data a classifier or tagger of its own labels does not know, and so cannot find.
+
+    Raises:
+        BadInput: It knows none of them, or has no labels but gives a number.
+    """
+    from zhixing.tasks.classify import Classify, HeadScorer
+    from zhixing.tasks.tag import HeadTagger, Tag
+
+    if isinstance(task, Classify) and isinstance(task.scorer, HeadScorer):
+        if task.scorer.problem == "regression":
+            raise BadInput(
+                "this model gives a number and no label, which --task classify does not measure",
+                where=ref,
+                remedy="its run's report has the correlations: zhixing report RUN",
+            )
+        known, wanted = set(task.scorer.labels), Counter(str(x) for one in examples for x in _several(one.reference))
+    elif isinstance(task, Tag) and isinstance(task.tagger, HeadTagger) and _has_chunks(examples):
+        known = {split_tag(tag)[1] for tag in task.tagger.labels}
+        wanted = Counter(chunk.type for one in examples for chunk in chunks(one.reference))
+    else:
+        return []
+    strange = [label for label in sorted(wanted) if label not in known]
+    if strange and len(strange) == len(wanted):
+        renaming = ",".join(f"{label}=NAME" for label in strange[:5])
+        raise BadInput(
+            f"the model knows none of the data's labels ({', '.join(strange[:10])}): its own are"
+            f" {', '.join(sorted(known - {''})[:10])}",
+            where=ref,
+            remedy=f"say what the data's mean: --labels {renaming}"
+            if task.name == "classify"
+            else "measure it on data with its own labels",
+        )
+    return [
+        f"{ref}: the model does not know the label {label!r}, which {wanted[label]:,} time(s) is right"
+        for label in strange[:10]
+    ]
 
 
 def _chooses(ref: str) -> bool:
@@ -387,10 +428,16 @@ def _unit(vectors: Any) -> Any:
 
 def default_folder(evaluation: Evaluation) -> Path:
     """Returns where the evaluation's files go when the user does not say."""
-    names = "-against-".join(Path(system.name.rstrip("/")).name or "model" for system in evaluation.systems)
+    names = "-against-".join(_title(system.name) for system in evaluation.systems)
     data = Path(evaluation.data[0].rstrip("/")).name.split(".")[0] or "data"
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{evaluation.task}-{names}-{data}")
     return Path("evaluations") / safe.strip(".-")
+
+
+def _title(ref: str) -> str:
+    """Returns a short name for a model: of RUN/model the run's, lest every run's results have the same folder."""
+    path = Path(ref.rstrip("/"))
+    return (path.parent.name if path.name == "model" else "") or path.name or "model"
 
 
 __all__ = ["Measured", "Options", "default_folder", "evaluate_task", "open_task"]

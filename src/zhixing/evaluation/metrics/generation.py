@@ -125,7 +125,10 @@ def _length(predictions: Sequence[str], tokens: list[list[str]]) -> Score:
 
 def _self_bleu(predictions: Sequence[str]) -> Score:
     if len(predictions) < 2:
-        raise BadInput("self-BLEU compares texts with each other: it needs two or more")
+        raise BadInput(
+            "self-BLEU compares texts with each other: it needs two or more",
+            remedy="leave it out: distinct-1,distinct-2,repetition-4,length",
+        )
     try:
         from sacrebleu import BLEU
     except ImportError as error:

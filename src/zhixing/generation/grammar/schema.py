@@ -49,6 +49,7 @@ class Node:
         kind: What stands there.
         least: Characters or items at least.
         most: Characters or items at most.
+        capped: The schema itself has no such bound: `most` is there for a model that repeats itself.
         negative: A number may be below zero.
         literals: The texts that fit, of `literal`.
         keys: Of an object: each property's text before its value (`"name": `), its node's number, whether it must be.
@@ -59,6 +60,7 @@ class Node:
     kind: Kind
     least: int = 0
     most: int = 0
+    capped: bool = False
     negative: bool = True
     literals: tuple[bytes, ...] = ()
     keys: tuple[tuple[bytes, int, bool], ...] = ()
@@ -71,6 +73,37 @@ class Schema:
 
     def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
+
+    def fits(self, value: Any, number: int = 0) -> bool:
+        """Tells whether a value fits a node, the root when none is named."""
+        node = self.nodes[number]
+        match node.kind:
+            case "literal":
+                return _written(value) in node.literals
+            case "string":
+                return isinstance(value, str) and node.least <= len(value) <= node.most
+            case "integer" | "number":
+                return _is_of(value, node.kind) and (node.negative or value >= 0)
+            case "any_of":
+                return any(self.fits(value, part) for part in node.parts)
+            case "array":
+                if (
+                    not isinstance(value, list)
+                    or len(value) < node.least
+                    or (len(value) > node.most and not node.capped)
+                ):
+                    return False
+                return all(self.fits(item, node.parts[0]) for item in value)
+        if not isinstance(value, dict):
+            return False
+        keys = {name: (part, needed) for name, part, needed in self.properties(number)}
+        return all(name in value for name, (_, needed) in keys.items() if needed) and all(
+            name in keys and self.fits(one, keys[name][0]) for name, one in value.items()
+        )
+
+    def properties(self, number: int) -> list[tuple[str, int, bool]]:
+        """Returns the properties of an object in their order: name, number of the value's node, whether it must be."""
+        return [(json.loads(key[:-2]), value, needed) for key, value, needed in self.nodes[number].keys]
 
 
 def compile_schema(schema: Any, where: str | None = None) -> Schema:
@@ -216,7 +249,8 @@ class _Compiler:
             if "items" not in given:
                 raise self.fault(at, "an array without items", 'say what is in it: {"items": {"type": "string"}}')
             least, most = self._bounds(given, "minItems", "maxItems", ARRAY_LIMIT, at)
-            return Node("array", least=least, most=most, parts=(self.node(given["items"], f"{at}/items"),))
+            items = (self.node(given["items"], f"{at}/items"),)
+            return Node("array", least=least, most=most, capped="maxItems" not in given, parts=items)
         return self._object(given, at)
 
     def _bounds(self, given: Mapping[str, Any], low: str, high: str, limit: int, at: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from zhixing.models import ops
 from zhixing.tasks.base import Fault, Task, run_rows
 from zhixing.tasks.files.products import settled_matmul
 from zhixing.tasks.files.reading import InputRow, Reader
-from zhixing.tasks.files.writing import Writer
+from zhixing.tasks.files.writing import Writer, check_target
 
 FORMAT = 1
 KEPT_FAULTS = 20
@@ -87,8 +87,7 @@ def run_file(
     source, target = Path(path), Path(out)
     if source.resolve() == target.resolve():
         raise BadInput("the results would replace their own input", where=str(target), remedy="name another --out")
-    if target.exists() and not overwrite:
-        raise BadInput("there is a file of this name already", where=str(target), remedy="name another, or --overwrite")
+    check_target(target, overwrite)
     reader, writer = Reader(source, task.columns, fields, say), Writer(target, task.outputs, prefix)
     job = _Job(task, reader, writer, target, skip_bad)
     if restart:

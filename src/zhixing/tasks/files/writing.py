@@ -37,6 +37,19 @@ def format_of(path: Path) -> tuple[OutFormat, bool]:
     return SUFFIXES[suffix], packed
 
 
+def check_target(path: Path, overwrite: bool) -> None:
+    """Makes sure that a file can be written under a name, before the work that it shall hold.
+
+    Raises:
+        BadInput: It is of no known format, or there is something of this name.
+    """
+    format_of(path)
+    if path.is_dir():  # which a file cannot replace, as would come out at the end of the work
+        raise BadInput("a file is expected, this is a folder", where=str(path), remedy="name a file in it")
+    if path.exists() and not overwrite:
+        raise BadInput("there is a file of this name already", where=str(path), remedy="name another, or --overwrite")
+
+
 class Writer:
     """Turns results into bytes.
 
@@ -72,11 +85,7 @@ class Writer:
                 lines.append(json.dumps({**record, **new}, ensure_ascii=False) + "\n")
             text = "".join(lines)
         elif self.format == "text":
-            # One line per row: what would end the line is written as \n.
-            text = "".join(
-                ("" if isinstance(result, Fault) else str(result).replace("\\", "\\\\").replace("\n", "\\n")) + "\n"
-                for result in results
-            )
+            text = "".join(("" if isinstance(result, Fault) else _one_line(str(result))) + "\n" for result in results)
         else:
             text = self._table(rows, values, first)
         data = text.encode("utf-8", "backslashreplace")
@@ -120,3 +129,8 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _one_line(text: str) -> str:
+    """Returns a text as one line: what readers take for the end of one is written as \\n or \\r."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from zhixing.core.errors import BadInput, Interrupted, unknown_name
 from zhixing.core.files import FolderLock
 from zhixing.core.progress import Bar, progress_bar
-from zhixing.data.problems import Problems
+from zhixing.data.problems import KINDS, NOTES, Problems
 from zhixing.data.readers import read_documents
 from zhixing.data.sources import find_sources
 from zhixing.tasks.base import check_text
@@ -83,23 +83,36 @@ class Hit:
 
 @dataclass
 class Changes:
-    """What putting texts into an index changed."""
+    """What putting texts into an index changed.
+
+    Attributes:
+        added: Texts under new keys.
+        updated: Texts that took the place of another one, in the index or among those that were given.
+        unchanged: Texts that were there.
+        removed: Texts that went.
+        passages: What was embedded for all that.
+        left_out: Texts that could not be put in.
+        faults: Why, as lines to read, as a rule not of every one.
+        notes: What else is worth knowing about the files, likewise.
+    """
 
     added: int = 0
     updated: int = 0
     unchanged: int = 0
     removed: int = 0
     passages: int = 0
+    left_out: int = 0
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values."""
         return dict(vars(self))
 
     def __str__(self) -> str:
-        counts = {name: value for name, value in vars(self).items() if isinstance(value, int) and name != "passages"}
+        counts = {name: getattr(self, name) for name in ("added", "updated", "unchanged", "removed")}
         words = [f"{count:,} {name}" for name, count in counts.items() if count]
-        bad = f"; {len(self.faults):,} left out" if self.faults else ""
+        bad = f"; {self.left_out:,} left out" if self.left_out else ""
         return (", ".join(words) or "nothing to do") + f" ({self.passages:,} passages embedded){bad}"
 
 
@@ -197,9 +210,16 @@ class Index:
         for item in batch:
             try:
                 check_text(item.text)
-                latest[item.key] = item
             except BadInput as error:
-                changes.faults.append(f"{item.key}: {error.cause}")
+                place = f"{item.source}:{item.line}" if item.source and item.line else item.source or item.key
+                changes.faults.append(f"{place}: {error.cause}")
+                changes.left_out += 1
+                continue
+            if item.key in latest:
+                same = latest[item.key].text == item.text
+                changes.unchanged += same
+                changes.updated += not same
+            latest[item.key] = item
         digests = {key: _digest(item.text) for key, item in latest.items()}
         known = self.store.digests(list(latest))
         new = [item for key, item in latest.items() if known.get(key) != digests[key]]
@@ -262,7 +282,10 @@ class Index:
                 gone += self.store.keys_of(source)
         if gone:
             changes.removed = self.remove(gone)
-        changes.faults += problems.summary()
+        changes.left_out += problems.faults
+        for kind in KINDS:
+            lines = problems.lines(kind)
+            (changes.notes if kind in NOTES else changes.faults).extend(lines)
         return changes
 
     def remove(self, keys: Sequence[str]) -> int:
@@ -290,10 +313,7 @@ class Index:
 
     def search_many(self, queries: Sequence[str], top: int = 10, mode: Mode = "hybrid") -> list[list[Hit]]:
         """Finds the passages for several queries, whose vectors are computed together."""
-        if mode not in MODES:
-            raise unknown_name("way of searching", mode, MODES)
-        if top < 1:
-            raise BadInput(f"at least one passage must be wanted, got {top}")
+        check_search(top, mode)
         for query in queries:
             check_text(query, "query")
         self.store.refresh()
@@ -364,6 +384,18 @@ class Index:
     def verify(self) -> None:
         """Holds all of it against its checksums; see `Store.verify`."""
         self.store.verify()
+
+
+def check_search(top: int, mode: str) -> None:
+    """Makes sure that a way of searching can be.
+
+    Raises:
+        BadInput: The mode is unknown, or nothing is wanted.
+    """
+    if mode not in MODES:
+        raise unknown_name("way of searching", mode, MODES, where="--mode")
+    if top < 1:
+        raise BadInput(f"at least one passage must be wanted, got {top}", where="--top", remedy="--top 5")
 
 
 def _digest(text: str) -> str:

@@ -11,7 +11,11 @@ from zhixing.tasks.search.index import Item
 
 
 def keyed_items(
-    paths: Sequence[str | Path], id_field: str, text_field: str | None, say: Callable[[str], None]
+    paths: Sequence[str | Path],
+    id_field: str,
+    text_field: str | None,
+    say: Callable[[str], None],
+    left_out: Callable[[str], None],
 ) -> Iterator[Item]:
     """Reads the records of files.
 
@@ -19,7 +23,8 @@ def keyed_items(
         paths: Files of records.
         id_field: The field whose value names a record.
         text_field: The field of the text; None: found by its name.
-        say: Is told of records that cannot be read.
+        say: Is told what is worth knowing about the files.
+        left_out: Is told of records that cannot be read.
 
     Raises:
         BadInput: A field is not there.
@@ -29,6 +34,6 @@ def keyed_items(
     for path in paths:
         for one in Reader(Path(path), columns, fields, say)():
             if isinstance(one.row, Fault):
-                say(f"{path}:{one.line}: {one.row.message}")
+                left_out(f"{path}:{one.line}: {one.row.message}")
                 continue
             yield Item(one.row["key"], one.row["text"], str(path), one.line)
