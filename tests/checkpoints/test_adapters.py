@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from zhixing.checkpoints.adapters import is_adapter, load_adapter, open_adapter, save_adapter
+from zhixing.checkpoints.adapters import is_adapter, load_adapter, merge_adapters, open_adapter, save_adapter
 from zhixing.checkpoints.describe import describe
 from zhixing.checkpoints.folder import load_folder
 from zhixing.checkpoints.opening import open_model
@@ -21,6 +21,8 @@ from zhixing.models.adapters import (
     merge,
     prompted,
 )
+from zhixing.tokenization.adding import with_added_tokens
+from zhixing.tokenization.train import train_tokenizer
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -151,6 +153,47 @@ def test_several_adapters_are_switched_weighted_and_merged(bases, tmp_path):
     merge(opened.model)
     assert adapter_names(opened.model) == []
     torch.testing.assert_close(our_logits(opened.model), weighted, atol=1e-4, rtol=0)
+
+
+@pytest.fixture
+def two(bases, tmp_path):
+    """Two adapters of one base, the first with a new token and the table that holds it."""
+    texts, names = ["what a small text this is"], []
+    tokenizer = train_tokenizer(texts, "character", None).tokenizer
+    for name, new in (("new", ["<|call|>"]), ("plain", [])):
+        opened = load_folder(bases["llama"])
+        attach(opened.transformer, LowRankSpec(rank=2))
+        table = opened.transformer.embedding.weight
+        replaced = {"embedding.weight": torch.cat((table, table[:1]))} if new else {}
+        save_adapter(
+            tmp_path / name, opened.transformer, opened.family, str(bases["llama"]), replaced=replaced,
+            tokenizer=with_added_tokens(tokenizer, new) if new else tokenizer,
+        )  # fmt: skip
+        names.append(tmp_path / name)
+    return names
+
+
+def test_merging_keeps_the_tokens_of_every_adapter(bases, two, tmp_path):
+    for order in (two, two[::-1]):
+        merged = merge_adapters(bases["llama"], [(folder, 1.0) for folder in order], tmp_path / "out")
+        assert "<|call|>" in merged.tokenizer.vocabulary
+    with pytest.raises(BadInput, match="brings whole tables of its own, and so does"):
+        merge_adapters(bases["llama"], [(two[0], 1.0), (two[0], 1.0)], tmp_path / "out")
+    other = load_folder(bases["llama"])
+    attach(other.transformer, LowRankSpec(rank=2))
+    save_adapter(
+        tmp_path / "odd", other.transformer, other.family, str(bases["llama"]),
+        tokenizer=train_tokenizer(["abc"], "character", None).tokenizer,
+    )  # fmt: skip
+    with pytest.raises(BadInput, match="trained with other tokens"):
+        merge_adapters(bases["llama"], [(two[1], 1.0), (tmp_path / "odd", 1.0)], tmp_path / "out")
+
+
+@pytest.mark.parametrize("share", [float("nan"), float("inf")])
+def test_a_share_must_be_a_number(bases, two, tmp_path, share):
+    with pytest.raises(BadInput, match="share is"):
+        merge_adapters(bases["llama"], [(two[1], share)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_adapter_folder_is_a_model_reference(bases, tmp_path):

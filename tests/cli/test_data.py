@@ -45,6 +45,15 @@ def test_what_it_shows(call, tmp_path):
     assert "Nothing is wrong that can be seen." in out
 
 
+def test_what_was_found_is_shown_where_no_copy_can_be_written(call, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    for path, out, told in (("x.jsonl", "odd.jsonl", "1 duplicate"), ("empty.jsonl", "new.jsonl", "empty")):
+        code, shown, err = call(path, "--fix", out)
+        assert code == 2
+        assert told in shown
+        assert "there" in err
+
+
 def test_json(call):
     _, out, _ = call("x.jsonl", "--json", "--keep", "duplicate")
     values = json.loads(out)
@@ -77,7 +86,6 @@ def test_an_explicit_mapping(call):
         (("x.jsonl", "--keep", "dupes"), 2, "unknown kind of fault 'dupes'"),
         (("x.jsonl", "--column", "source"), 2, "'source' is not ROLE=COLUMN"),
         (("x.jsonl", "--against", "odd.jsonl"), 2, "odd.jsonl: no shape of records is known"),
-        (("x.jsonl", "--fix", "x.jsonl"), 2, "x.jsonl: it is there already"),
         (("x.jsonl", "--longest", "0"), 2, "the longest record cannot be 0"),
     ],
 )

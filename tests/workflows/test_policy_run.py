@@ -98,6 +98,23 @@ def test_a_resumed_run_draws_the_same_answers(workspace: Path) -> None:
     assert all(row["kl"] >= 0 for row in repeated)
 
 
+def test_a_reward_sees_all_fields_of_its_record(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"source": f"{a}{b}?", "target": "7", "sum": 7, "hints": [b]} for a in "abcdef" for b in "abcdef"]
+    path = workspace / "prompts.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (workspace / "reward_by_hints.py").write_text("def f(a): return float(a.record['hints'][0] in a.prompt)\n")
+    monkeypatch.chdir(workspace)
+    monkeypatch.syspath_prepend(str(workspace))
+    rewards = [{"kind": "number", "field": "sum"}, {"kind": "function", "function": "reward_by_hints:f"}]
+    recipe = _recipe(workspace, task={"rewards": rewards}, train={"steps": 1})
+    outcome = start_run(recipe, workspace / "run")
+    assert outcome.score.measures["reward_reward_by_hints:f"] == 1
+    rows[20].pop("sum")
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(BadInput, match=r"prompts\.jsonl:21: no field 'sum', which the reward 'number' compares with"):
+        start_run(recipe, workspace / "other")
+
+
 def _objective(tokenizer: Tokenizer, model: Transformer, folder: Path, **task: Any) -> Grpo:
     objective = Grpo(_recipe(folder, task=task))
     objective.attach(tokenizer, 16)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,31 @@ def test_the_card_says_what_was_done(base: Path, tmp_path: Path) -> None:
     for said in ("library_name: peft", "LoRA of rank 2", digest, "Licence of the records: CC0", "rank: 2"):
         assert said in card
     assert str(base) not in card
+
+
+def test_the_card_says_what_became_of_it(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that soon gets worse: stopped early, its best checkpoint published, and held against its base."""
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "model").symlink_to(base / "base")  # a run folder
+    run = tmp_path / "run"
+    train(
+        base, run, model={"start": str(tmp_path / "start")}, optimizer={"learning_rate": 3.0},
+        tune={"method": "lora", "rank": 2, "dora": True, "rslora": True}, schedule={"shape": "constant"},
+        train={"patience": 1, "validate_every": 1, "steps": 30},
+    )  # fmt: skip
+    steps = json.loads((run / "state.json").read_text())["step"]
+    card = (run / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"| training | {steps} steps of 30 (stopped early); the best, step {steps - 1}," in card
+    assert "DoRA and rsLoRA of rank 2" in card
+    found = json.loads((run / "facts.json").read_text())["improvement"]["verdict"]
+    said = "better" if found.startswith("the second") else "worse" if found.startswith("the first") else "no proven"
+    assert re.search(rf"\({said}[a-z ]* by paired tests over 16 records: p = ", card)
+    shown = capsys.readouterr().err
+    assert f"stopped early at step {steps} of 30, because 1 measurement(s) brought no better loss" in shown
+    assert f"Published: step {steps - 1}, the best by loss" in shown
+    # The model in the run's folder is what `peft` would open.
+    named = json.loads((run / "model" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert (Path(named) / "config.json").is_file()
 
 
 def test_the_run_knows_whether_it_is_better(base: Path, tmp_path: Path) -> None:

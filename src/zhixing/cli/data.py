@@ -80,11 +80,12 @@ def doctor(
         keep=frozenset(keep or ()),
     )
     with examine(paths, options) as diagnosis:
+        if not as_json:  # before anything can go wrong with the copy
+            _print(diagnosis, show)
         written = write_mended(diagnosis, fix) if fix is not None else []
     if as_json:
         print(json.dumps({**diagnosis.to_json(), "written": [str(path) for path in written]}, ensure_ascii=False))
         return
-    _print(diagnosis, show)
     if written:
         left = sum(len(plan.left_out) + sum(map(len, plan.questions.values())) for plan in diagnosis.plans)
         anew = sum(len(plan.anew) for plan in diagnosis.plans)

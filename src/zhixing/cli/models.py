@@ -244,6 +244,8 @@ def merge(
     source = references.resolve(base)
     _check_new(source, out, force)
     folders = [references.resolve(path) for path in adapters]
+    for folder in folders:
+        _check_new(folder, out, force)
     done = merge_adapters(source, list(zip(folders, shares or [1.0] * len(folders), strict=True)), out)
     for note in done.notes:
         typer.echo(note, err=True)

@@ -321,7 +321,7 @@ def _encode(
     """Encodes one record and writes its examples."""
     try:
         _check_size(placed.record, objective)
-        encoded = objective.encode(placed.record)
+        encoded = objective.encode_row(placed.record, placed.row)
     except Misfit as fault:
         if fault.kind == "long" and too_long == "drop":  # so long that cutting it leaves nothing to learn
             tally.first_cut = tally.first_cut or placed.place

@@ -44,7 +44,12 @@ def fit_run(fit: Fit, described: str, *, prove_first: bool) -> Fitted:
     if fit.repeated:
         say(f"{fit.repeated} steps repeated after the interruption, with bit-identical losses")
     if trainer.done > step:
-        say(f"Trained in {human_time(time.monotonic() - begun)}")
+        early = ""
+        if fit.gave_up and trainer.done < trainer.steps:
+            patience = run.recipe.train.patience
+            early = f"; stopped early at step {trainer.done} of {trainer.steps}, because {patience} measurement(s)"
+            early += f" brought no better {fit.measure.replace('_', ' ')}"
+        say(f"Trained in {human_time(time.monotonic() - begun)}{early}")
     return Fitted(_published_step(run, fit.best_step), proof)
 
 

@@ -9,6 +9,7 @@ from zhixing.families.registry import ENCODERS, SEQ2SEQ
 from zhixing.families.vision_encoder_decoder import NAME as DESCRIBER
 from zhixing.training.objectives import objective_named
 from zhixing.version import __version__
+from zhixing.workflows.tuned_card import steps_taken
 
 TASKS = {
     "classification": "text-classification",
@@ -37,7 +38,7 @@ Trained with Zhixing {version}: {summary}.
 | parameters | {parameters:,} |
 | began with | {start} |
 | tokenizer | {kind}, {vocab_size:,} tokens |
-| training | {steps:,} steps, {records:,} records, {tokens:,} tokens in them |
+| training | {steps}, {records:,} records, {tokens:,} tokens in them |
 {figures}
 | measured on | {measured:,} held-out records of {all_records:,} |
 
@@ -70,7 +71,7 @@ def record_card(recipe: Recipe, facts: dict[str, Any]) -> str:
         library="transformers" if known else "zhixing", opens="`transformers` and in Zhixing" if known else "Zhixing",
         task=f"pipeline_tag: {task}\n" if task else "", family=model["family"], parameters=model["parameters"],
         start=f"`{recipe.model.start}`" if recipe.model.start else "random weights",
-        kind=facts["tokenizer"]["kind"], vocab_size=facts["tokenizer"]["vocab_size"], steps=recipe.train.steps or 0,
+        kind=facts["tokenizer"]["kind"], vocab_size=facts["tokenizer"]["vocab_size"], steps=steps_taken(recipe, facts),
         records=data["train"]["records"], tokens=data["train"]["tokens"], figures="\n".join(figures),
         measured=evaluation["records"], all_records=evaluation["all_records"],
         paths=", ".join(f"`{path}`" for path in data["paths"]), data_hash=data["data_hash"], cut=data["cut"],

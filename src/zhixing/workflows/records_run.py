@@ -124,10 +124,14 @@ def record_phases(run: Run, prove_first: bool, begun_at: float) -> RecordOutcome
         remember_start(run, begun.model, cast(ChatTurns, objective), validation)
     fitted = fit_run(fit, f"{described} tokens", prove_first=prove_first)
     if train.average_last > 1:
-        averaged = average_weights_into(run, begun.model, train.average_last)
-        say(f"Published: the mean of the checkpoints of steps {', '.join(map(str, averaged))}")
+        published = average_weights_into(run, begun.model, train.average_last)
+        say(f"Published: the mean of the checkpoints of steps {', '.join(map(str, published))}")
     else:
+        published = [fitted.published_step]
         load_weights_into(run, begun.model, fitted.published_step)
+        if fitted.published_step != trainer.done:
+            say(f"Published: step {fitted.published_step}, the best by {fit.measure.replace('_', ' ')}")
+    run.add_facts(training={"steps": trainer.done, "published": published})
     if tuned:
         compare_with_start(run, begun.model, cast(ChatTurns, objective), validation)
     outcome = _finish(run, objective, maker, begun, tokenizer, examples, fitted.proof)

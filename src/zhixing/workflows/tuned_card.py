@@ -26,7 +26,7 @@ TEMPLATE = """---
 | method | {method} |
 | trained | {trained:,} of {parameters:,} parameters |
 | layout | {family} (opens in {opens}) |
-| training | {steps:,} steps, {records:,} records, {tokens:,} tokens in them |
+| training | {steps}, {records:,} records, {tokens:,} tokens in them |
 {figures}
 | measured on | {measured:,} held-out records of {all_records:,} |
 
@@ -85,9 +85,11 @@ def tuned_card(recipe: Recipe, facts: dict[str, Any]) -> str:
     rows = [f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in figures.items()]
     if better:
         p = max(better["p_bootstrap"], better["p_randomisation"])
+        words = {"the second is": "better", "the first is": "worse"}
+        said = next((word for key, word in words.items() if better["verdict"].startswith(key)), "no proven difference")
         rows.append(
-            f"| loss before, after | {better['loss_before']:.4f}, {better['loss_after']:.4f} (paired tests over"
-            f" {better['n']} records: p = {p:.2g}) |"
+            f"| loss before, after | {better['loss_before']:.4f}, {better['loss_after']:.4f}"
+            f" ({said} by paired tests over {better['n']} records: p = {p:.2g}) |"
         )
     base = f"`{front['base_model']}`" if start is not None else "random weights"
     inputs = [
@@ -100,7 +102,7 @@ def tuned_card(recipe: Recipe, facts: dict[str, Any]) -> str:
         summary=objective_named(recipe.train.objective).summary,
         base=base + (f" ({entry.licence})" if entry else ""), method=_method(recipe),
         trained=model["parameters"] - model.get("frozen", 0), parameters=model["parameters"], family=model["family"],
-        opens=opens, steps=recipe.train.steps or 0, records=data["train"]["records"], tokens=data["train"]["tokens"],
+        opens=opens, steps=steps_taken(recipe, facts), records=data["train"]["records"], tokens=data["train"]["tokens"],
         figures="\n".join(rows),
         measured=evaluation["records"], all_records=evaluation["all_records"], inputs="\n".join(inputs),
         licence=recipe.data.licence or "not given; it is their owner's", data_hash=data["data_hash"], cut=data["cut"],
@@ -108,11 +110,22 @@ def tuned_card(recipe: Recipe, facts: dict[str, Any]) -> str:
     )  # fmt: skip
 
 
+def steps_taken(recipe: Recipe, facts: dict[str, Any]) -> str:
+    """Says how many steps were made, and which one's weights are published where it is not the last."""
+    planned = recipe.train.steps or 0
+    done: int = facts.get("training", {}).get("steps", planned)
+    published: list[int] = facts.get("training", {}).get("published", [done])
+    text = f"{done:,} steps" + (f" of {planned:,} (stopped early)" if done < planned else "")
+    if len(published) > 1:
+        return f"{text}; the mean of steps {', '.join(f'{step:,}' for step in published)}"
+    return text + (f"; the best, step {published[0]:,}" if published[0] != done else "")
+
+
 def _method(recipe: Recipe) -> str:
     tune = recipe.tune
     match tune.method:
         case "lora":
-            kind = "DoRA" if tune.dora else "rsLoRA" if tune.rslora else "LoRA"
+            kind = " and ".join(name for name, used in (("DoRA", tune.dora), ("rsLoRA", tune.rslora)) if used) or "LoRA"
             where = "all linear maps of the blocks" if tune.targets is None else ", ".join(tune.targets)
             packed = f", on a base of {tune.bits}" if tune.bits else ""
             return f"{kind} of rank {tune.rank} on {where}{packed}"

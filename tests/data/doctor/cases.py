@@ -122,6 +122,11 @@ CASES = {
     "an unfilled placeholder": (
         "x.json", [{"instruction": "hi", "input": "", "output": "I am {{name}}."}, *ALPACA], [("placeholder", 2)], None),
     "broken JSON": ("x.jsonl", jsonl(*GOOD, '{"messages": [{"role"\n'), [("json", 4)], jsonl(*GOOD)),
+    "an array that breaks off": (
+        "x.json", json.dumps([*ALPACA, {"instruction": "Go"}], indent=1)[:-12], [("json", 17)], ALPACA),
+    "a tab within a text": (
+        "x.jsonl", jsonl(*ALPACA, '{"instruction": "a\tb", "input": null, "output": "c d"}\n'), [("json", 4)],
+        jsonl(*ALPACA, {"instruction": "a\tb", "input": None, "output": "c d"})),
     "a comma too many": (
         "x.jsonl", jsonl(GOOD[0], line(GOOD[1]).replace("\n", ",\n"), GOOD[2]), [("json", 2)], jsonl(*GOOD)),
     "an array cut into lines": (

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.data.doctor.cases import ALPACA, CASES, GOOD, LABELLED, LONG, chat, jsonl
+from zhixing.core.errors import BadInput
 from zhixing.data.doctor import KINDS, Options, examine, write_mended
 
 
@@ -98,6 +99,42 @@ def test_parallel_files_stay_parallel(tmp_path):
         assert found_in(diagnosis) == [("same", 2), ("empty", 3), ("mojibake", 4), ("duplicate", 5), ("misfit", 6)]
         targets = write_mended(diagnosis, tmp_path / "mended")
     assert [target.read_text() for target in targets] == ["a house\na cat\n", "ein Haus\neine Katzé\n"]
+
+
+def test_a_copy_is_packed_as_its_name_says(tmp_path):
+    text = jsonl(*ALPACA)
+    packed = put(tmp_path / "x.jsonl.gz", gzip.compress(text.encode()))
+    plain = put(tmp_path / "x.jsonl", text)
+    for source, out in ((packed, "plain.jsonl"), (plain, "packed.jsonl.gz")):
+        with examine(source) as diagnosis:
+            (target,) = write_mended(diagnosis, tmp_path / out)
+        assert content_of(target) == text
+
+
+def test_a_copy_has_the_form_of_its_original(tmp_path):
+    path = put(tmp_path / "x.csv", "prompt,completion\nWho?,I.\nWhere?,Here.\n")
+    with examine(path) as diagnosis, pytest.raises(BadInput, match=r"as the original is \(\.csv\)"):
+        write_mended(diagnosis, tmp_path / "y.jsonl")
+    assert not (tmp_path / "y.jsonl").exists()
+    lines = put(tmp_path / "lines.json", jsonl(*ALPACA))  # JSON Lines under another name
+    with examine(lines) as diagnosis:
+        (target,) = write_mended(diagnosis, tmp_path / "y.jsonl")
+    assert target.read_text() == jsonl(*ALPACA)
+
+
+def test_all_of_a_long_file_in_utf_16_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("zhixing.data.doctor.raw.RECORD_LIMIT", 1 << 12)
+    rows = [{"text": f"text {number}: {number**7 * 31}"} for number in range(3000)]
+    path = put(tmp_path / "x.jsonl", jsonl(*rows).encode("utf-16"))
+    with examine(path) as diagnosis:
+        assert diagnosis.plans[0].rows == len(rows)
+
+
+def test_another_way_of_writing_a_label_is_no_contradiction(tmp_path):
+    rows = [*LABELLED, {**LABELLED[0], "label": LABELLED[0]["label"].upper()}]
+    with examine(put(tmp_path / "x.jsonl", jsonl(*rows))) as diagnosis:
+        assert diagnosis.findings.counts["label"]
+        assert not diagnosis.findings.counts["contradiction"]
 
 
 def test_parquet(tmp_path):

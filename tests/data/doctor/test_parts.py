@@ -97,6 +97,7 @@ def test_few_near_duplicates_are_missed():
         ('{"a": ', None),
         ("hello", None),
         ("__import__('os').getcwd()", None),
+        ('{"a": "b\tc", "d": null}', {"a": "b\tc", "d": None}),
         ("{" * 5000, None),
     ],
 )

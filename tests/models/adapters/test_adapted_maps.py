@@ -124,6 +124,23 @@ def test_a_decomposed_adapter_beside_another(model, mixed):
         torch.testing.assert_close(module(x), F.linear(x, module.weight), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_a_share_is_a_share_of_what_the_adapter_changes(model, decomposed):
+    attach(model, LowRankSpec(rank=3, decomposed=decomposed), "one")
+    module = model.get_submodule("blocks.0.mlp.down")
+    low = module.low_rank("one")
+    torch.nn.init.normal_(low.up, std=0.3)
+    if decomposed:
+        low.magnitude.data *= 1.5
+    x = torch.randn(4, 64)
+    with torch.no_grad():
+        plain, whole = module.base(x), module(x)
+        for share in (0.0, 0.3, -1.0):
+            activate(model, {"one": share})
+            torch.testing.assert_close(module(x), plain + share * (whole - plain), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(module(x), F.linear(x, module.weight), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_gradients_are_pefts(tmp_path, kind):
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")

@@ -190,6 +190,10 @@ def test_schemas_mean_what_the_reference_says(schema: dict[str, Any], value: Any
     assert allows(schema, value) == jsonschema.Draft202012Validator(schema).is_valid(value)
 
 
+def test_an_integer_may_be_longer_than_any_float() -> None:
+    assert JsonSchema({"type": "integer"})([Attempt("q", "9" * 400), Attempt("q", "1e999")]) == [1, 0]
+
+
 def test_code_is_judged_by_its_tests() -> None:
     try:
         available_isolation()
@@ -234,6 +238,11 @@ def test_your_own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             build_rewards([RewardRecipe(kind="function", function=reference)])
     with pytest.raises(MissingResource, match="cannot be imported"):
         build_rewards([RewardRecipe(kind="function", function="no_such_module_here:f")])
+    (tmp_path / "reward_unfinished.py").write_text("def f(attempt:\n")
+    (tmp_path / "reward_raises.py").write_text("1 / 0\n")
+    for module, message in (("reward_unfinished", "SyntaxError"), ("reward_raises", "ZeroDivisionError")):
+        with pytest.raises(BadInput, match=f"fails while it is imported: {message}"):
+            build_rewards([RewardRecipe(kind="function", function=f"{module}:f")])
 
 
 def test_rewards_are_weighted_and_watched() -> None:

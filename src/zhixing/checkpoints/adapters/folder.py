@@ -55,6 +55,11 @@ def is_prompt(folder: Path) -> bool:
     return read_config(read_json(folder / ADAPTER_CONFIG), str(folder / ADAPTER_CONFIG)).kind == "prompt"
 
 
+def replaced_modules(folder: Path) -> tuple[str, ...]:
+    """Returns the endings of the modules that an adapter brings as a whole: tables with new tokens, say."""
+    return read_config(read_json(folder / ADAPTER_CONFIG), str(folder / ADAPTER_CONFIG)).replaced
+
+
 def base_reference(folder: Path) -> str:
     """Returns the reference of the model that an adapter belongs to.
 
@@ -178,7 +183,7 @@ def _fused(published: PublishedMap, parts: dict[str, LowRank], tensors: dict[str
     return replace(first.spec, rank=rank, alpha=round(alpha, 9))
 
 
-def load_adapter(model: Transformer, family: Family, folder: Path, name: str = "default") -> list[str]:
+def load_adapter(model: Transformer, family: Family, folder: str | Path, name: str = "default") -> list[str]:
     """Puts the adapter of a folder onto a network, as the one that acts.
 
     Args:
@@ -194,6 +199,7 @@ def load_adapter(model: Transformer, family: Family, folder: Path, name: str = "
         MissingResource: A file is missing.
         BadInput: It is damaged, of another model, or of a kind that is not supported.
     """
+    folder = Path(folder)
     where = str(folder / WEIGHTS)
     config = read_config(read_json(folder / ADAPTER_CONFIG), str(folder / ADAPTER_CONFIG))
     tensors = {key: tensor.float() for key, tensor in read_tensors(folder / WEIGHTS).items()}

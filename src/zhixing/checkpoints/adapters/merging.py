@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from zhixing.checkpoints.adapters.folder import is_adapter, load_adapter
+from zhixing.checkpoints.adapters.folder import is_adapter, load_adapter, replaced_modules
 from zhixing.checkpoints.folder import ModelFolder, save_folder
 from zhixing.core.errors import BadInput
 from zhixing.models.adapters import activate, merge, prompted
@@ -25,7 +26,8 @@ def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], out: Path
 
     Raises:
         MissingResource: Something is not there.
-        BadInput: A folder holds no adapter, or one that belongs to another model.
+        BadInput: A folder holds no adapter, or one that belongs to another model; a share is no number; or two adapters
+            were trained with tokens, or tables, that exclude each other.
     """
     from zhixing.checkpoints.opening import open_model
 
@@ -33,21 +35,49 @@ def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], out: Path
     if opened.family is None:
         raise BadInput("this model has no published layout", where=str(base))
     shares: dict[str, float] = {}
+    tokenizer: Tokenizer | None = None
+    whole: Path | None = None
     for number, (folder, share) in enumerate(adapters):
         if not is_adapter(folder):
             raise BadInput("this is no adapter (no adapter_config.json)", where=str(folder))
+        if not math.isfinite(share):
+            raise BadInput(f"an adapter's share is {share}", where=str(folder), remedy="give a number; 1 is all of it")
+        if replaced_modules(folder):
+            if whole is not None:
+                raise BadInput(
+                    f"this adapter brings whole tables of its own, and so does {whole}: only one's can be in the model",
+                    where=str(folder),
+                    remedy="merge one of them alone",
+                )
+            whole = folder
+            if share != 1:
+                opened.notes.append(f"{folder}: its whole tables (new tokens) take no part by shares: they are all in")
         name = f"adapter{number}"
         opened.notes += load_adapter(opened.transformer, opened.family, folder, name)
         if prompted(opened.transformer) is not None:
             raise BadInput(
                 "learned prompt tokens are inputs and no weights: they cannot be folded in",
                 where=str(folder),
-                remedy="name the adapter's folder itself as the model",
+                remedy="use it with peft",
             )
         shares[name] = share
-        own = any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json", "tokenizer.model"))
-        opened.tokenizer = Tokenizer.load(folder) if own else opened.tokenizer
+        if any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+            tokenizer = _with_all_tokens(tokenizer, Tokenizer.load(folder), folder)
+    opened.tokenizer = tokenizer or opened.tokenizer
     activate(opened.transformer, shares)
     merge(opened.transformer)
     save_folder(out, opened.model, opened.tokenizer, opened.family.name, generation=opened.generation)
     return opened
+
+
+def _with_all_tokens(one: Tokenizer | None, other: Tokenizer, folder: Path) -> Tokenizer:
+    """Returns, of the tokenizers of two adapters, the one that has all tokens of both."""
+    if one is None or one.vocabulary.items() <= other.vocabulary.items():
+        return other
+    if other.vocabulary.items() <= one.vocabulary.items():
+        return one
+    raise BadInput(
+        "this adapter was trained with other tokens than the one before it, and neither tokenizer has all of them",
+        where=str(folder),
+        remedy="tune both with the same tokenizer.add_tokens, or merge one of them alone",
+    )

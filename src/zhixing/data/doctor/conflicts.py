@@ -68,5 +68,7 @@ def _verdicts(record: Record) -> Iterator[tuple[bytes, bytes]]:
     elif isinstance(record, Tagged):
         yield fingerprint(*record.tokens), fingerprint(*record.tags)
     elif isinstance(record, Labelled):
-        labels = (record.label,) if isinstance(record.label, str) else tuple(sorted(record.label))
-        yield fingerprint(record.text, record.second or ""), fingerprint(*labels)
+        # Another way of writing a label is a fault of its own, and no other verdict.
+        labels = (record.label,) if isinstance(record.label, str) else record.label
+        meant = sorted(" ".join(label.casefold().split()) for label in labels)
+        yield fingerprint(record.text, record.second or ""), fingerprint(*meant)

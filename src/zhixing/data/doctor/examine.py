@@ -84,6 +84,7 @@ class Plan:
         labels: Labels to be written in another way.
         shell: What stands around the rows of JSON.
         shortened: Lines behind this one have no partner in the other of two parallel files.
+        broken_off: The file is JSON that cannot be read to its end: a mended copy closes it behind its last good row.
     """
 
     source: Source
@@ -97,12 +98,14 @@ class Plan:
     labels: dict[str, str] = field(default_factory=dict)
     shell: Shell = field(default_factory=Shell)
     shortened: int | None = None
+    broken_off: bool = False
 
     @property
     def touched(self) -> bool:
         """Whether a mended copy differs from the file."""
         return (
             bool(self.left_out or self.anew or self.labels or self.questions or self.shortened is not None)
+            or self.broken_off
             or self.readable is not self.source
         )
 
@@ -454,7 +457,9 @@ class _Examiner:
 
     def _of_file(self, plan: Plan) -> Callable[[str, int | None, str], None]:
         def report(kind: str, line: int | None, message: str) -> None:
-            self.findings.add(Finding(kind, plan.source.name, line, message, "correct it by hand"))
+            plan.broken_off = plan.broken_off or kind == "json"
+            mend = "correct it by hand" + ("; a mended copy ends here" if kind == "json" else "")
+            self.findings.add(Finding(kind, plan.source.name, line, message, mend))
 
         return report
 

@@ -22,6 +22,9 @@ from zhixing.data.streams import open_source
 
 BATCH = 256
 """Rows of Parquet written at a time."""
+ENDINGS = {"jsonl": {".jsonl"}, "json": {".json"}, "table": {".csv", ".tsv"}, "parquet": {".parquet"}}
+"""Endings that say how a file is written, by the form that they say."""
+PACKED = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 
 
 def write_mended(diagnosis: Diagnosis, out: str | Path) -> list[Path]:
@@ -35,7 +38,8 @@ def write_mended(diagnosis: Diagnosis, out: str | Path) -> list[Path]:
         The files that were written, in the order of `diagnosis.plans`.
 
     Raises:
-        BadInput: A file is there already, or nothing was understood.
+        BadInput: A file is there already, its name promises another form than the original's, or nothing was
+            understood.
         MissingResource: It cannot be written.
     """
     plans = [plan for plan in diagnosis.plans if plan.found is not None and plan.rows]
@@ -54,11 +58,33 @@ def write_mended(diagnosis: Diagnosis, out: str | Path) -> list[Path]:
 
 def _targets(plans: list[Plan], out: Path) -> list[Path]:
     if len(plans) == 1 and out.suffix and not out.is_dir():
+        _check_ending(plans[0], out)
         return [out]
     names = [_name(plan.source) for plan in plans]
     parents = [str(name.parent) for name in names]
     common = Path(os.path.commonpath(parents)) if len(plans) > 1 else names[0].parent
     return [out / name.relative_to(common) for name in names]
+
+
+def _ending(name: str) -> str:
+    """Returns the ending of a file's name, without that of its compression."""
+    path = Path(name.lower())
+    return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
+
+
+def _check_ending(plan: Plan, out: Path) -> None:
+    """Refuses a name that would make readers expect another form than the original's, which the copy has too."""
+    assert plan.found is not None
+    kind, ending, own = plan.found.form.kind, _ending(out.name), _ending(plan.source.member or plan.source.path.name)
+    if kind == "json" and plan.shell.style == "values":
+        kind = "jsonl"  # one value after the other, whatever the name
+    promised = any(ending in endings for endings in ENDINGS.values())
+    if promised and ending != own and (kind == "table" or ending not in ENDINGS.get(kind, set())):
+        raise BadInput(
+            f"a mended copy is written as the original is ({own or 'plain lines'}), and {ending} names another form",
+            where=str(out),
+            remedy=f"name it {out.name.removesuffix(out.suffix) if out.suffix not in PACKED else 'mended'}{own}",
+        )
 
 
 def _name(source: Source) -> Path:
@@ -68,7 +94,8 @@ def _name(source: Source) -> Path:
 
 
 def _write(plan: Plan, target: Path) -> None:
-    if not plan.touched and plan.source.member is None:
+    as_packed = PACKED.get(target.suffix.lower(), "none") == plan.source.compression
+    if not plan.touched and plan.source.member is None and as_packed:
         with atomic_file(target) as file, plan.source.path.open("rb") as original:
             shutil.copyfileobj(original, file, 1 << 20)
         return
@@ -79,9 +106,9 @@ def _write(plan: Plan, target: Path) -> None:
         if found.form.kind == "parquet":
             _write_parquet(plan, found, written)
             return
-        if target.suffix == ".gz":
+        if target.suffix.lower() == ".gz":
             written = stack.enter_context(gzip.GzipFile(fileobj=written, mode="wb", mtime=0))
-        elif target.suffix in (".zst", ".zstd"):
+        elif target.suffix.lower() in (".zst", ".zstd"):
             import zstandard
 
             written = stack.enter_context(zstandard.ZstdCompressor().stream_writer(written, closefd=False))

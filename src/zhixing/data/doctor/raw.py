@@ -107,8 +107,8 @@ def _decoded(stream: BinaryIO) -> Iterator[tuple[str, str]]:
     marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
     if first.startswith(marks):
         encoding = find_encoding(first, complete=False)
-        rest = io.BytesIO(first[encoding.mark :] + stream.read(RECORD_LIMIT))
-        for text in codecs.getreader(encoding.codec)(rest, "replace"):
+        rest = io.BufferedReader(_Joined(first[encoding.mark :], stream))  # type: ignore[type-var]
+        for text in io.TextIOWrapper(rest, encoding.codec, "replace", newline=""):
             yield text, encoding.codec
         return
     joined = io.BufferedReader(_Joined(first, stream))  # type: ignore[type-var]
@@ -258,20 +258,21 @@ def _several_objects(line: str) -> list[Row]:
 def mend_json(line: str) -> tuple[Any, str]:
     """Returns the value that a broken line of JSON must mean, and how it is mended; None when that cannot be told.
 
-    A comma too many, brackets of an array that was cut into lines, and Python's way of writing (single quotes, True,
-    None) have one meaning only.
+    A comma too many, brackets of an array that was cut into lines, tabs and other control characters within texts, and
+    Python's way of writing (single quotes, True, None) have one meaning only.
     """
     if len(line) > LONGEST_MEND:
         return None, ""
     bare = line.strip()
     candidates = [
-        (bare.removesuffix(","), "remove the comma at its end"),
-        (_TRAILING_COMMA.sub(r"\1", bare.removesuffix(",")), "remove the comma before the bracket"),
-        (bare.removeprefix("[").removesuffix(",").removesuffix("]"), "remove the bracket of an array"),
+        (bare.removesuffix(","), "remove the comma at its end", True),
+        (_TRAILING_COMMA.sub(r"\1", bare.removesuffix(",")), "remove the comma before the bracket", True),
+        (bare.removeprefix("[").removesuffix(",").removesuffix("]"), "remove the bracket of an array", True),
+        (bare, "write the control characters in its texts as escapes", False),
     ]
-    for candidate, how in candidates:
+    for candidate, how, strict in candidates:
         try:
-            value = json.loads(candidate)
+            value = json.loads(candidate, strict=strict)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict | list):

@@ -164,7 +164,7 @@ def _read_file(found: Detection, problems: Problems, archives: Archives, advance
     with open_source(source, archive=archives.of(source), advance=advance) as stream:
         for line, row in read_rows(source, stream, found.form, problems):
             for record in _records(layout, row, found, line, problems):
-                yield Placed(record, source.name, line)
+                yield Placed(record, source.name, line, row if isinstance(row, Mapping) else None)
     if found.form.kind == "parquet" and source.member is None and advance is not None:
         advance(source.size)  # it is not read through the stream, which would have counted
 

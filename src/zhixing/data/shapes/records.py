@@ -186,11 +186,13 @@ class Placed(NamedTuple):
         record: The record.
         source: The file, as `path` or `archive.zip!member`.
         line: The line, or for Parquet the row, counted from 1.
+        row: What the record was built from, where that has named fields: some may be no part of the record.
     """
 
     record: Record
     source: str
     line: int | None
+    row: Mapping[str, Any] | None = None
 
     @property
     def place(self) -> str:

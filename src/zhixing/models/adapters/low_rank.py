@@ -115,8 +115,9 @@ class AdaptedLinear(Linear):
             if low.magnitude is None:
                 whole = whole + low.delta().detach() * share
             else:
-                turned = plain + low.delta().detach() * share
-                whole = whole + turned * (low.magnitude.detach() / row_norms(turned))[:, None] - plain
+                turned = plain + low.delta().detach()
+                turned = turned * (low.magnitude.detach() / row_norms(turned))[:, None]
+                whole = whole + (turned - plain) * share
         return whole.to(weight.dtype)
 
     @property
@@ -156,7 +157,7 @@ class AdaptedLinear(Linear):
             if isinstance(each, AdaptedLinear):
                 for low, share in each._chosen():
                     terms.append(Term(low.down, low.up, low.spec.scale * share, start))
-                    factor = each._lengthening(low, share) if low.magnitude is not None else None
+                    factor = each._lengthening(low) if low.magnitude is not None else None
             factors.append(factor)
             start += each.out_features
         if not terms:
@@ -168,10 +169,10 @@ class AdaptedLinear(Linear):
         return y if bases[0].bias is None else y + torch.cat([base.bias for base in bases])
 
     def _needs_own_way(self) -> bool:
-        """Whether the joined product does not do: dropout, or a decomposed adapter beside another one."""
+        """Whether the joined product does not do: dropout, or a decomposed adapter in part or beside another one."""
         chosen = self._chosen()
         dropped = self.training and any(low.spec.dropout for low, _ in chosen)
-        return dropped or (len(chosen) > 1 and self._decomposed)
+        return dropped or (self._decomposed and (len(chosen) > 1 or chosen[0][1] != 1))
 
     def _own_way(self, x: Tensor) -> Tensor:
         """The plain formulas, for what is rare."""
@@ -179,12 +180,12 @@ class AdaptedLinear(Linear):
         y = plain
         for low, share in self._chosen():
             seen = dropout(x, low.spec.dropout) if self.training else x
-            added = F.linear(F.linear(seen, low.down), low.up) * (low.spec.scale * share)
+            added = F.linear(F.linear(seen, low.down), low.up) * low.spec.scale
             # A decomposed adapter turns and lengthens the whole map, and what it adds is the difference.
-            y = y + (added if low.magnitude is None else (plain + added) * self._lengthening(low, share) - plain)
+            y = y + share * (added if low.magnitude is None else (plain + added) * self._lengthening(low) - plain)
         return y if self.bias is None else y + self.bias
 
-    def _lengthening(self, low: LowRank, share: float) -> Tensor:
+    def _lengthening(self, low: LowRank) -> Tensor:
         """Returns m / ||W + s B A|| per row, the norm without gradient (Liu et al. 2024, section 4.3).
 
         By ||W + s B A||^2 = ||W||^2 + 2 s <W A^T, B> + s^2 <B (A A^T), B>, which never makes a matrix of W's size.
@@ -193,7 +194,7 @@ class AdaptedLinear(Linear):
         with torch.no_grad():
             if self._squares is None:
                 self._squares = row_norms(self.base.weight).square_()
-            scale, down, up = low.spec.scale * share, low.down, low.up
+            scale, down, up = low.spec.scale, low.down, low.up
             crossed = ops.product(down, self.base.weight).t()  # (out, rank)
             squares = self._squares + 2 * scale * (crossed * up).sum(1)
             squares += scale**2 * ((up @ (down @ down.t())) * up).sum(1)

@@ -181,8 +181,12 @@ def _configuration(path: Path) -> NetworkConfig:
 
 
 def _reference(given: str, start: Path) -> str:
-    """Returns how an adapter names its base: as the recipe does, but a path on this disk in full."""
+    """Returns how an adapter names its base: as the recipe does, but a path on this disk in full, and of a run the
+    model in it, which is what `peft` opens."""
     if is_remote(given):
         return given
     path = Path(given).expanduser()
+    inner = path / "model"
+    if not (path / "config.json").is_file() and not is_adapter(path) and inner.is_dir():
+        path = inner
     return str((path if path.exists() else start).resolve())

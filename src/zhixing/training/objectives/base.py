@@ -271,6 +271,10 @@ class RecordObjective(ABC):
             Misfit: The record cannot be used.
         """
 
+    def encode_row(self, record: Any, row: Mapping[str, Any] | None) -> Encoded:
+        """Likewise, for objectives that need fields of the file's row which are no part of its record."""
+        return self.encode(record)
+
     def length(self, example: Example) -> int:
         """Returns what an example counts in a budget of tokens."""
         return len(example["tokens"])

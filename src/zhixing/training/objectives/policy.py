@@ -10,6 +10,7 @@ please the reward instead of doing the task is seen to.
 from __future__ import annotations
 
 import copy
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -99,6 +100,12 @@ def asked(record: Pair | Chat) -> tuple[list[dict[str, Any]], str]:
     return [message.to_json() for message in record.messages[:last]], record.messages[last].content
 
 
+def _row(example: Example) -> dict[str, Any]:
+    """Returns the fields of a record's row, where a reward needs them."""
+    text = read_text(example["row"]) if "row" in example else ""  # older runs have not kept it
+    return json.loads(text) if text else {}
+
+
 class _Policy(RecordObjective):
     """What both objectives share: drawing, judging, measuring."""
 
@@ -107,7 +114,7 @@ class _Policy(RecordObjective):
     measures: ClassVar[tuple[str, ...]] = ("reward",)
     own: ClassVar[frozenset[str]] = frozenset({"reward"})
     sample: ClassVar[Mapping[str, Any]] = {"source": "12+34=", "target": "46"}
-    fields: ClassVar[Mapping[str, str]] = {"tokens": "int32", "prompt": "uint8", "answer": "uint8"}
+    fields: ClassVar[Mapping[str, str]] = {"tokens": "int32", "prompt": "uint8", "answer": "uint8", "row": "uint8"}
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
@@ -159,8 +166,25 @@ class _Policy(RecordObjective):
                 "lower task.max_tokens, or leave the record out",
                 kind="long",
             )
-        texts = {"prompt": stored_text(text), "answer": stored_text(answer)}
+        texts = {"prompt": stored_text(text), "answer": stored_text(answer), "row": stored_text("")}
         return Encoded(({"tokens": np.array(tokens, np.int32), **texts},))
+
+    def encode_row(self, record: Pair | Chat, row: Mapping[str, Any] | None) -> Encoded:
+        """Keeps the row beside it, where a reward looks at its fields."""
+        encoded = self.encode(record)
+        rewards = self.task.rewards or ()
+        for reward in rewards:
+            if reward.field not in (None, "answer") and (row or {}).get(reward.field or "") in (None, "", []):
+                raise Misfit(
+                    f"no field {reward.field!r}, which the reward {reward.kind!r} compares with",
+                    f"add it, name another one with task.rewards' `field` (here are {', '.join(row or ()) or 'none'}),"
+                    " or leave the record out",
+                )
+        if row and any(reward.kind == "function" or reward.field not in (None, "answer") for reward in rewards):
+            (example,) = encoded.examples
+            kept = json.dumps(dict(row), ensure_ascii=False, default=str)
+            return Encoded(({**example, "row": stored_text(kept)},), encoded.cut)
+        return encoded
 
     def begin(self, setting: Setting) -> None:
         """Takes the writer, and keeps the model as it begins where answers are held against it."""
@@ -192,8 +216,9 @@ class _Policy(RecordObjective):
 
     def _attempts(self, examples: Sequence[Example], answers: list[list[Written]]) -> list[Attempt]:
         return [
-            Attempt(read_text(example["prompt"]), one.text, read_text(example["answer"]), finished=one.finished)
+            Attempt(read_text(example["prompt"]), one.text, read_text(example["answer"]), row, one.finished)
             for example, group in zip(examples, answers, strict=True)
+            for row in [_row(example)]
             for one in group
         ]
 

@@ -17,7 +17,7 @@ class Attempt:
         prompt: What was asked.
         completion: What the model wrote.
         answer: The right answer as the record has it; empty where it has none.
-        record: The record's other fields, for rewards that need more (the `tests` of a piece of code).
+        record: The fields of the record's row in its file, for rewards that need more (the `tests` of a piece of code).
         finished: Whether the model ended the answer itself, rather than running out of room.
     """
 

@@ -64,6 +64,12 @@ def _find(reference: str) -> Callable[[Attempt], object]:
         raise MissingResource(
             f"the module {module!r} cannot be imported: {error}", where="task.rewards", remedy=f"looked in {here} too"
         ) from error
+    except Exception as error:  # the user's own code may raise anything
+        raise BadInput(
+            f"the module {module!r} fails while it is imported: {type(error).__name__}: {error}",
+            where="task.rewards",
+            remedy="mend it",
+        ) from error
     if not callable(found):
         raise BadInput(f"the module {module!r} has no function {name!r}", where="task.rewards")
     function: Callable[[Attempt], object] = found

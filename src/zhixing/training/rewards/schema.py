@@ -137,7 +137,7 @@ def allows(schema: Any, value: Any) -> bool:
 
 def _is(value: Any, name: str) -> bool:
     if name == "integer":
-        return _is(value, "number") and float(value).is_integer()
+        return _is(value, "number") and (isinstance(value, int) or value.is_integer())
     if name == "number" and isinstance(value, bool):
         return False
     return isinstance(value, TYPES[name])
