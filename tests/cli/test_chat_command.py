@@ -6,7 +6,7 @@ import io
 import json
 import re
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -250,18 +250,20 @@ def test_a_script_of_the_engine_that_is_interrupted_says_so(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, run = Request.__next__, NativeWorker.run
+    aborted = threading.Event()  # on a busy machine the answer could be whole before it is interrupted
 
     def interrupted(self: Request) -> str:
         monkeypatch.setattr(Request, "__next__", original)
         self.abort()
+        aborted.set()
         raise KeyboardInterrupt
 
-    def slow(self: NativeWorker, pieces: Any) -> Any:
-        time.sleep(0.05)
-        return run(self, pieces)
+    def waiting(self: NativeWorker, *arguments: Any) -> Any:
+        aborted.wait(60)
+        return run(self, *arguments)
 
     monkeypatch.setattr(Request, "__next__", interrupted)
-    monkeypatch.setattr(NativeWorker, "run", slow)
+    monkeypatch.setattr(NativeWorker, "run", waiting)
     with pytest.raises(Interrupted):
         call(folders["talker"], *GREEDY, "-m", "Hi", "-m", "never")
 
