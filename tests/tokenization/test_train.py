@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -113,11 +114,32 @@ def test_names_give_special_tokens_their_roles(corpus: list[str]) -> None:
         ({"max_digits": 4}, "max_digits is 4"),
         ({"max_bytes": 0}, "max_bytes is 0"),
         ({"min_frequency": 0}, "min_frequency is 0"),
+        ({"lowercase": True}, "only wordpiece"),
     ],
 )
 def test_impossible_wishes_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         train_tokenizer(["a text"], **options)  # type: ignore[arg-type]
+
+
+def test_without_case_and_accents_as_the_uncased_models(tmp_path: Path) -> None:
+    texts = ["The Café opens at NINE.", "the cafe opens at nine again", "Ünder the 树"] * 3
+    tokenizer = train_tokenizer(texts, "wordpiece", 80, special_tokens=["[PAD]", "[UNK]"], lowercase=True).tokenizer
+    pieces = [tokenizer.piece(token) for token in range(tokenizer.vocab_size)]
+    letters = "".join(piece for piece in pieces if piece[0] != "[")
+    assert letters == letters.lower()
+    assert not set(letters) & set("éü")
+    assert tokenizer.encode("THE CAFÉ") == tokenizer.encode("the cafe")
+    tokenizer.save(tmp_path)
+    theirs = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(tmp_path)
+    text = "At nine the Café, Ünder 树"
+    assert theirs.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+    assert tokenizer.encode_with_offsets("The CAFÉ")[1][-1][1] == len(
+        "The CAFÉ"
+    )  # places are those of the text as it is
+    assert train_tokenizer(texts, "wordpiece", 80, lowercase=True).tokenizer.definition == (
+        train_tokenizer(texts, "wordpiece", 80, lowercase=True).tokenizer.definition
+    )
 
 
 @pytest.mark.parametrize("kind", ["byte-bpe", "unigram", "wordpiece", "character"])

@@ -42,6 +42,7 @@ def train(
     ] = None,
     min_frequency: Annotated[int, typer.Option(help="How often a pair must occur to become a token.")] = 2,
     max_digits: Annotated[int, typer.Option(help="The most digits in one token, 1 to 3.")] = 3,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="Without case and accents; wordpiece.")] = False,
     field: FieldOption = None,
     seed: Annotated[int, typer.Option(help="Decides which part of the text is sampled.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a tokenizer that is in the folder.")] = False,
@@ -72,6 +73,7 @@ def train(
         max_bytes=None if sample_mb is None else _sample_bytes(sample_mb),
         min_frequency=min_frequency,
         max_digits=max_digits,
+        lowercase=lowercase,
         seed=seed,
     )
     tokenizer.save(out)

@@ -69,6 +69,7 @@ class TokenizerRecipe(Section):
     vocab_size: int | None = Field(None, ge=1, description="default: 8192; bytes and characters: as many as there are")
     special_tokens: list[str] | None = Field(None, description="default: an end-of-text token, and what the kind needs")
     sample_bytes: int | None = Field(None, ge=1, description="learn from at most this much text, sampled evenly")
+    lowercase: bool = Field(False, description="wordpiece: read without case and accents, as the uncased BERT models")
     add_tokens: list[str] = Field(
         default_factory=list, description="tokens that the tokenizer of model.start gets in addition"
     )

@@ -37,6 +37,7 @@ class Request:
     special: list[str]
     min_frequency: int
     max_digits: int
+    lowercase: bool = False
 
 
 def definition_of(backend: Backend) -> Definition:
@@ -74,12 +75,13 @@ def byte_bpe(texts: list[str], request: Request) -> Learned:
 
 
 def wordpiece(texts: list[str], request: Request) -> Learned:
-    """Learns a WordPiece vocabulary in the manner of BERT, case kept."""
+    """Learns a WordPiece vocabulary in the manner of BERT, cased or uncased."""
     backend = Backend(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
+        clean_text=True, handle_chinese_chars=True, strip_accents=request.lowercase, lowercase=request.lowercase
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    read = (backend.normalizer.normalize_str(text) for text in texts) if request.lowercase else texts
     backend.decoder = decoders.WordPiece(cleanup=True)
     trainer = trainers.WordPieceTrainer(
         vocab_size=request.vocab_size - len(request.special),
@@ -87,7 +89,7 @@ def wordpiece(texts: list[str], request: Request) -> Learned:
         show_progress=False,
         # The library numbers continuations in the order of a hash table, and the numbers decide between equal merges:
         # naming them first is what makes the result the same on every run. (`_finish` takes the list off again.)
-        special_tokens=["[UNK]", *(f"##{character}" for character in _inner_characters(texts))],
+        special_tokens=["[UNK]", *(f"##{character}" for character in _inner_characters(read))],
     )
     backend.train_from_iterator(texts, trainer)
     return definition_of(backend), {}

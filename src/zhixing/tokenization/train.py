@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from zhixing.core.errors import BadInput, unknown_name
@@ -114,6 +114,7 @@ def train_tokenizer(
     max_bytes: int | None = None,
     min_frequency: int = 2,
     max_digits: int = 3,
+    lowercase: bool = False,
     seed: int = 0,
 ) -> Trained:
     """Learns a tokenizer from texts.
@@ -130,6 +131,7 @@ def train_tokenizer(
             (CHINESE_WEIGHT). 32 MB when not given, for unigram 8 MB. Characters are counted over all the text.
         min_frequency: A pair is merged only if it occurs at least so often.
         max_digits: The most digits in one token (1 to 3; byte-bpe and unigram).
+        lowercase: Read "The" as "the" and "é" as "e", as the uncased BERT models do (wordpiece).
         seed: Decides the sample.
 
     Returns:
@@ -143,6 +145,13 @@ def train_tokenizer(
     if max_bytes is None:
         max_bytes = DEFAULT_MAX_BYTES.get(kind, 1)
     request = _check(kind, vocab_size, special_tokens, max_bytes, min_frequency, max_digits)
+    if lowercase and kind != "wordpiece":
+        raise BadInput(
+            f"only wordpiece tokenizers can read without case: {kind} gives every text back as it was",
+            where="lowercase",
+            remedy="leave it out, or choose wordpiece",
+        )
+    request = replace(request, lowercase=lowercase)
     start = time.perf_counter()
     left_out: dict[str, int] = {}
     used: int | None = None

@@ -79,7 +79,7 @@ def prepare_tokenizer(
     else:
         trained = train_tokenizer(
             _training_texts(run.recipe) if texts is None else texts(), recipe.kind, recipe.vocab_size,
-            special_tokens=recipe.special_tokens, max_bytes=recipe.sample_bytes,
+            special_tokens=recipe.special_tokens, max_bytes=recipe.sample_bytes, lowercase=recipe.lowercase,
         )  # fmt: skip
         tokenizer, facts = ready(trained.tokenizer), dataclasses.asdict(trained.facts)
         used, seen = facts["bytes_used"], facts["bytes_seen"]
