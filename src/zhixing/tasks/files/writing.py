@@ -6,6 +6,7 @@ a member by itself, which every reader joins.
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import io
@@ -65,13 +66,20 @@ class Writer:
         self.format, self.packed = format_of(path)
         self.columns: list[str] | None = None
 
-    def chunk(self, rows: Sequence[InputRow], results: Sequence[Result | Fault], first: bool) -> bytes:
+    def chunk(
+        self,
+        rows: Sequence[InputRow],
+        results: Sequence[Result | Fault],
+        first: bool,
+        header: Sequence[str] | None = None,
+    ) -> bytes:
         """Returns the bytes of some rows.
 
         Args:
             rows: The input.
             results: Their results.
             first: Whether they are the first of the file, before which a table has its header.
+            header: The columns of the input, where it is a table; the first rows may all be bad.
 
         Raises:
             BadInput: The input has a field of the same name as a result.
@@ -82,12 +90,12 @@ class Writer:
             for row, new in zip(rows, values, strict=True):
                 record = {"line": row.line} if row.record is None else dict(row.record)
                 self._refuse_clash(record, new)
-                lines.append(json.dumps({**record, **new}, ensure_ascii=False) + "\n")
+                lines.append(json.dumps({**record, **new}, ensure_ascii=False, default=_plain) + "\n")
             text = "".join(lines)
         elif self.format == "text":
             text = "".join(("" if isinstance(result, Fault) else _one_line(str(result))) + "\n" for result in results)
         else:
-            text = self._table(rows, values, first)
+            text = self._table(rows, values, first, header or ())
         data = text.encode("utf-8", "backslashreplace")
         return gzip.compress(data, 6, mtime=0) if self.packed else data
 
@@ -103,9 +111,11 @@ class Writer:
                 remedy=f"--prefix zx_ writes the result as zx_{PREDICTION} and so on",
             )
 
-    def _table(self, rows: Sequence[InputRow], values: Sequence[Mapping[str, Any]], first: bool) -> str:
+    def _table(
+        self, rows: Sequence[InputRow], values: Sequence[Mapping[str, Any]], first: bool, header: Sequence[str]
+    ) -> str:
         if self.columns is None:
-            known = next((row.record for row in rows if row.record is not None), {})
+            known = next((row.record for row in rows if row.record), dict.fromkeys(header))
             names = [*self.outputs, self.prefix + ERROR]
             self._refuse_clash(known, dict.fromkeys(names))
             self.columns = [*map(str, known), *names]
@@ -128,7 +138,14 @@ class Writer:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool | int | float | list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    return value if isinstance(value, str) else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    """Returns as a text what Parquet holds and JSON does not: bytes as base64; dates, times and exact numbers."""
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else str(value)
 
 
 def _one_line(text: str) -> str:
