@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from zhixing.data.problems import Problems
 
@@ -39,7 +40,7 @@ def table_rows(
             yield one[1]
 
     width: int | None = None
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     # Strict, for then a mark within a cell is an error where it stands, and not after the rest of the file was read.
     rows = csv.reader(following(), delimiter=delimiter, quoting=quoting, strict=quoted)
     while True:
