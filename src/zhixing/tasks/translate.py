@@ -84,7 +84,9 @@ class Translate:
         if isinstance(self.writer, PromptWriter):
             if target is None:
                 raise BadInput(
-                    "into which language?", where=str(ref), remedy="a chat model must be told: --to zh (and --from en)"
+                    "into which language?",
+                    where=str(ref),
+                    remedy="a chat model must be told: --to zh (and --from en); zhixing eval: --option target=zh",
                 )
         elif source is not None or target is not None:
             raise BadInput(
