@@ -13,12 +13,14 @@ from torch import Tensor
 
 from zhixing.checkpoints.encoder_folder import is_encoder
 from zhixing.checkpoints.references import resolve
+from zhixing.checkpoints.seq2seq_folder import is_seq2seq
 from zhixing.core.errors import BadInput
 from zhixing.data.gaps import GAP, SHOWN
 from zhixing.models.ragged import Ragged
 from zhixing.tasks.base import TEXT, Row
 from zhixing.tasks.encoders import EncoderRunner
 from zhixing.tasks.prompting import LANGUAGES, language_of, load_prompt
+from zhixing.tasks.source_writer import InstructedSource
 from zhixing.tasks.writer import CHAT_MODEL, ChatWriter
 
 _UNDIVIDED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -263,7 +265,8 @@ class Fill:
                 raise BadInput("an encoder takes no prompt", where=str(ref), remedy="leave --prompt out")
             self.filler, self.chunk = MaskedFiller(EncoderRunner.open(path, "masked", "fill in words"), top), 128
         else:
-            self.filler, self.chunk = PromptFiller(ChatWriter.open(path), prompt), 8
+            writer = InstructedSource.opened(path) if path.is_dir() and is_seq2seq(path) else ChatWriter.open(path)
+            self.filler, self.chunk = PromptFiller(writer, prompt), 8
 
     def identity(self) -> dict[str, Any]:
         """See `Task.identity`."""

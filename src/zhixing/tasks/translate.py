@@ -90,7 +90,9 @@ class Translate:
                 )
         elif source is not None or target is not None:
             raise BadInput(
-                "this model was trained for one pair of languages", where=str(ref), remedy="leave --from and --to out"
+                "this model was trained for one pair of languages",
+                where=str(ref),
+                remedy="leave --from and --to out; one that follows instructions is told with --prompt",
             )
         self.chunk = 16 if isinstance(self.writer, PromptWriter) else 64
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from zhixing.checkpoints.encoder_folder import is_encoder
 from zhixing.checkpoints.references import resolve
+from zhixing.checkpoints.seq2seq_folder import is_seq2seq
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.generation import (
     Generation,
@@ -74,6 +75,12 @@ class ChatWriter:
         path = resolve(ref)
         if path.is_dir() and is_encoder(path):
             raise BadInput("this is an encoder, which writes no text", where=str(ref), remedy="name a chat model")
+        if path.is_dir() and is_seq2seq(path):
+            raise BadInput(
+                "this is an encoder-decoder, and the task needs a model that goes on from a text",
+                where=str(ref),
+                remedy="name a chat model; encoder-decoders translate, summarize, rewrite, answer and fill",
+            )
         core = core_options(quantize, kv_cache)
         return cls(open_for_writing(path, **core), str(ref), core)
 
