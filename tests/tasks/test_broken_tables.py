@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.tasks.support import run
 from tests.tasks.test_task_files import Upper
-from zhixing.core.errors import BadInput
+from zhixing.core.errors import BadInput, MissingResource
 from zhixing.tasks.files import run_file
 
 
@@ -114,6 +115,46 @@ def test_a_table_whose_first_rows_are_all_bad(tmp_path: Path) -> None:
     rows = outcome(tmp_path / "in.csv", "out.csv")
     assert list(rows[0])[:2] == ["id", "text"]
     assert rows[9]["prediction"] == "A FILM"
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl", "in.txt"])
+def test_a_file_in_another_encoding_is_no_bad_row(name: str, tmp_path: Path) -> None:
+    lines = ["id,text", *(f"{k},caf\u00e9 tr\u00e8s d\u00e9j\u00e0" for k in range(9))]
+    if name.endswith("l"):
+        lines = [json.dumps({"text": "caf\u00e9 d\u00e9j\u00e0"}, ensure_ascii=False)] * 9
+    (tmp_path / name).write_bytes("\n".join(lines).encode("latin-1"))
+    with pytest.raises(BadInput, match="not UTF-8"):
+        run_file(Upper(), tmp_path / name, tmp_path / "out.jsonl", skip_bad=True)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("out", ["out.jsonl", "out.csv"])
+def test_a_field_that_a_result_would_hide_is_said_before_the_work(out: str, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text,prediction\na film,x\n")
+    with pytest.raises(BadInput, match="has a field 'prediction' already"):
+        run_file(Upper(dies_after=0), tmp_path / "in.csv", tmp_path / out)
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("a film\n")
+    for out, kind in (("in.txt/out.jsonl", BadInput), ("/proc/nowhere/out.jsonl", MissingResource)):
+        with pytest.raises(kind):
+            run_file(Upper(dies_after=0), tmp_path / "in.txt", tmp_path / out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--field", "text"], "--field: this goes with --file"),
+        (["--overwrite"], "--overwrite: this goes with --out"),
+        (["--restart"], "--restart: this goes with --out"),
+        (["--prefix", "x_"], "--prefix: this goes with --out"),
+    ],
+)
+def test_options_that_would_do_nothing(words: list[str], message: str, models: Path, monkeypatch, capsys) -> None:
+    ended = run(monkeypatch, capsys, "classify", "-m", models / "classifier", "a film", *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
 
 
 def test_parquet_has_all_of_its_columns(tmp_path: Path) -> None:

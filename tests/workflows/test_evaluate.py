@@ -369,3 +369,17 @@ def test_two_language_models_with_tokenizers_of_their_own(models: Path, tmp_path
     alone = json.loads(run_command(first, str(text), "--json").output)
     assert pair.first == pytest.approx(alone["bits_per_byte"], rel=1e-5)
     assert "better" in run_command(first, second, str(text)).output
+
+
+def test_what_the_second_language_model_cannot_do_is_said_first(models: Path, tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the first was measured")
+
+    monkeypatch.setattr("zhixing.workflows.compare_texts.stretch_sums", refuse)
+    (tmp_path / "text.txt").write_text("To know and to do. " * 9)
+    given = [str(models / "bytes"), str(models / "first"), str(tmp_path / "text.txt")]
+    with pytest.raises(BadInput, match="is an encoder"):
+        run_command(*given)
+    given[1] = str(models / "letters")
+    with pytest.raises(BadInput, match="--by-file is for one model"):
+        run_command(*given, "--by-file")

@@ -88,6 +88,8 @@ def command(
         if value is not None:
             raise BadInput(f"{name} is for a task", remedy="add --task, or leave it out")
     if len(models) == 2:
+        if by_file:
+            raise BadInput("--by-file is for one model", remedy="leave it out, or measure each by itself")
         _two(models, data, window, stride, field, as_json)
     else:
         _bits(ref, data, window, stride, field, by_file, as_json)

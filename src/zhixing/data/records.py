@@ -51,7 +51,7 @@ def utf8_stream(source: Source, stream: BinaryIO, problems: Problems) -> BinaryI
     try:
         encoding = find_encoding(first, complete=len(first) < CHUNK, nul_share=0.1)
     except NotTextError as error:
-        problems.report(error.kind, source.name, str(error), line=error.line)
+        problems.report_file(error.kind, source.name, str(error), line=error.line)
         return None
     if encoding.note:
         problems.report("encoding", source.name, encoding.note)

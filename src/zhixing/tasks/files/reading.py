@@ -52,6 +52,11 @@ class _Reports(Problems):
         super().report(kind, source, message, line=line)
         self.waiting.append(Problem(kind, source, line, message))
 
+    def report_file(self, kind: str, source: str, message: str, *, line: int | None = None) -> None:
+        """See `Problems.report_file`: no row can be passed over where there is none."""
+        Problems.report(self, kind, source, message, line=line)
+        self.waiting.append(Problem("unreadable", source, line, message))
+
 
 class _AnyField(TextField):
     """Takes every table: which columns are read is decided here, not by the reader."""

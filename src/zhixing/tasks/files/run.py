@@ -183,6 +183,7 @@ class _Job:
                 pass
             with contextlib.closing(rows):
                 for chunk in _chunks(rows, self.task.chunk):
+                    self.writer.check(chunk)
                     done = self._done(chunk)
                     bad = next((index for index, one in enumerate(done) if isinstance(one, Fault)), None)
                     if bad is not None and not self.skip_bad:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zhixing.core.errors import BadInput, unknown_name
+from zhixing.core.files import check_writable
 from zhixing.tasks.base import PREDICTION, Fault, Result
 from zhixing.tasks.files.reading import InputRow
 
@@ -43,10 +44,10 @@ def check_target(path: Path, overwrite: bool) -> None:
 
     Raises:
         BadInput: It is of no known format, or there is something of this name.
+        MissingResource: Nothing can be written there.
     """
     format_of(path)
-    if path.is_dir():  # which a file cannot replace, as would come out at the end of the work
-        raise BadInput("a file is expected, this is a folder", where=str(path), remedy="name a file in it")
+    check_writable(path, "writing results")
     if path.exists() and not overwrite:
         raise BadInput("there is a file of this name already", where=str(path), remedy="name another, or --overwrite")
 
@@ -65,6 +66,16 @@ class Writer:
         self.outputs = [prefix + name for name in outputs]
         self.format, self.packed = format_of(path)
         self.columns: list[str] | None = None
+
+    def check(self, rows: Sequence[InputRow]) -> None:
+        """Makes sure, before the work on some rows, that its results hide nothing of them.
+
+        Raises:
+            BadInput: The input has a field of the same name as a result.
+        """
+        if self.format != "text":
+            for row in rows:
+                self._refuse_clash(row.record or {}, dict.fromkeys(self.outputs))
 
     def chunk(
         self,
