@@ -110,6 +110,17 @@ def test_a_record_without_text_is_a_bad_row_wherever_it_stands(
         assert [row.get("error") or "" for row in rows] == ["" if line != bad else told for line in lines]
 
 
+def test_lines_of_a_text_are_one_from_the_first_row_on(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": ["a film", "boring"]}\n{"text": []}\n{"text": [1]}\n{"text": "x"}\n')
+    rows = outcome(tmp_path / "in.jsonl")
+    assert [row.get("prediction") for row in rows] == ["A FILM\nBORING", None, None, "X"]
+    (tmp_path / "in.tsv").write_text("a film\t1\nboring\t2\n")
+    with pytest.raises(
+        BadInput, match=r"--field text=FIELD \(its number, if there is no header row\); fields: a film, 1"
+    ):
+        outcome(tmp_path / "in.tsv", "tsv.jsonl")
+
+
 def test_a_table_whose_first_rows_are_all_bad(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("id,text\n" + "1\n" * 9 + "2,a film\n")
     rows = outcome(tmp_path / "in.csv", "out.csv")

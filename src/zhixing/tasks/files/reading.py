@@ -196,13 +196,9 @@ class Reader:
             value = record.get(field)
             if column.optional and (value is None or value == ""):
                 continue
-            if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
-                value = "\n".join(value)
-            if column.numbers and isinstance(value, int | float) and not isinstance(value, bool):
-                value = str(value)
-            if not isinstance(value, str):
+            if not _is_text(value, column):
                 return InputRow(line, record, _no_text(field, record))
-            row[column.name] = value
+            row[column.name] = "\n".join(value) if isinstance(value, list) else str(value)
         return InputRow(line, record, row)
 
     def _choose(self, record: Mapping[str, Any]) -> dict[str, str] | Fault:
@@ -227,7 +223,7 @@ class Reader:
                 chosen[column.name] = asked
                 continue
             texts = [
-                name for name in (column.name, *column.usual) if isinstance(record.get(lowered.get(name, "")), str)
+                name for name in (column.name, *column.usual) if _is_text(record.get(lowered.get(name, "")), column)
             ]
             if texts:
                 chosen[column.name] = lowered[texts[0]]
@@ -236,14 +232,23 @@ class Reader:
             elif named := [lowered[name] for name in (column.name, *column.usual) if name in lowered]:
                 return _no_text(named[0], record)
             else:
+                number = " (its number, if there is no header row)" if self.is_table else ""
+                fields = ", ".join(map(str, list(record)[:20]))
                 raise BadInput(
                     f"no field has a usual name of the {column.name} ({', '.join(column.usual[:4])}, ...)",
                     where=self.source.name,
-                    remedy=f"name it: --field {column.name}=FIELD; fields: {', '.join(map(str, list(record)[:20]))}",
+                    remedy=f"name it: --field {column.name}=FIELD{number}; fields: {fields}",
                 )
         if len(record) > 1:
             self._say(", ".join(f"{name} is read from {field!r}" for name, field in chosen.items()))
         return chosen
+
+
+def _is_text(value: Any, column: Column) -> bool:
+    """Tells whether a value is what a column reads: a text, lines of one, or a number where those are read."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(part, str) for part in value)
+    return isinstance(value, str) or (column.numbers and isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _no_text(field: str, record: Mapping[str, Any]) -> Fault:
