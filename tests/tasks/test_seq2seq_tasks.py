@@ -95,8 +95,11 @@ def test_what_is_not_for_them(folder: Path) -> None:
         Translate(folder, "en", "de")
     with pytest.raises(BadInput, match="has its own length"):
         Summarize(folder, "title")
+    for make in (AnswerTask, Fill):
+        with pytest.raises(BadInput, match="leaves no room"):
+            make(folder)
     with pytest.raises(BadInput, match=r"leaves no room in the 40 tokens of the model's encoder"):
-        run_texts(Rewrite(folder, "formal"), [SENTENCES[0]])
+        Rewrite(folder, "formal")
 
 
 @pytest.fixture(scope="module")

@@ -184,7 +184,8 @@ class PromptAnswerer:
     def __init__(self, writer: ChatWriter, prompt: str | Path | None = None) -> None:
         self.writer = writer
         self.prompts = {language: load_prompt("answer", language, prompt) for language in LANGUAGES}
-        self.prompts["en"].messages({"passages": "", "question": ""})
+        empties = [one.messages({"passages": "", "question": ""}) for one in self.prompts.values()]
+        writer.check_room(empties, min(one.max_tokens or 64 for one in self.prompts.values()))
 
     def identity(self) -> dict[str, Any]:
         """See `Answerer`."""

@@ -191,7 +191,9 @@ class PromptFiller:
     def __init__(self, writer: ChatWriter, prompt: str | Path | None = None) -> None:
         self.writer = writer
         self.prompts = {language: load_prompt("fill", language, prompt) for language in LANGUAGES}
-        self.prompts["en"].messages({"text": ""})  # unknown names are found before work begins
+        # Unknown names, and prompts that leave no room, are found before work begins.
+        empties = [one.messages({"text": ""}) for one in self.prompts.values()]
+        writer.check_room(empties, min(one.max_tokens or 12 for one in self.prompts.values()))
 
     def identity(self) -> dict[str, Any]:
         """See `Filler`."""

@@ -82,7 +82,9 @@ class PromptWriter:
         self.writer, self.values, self.most = writer, values, most
         self.prompts: dict[str, Prompt] = {language: load_prompt(task, language, path) for language in LANGUAGES}
         self.max_tokens = max(prompt.max_tokens or max_tokens for prompt in self.prompts.values())
-        self.prompts["en"].messages({**values["en"], "text": ""})  # unknown names are found before work begins
+        # Unknown names, and prompts that leave no room, are found before work begins.
+        empties = [self.prompts[language].messages({**values[language], "text": ""}) for language in LANGUAGES]
+        writer.check_room(empties, self.max_tokens)
 
     def identity(self) -> dict[str, Any]:
         """See `TextWriter`."""
