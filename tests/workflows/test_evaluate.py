@@ -60,7 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_encoder_model(folder / "second", HeadConfig(kind="classify", labels=("bad", "good")), seed=7)
     save_encoder_model(folder / "tagger", HeadConfig(kind="tag", labels=("O", "B-PER", "I-PER", "B-LOC", "I-LOC")))
     save_encoder_model(folder / "span", HeadConfig(kind="span"))
-    save_chat(folder / "chat")
+    save_chat(folder / "chat", context=900)
     save_encoder_model(folder / "pool", HeadConfig(kind="pool", normalise=True))
     for name, seed, kind in (("bytes", 0, "byte"), ("letters", 1, "character")):
         tokenizer = train_tokenizer(["To know and to do. 知行合一。\n"], kind).tokenizer
