@@ -207,3 +207,55 @@ def test_bits_per_byte_is_that_of_eval(model: Path, tmp_path: Path) -> None:
     expected = evaluate_text(opened.model, opened.tokenizer, [line])
     assert found.value == pytest.approx(expected.bits_per_byte, rel=1e-5)
     assert math.isfinite(found.value)
+
+
+TASK = {
+    "task": "mine", "dataset_path": "data.csv", "output_type": "multiple_choice", "doc_to_text": "{{question}}",
+    "doc_to_choice": ["yes", "no"], "doc_to_target": "{{answer}}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "data", "shots", "message"),
+    [
+        ({"metric_list": [{"metric": "acuracy"}]}, None, None, r"mine\.yaml: unknown metric 'acuracy'"),
+        ({"metric_list": ["acc"]}, None, None, "metric_list is a list of mappings"),
+        ({"doc_to_txt": "x"}, None, None, r"unknown key of a task 'doc_to_txt'[\s\S]*did you mean 'doc_to_text'"),
+        ({"doc_to_text": "{{questio}}"}, None, None, r"'questio' is undefined"),
+        ({"doc_to_target": "maybe"}, None, None, "doc_to_target is 'maybe', which is none of the choices"),
+        ({"doc_to_target": 2}, None, None, "list index out of range"),
+        ({}, None, 3, "3 solved examples are wanted, its data give 1"),
+        ({"num_fewshot": 9}, None, None, "9 solved examples are wanted"),
+        ({"output_type": "generate_until"}, None, None, "256 tokens be written, the model reads 96"),
+        ({"output_type": "generate_until", "generation_kwargs": {"beams": 3}}, None, None, "'beams' of generation"),
+        ({}, "", None, "No columns"),
+    ],
+)
+def test_a_broken_task_is_said_before_the_model_works(
+    changes: dict[str, Any], data: str | None, shots: int | None, message: str, model: Path, tmp_path: Path, monkeypatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the model worked")
+
+    monkeypatch.setattr("zhixing.evaluation.continuations.ContinuationScorer.__call__", refuse)
+    (tmp_path / "data.csv").write_text("question,answer\nTo know?,yes\nTo do?,no\n" if data is None else data)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**TASK, **changes}))
+    loaded = load_folder(model)
+    assert loaded.tokenizer is not None
+    with pytest.raises(BadInput, match=message):
+        run_benchmarks(loaded.model, loaded.tokenizer, [str(tmp_path / "mine.yaml")], few_shot=shots)
+
+
+def test_two_files_with_one_name_and_no_task(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("question,answer\nTo know?,yes\nTo do?,no\n")
+    files = [str(tmp_path / name) for name in ("a.yaml", "b.yaml")]
+    for file in files:
+        Path(file).write_text(yaml.safe_dump(TASK))
+    loaded = load_folder(model)
+    assert loaded.tokenizer is not None
+    with pytest.raises(BadInput, match=r"two files name the task 'mine': \S*a\.yaml and \S*b\.yaml"):
+        run_benchmarks(loaded.model, loaded.tokenizer, files)
+    with pytest.raises(BadInput, match="no task is named"):
+        run_benchmarks(loaded.model, loaded.tokenizer, [])
+    found = run_benchmarks(loaded.model, loaded.tokenizer, [files[0], files[0]], few_shot=1)
+    assert {figure.n for figure in found.figures} == {2}

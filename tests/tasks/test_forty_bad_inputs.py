@@ -62,7 +62,7 @@ BAD_ROWS = {
     "NUL": ('{"text": "a\\u0000b"}', "the text holds a NUL character (character 2)"),
     "half a surrogate pair": ('{"text": "a\\ud800"}', "the text holds half of a surrogate pair"),
     "a number": ('{"text": 3}', "the field 'text' is not text: 3"),
-    "null": ('{"text": null}', "the field 'text' is not text: None"),
+    "null": ('{"text": null}', "the field 'text' is not text: null"),
     "another field": ('{"txt": "a"}', "no field 'text'"),
     "no object": ("[1, 2]", "a record with named fields is expected"),
     "broken JSON": ('{"text": "a"', "not valid JSON"),

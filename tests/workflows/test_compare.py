@@ -17,6 +17,7 @@ from zhixing.evaluation.comparison_report import mean_seconds
 from zhixing.training.resolve import resolve
 from zhixing.workflows import compare as workflow
 from zhixing.workflows.compare import Comparison, compare, open_comparison
+from zhixing.workflows.comparison_checks import check_variants
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +230,12 @@ def test_recipes_that_cannot_be(text: Path, change: dict[str, Any], message: str
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("variants: [", "not valid YAML"), ("- 1", "is a mapping"), ("name: x", "'variants' is missing")],
+    [
+        ("variants: [", "not valid YAML"),
+        ("- 1", "is a mapping"),
+        ("name: x", "'variants' is missing"),
+        ("variants:\n  a: {}\n  a: {model.depth: 2}\n", r"compare\.yaml:3: not valid YAML: the key 'a' comes twice"),
+    ],
 )
 def test_files_that_are_no_recipe(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
@@ -251,6 +257,55 @@ def test_another_comparison_is_not_overwritten(done: Comparison, text: Path, tmp
     with pytest.raises(BadInput, match="not an empty folder"):
         compare(build_comparison(values(text), "test"), tmp_path)
     with pytest.raises(MissingResource, match="no comparison here"):
+        open_comparison(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ({"data.paths": ["nowhere.txt"]}, r"data\.paths is \['nowhere\.txt'\], of counted it is"),
+        ({"data.validation_fraction": 0.3}, "data.validation_fraction is 0.3, of counted it is 0.2"),
+        ({"model.family": "gru", "model.context": 100_000}, "model.context is 100,000 tokens, and all of the text has"),
+    ],
+)
+def test_variants_that_cannot_be_compared_are_said_before_the_first_run(
+    variant: dict[str, Any], message: str, text: Path, tmp_path: Path
+) -> None:
+    recipe = values(text)
+    recipe["variants"]["last"] = variant
+    with pytest.raises(BadInput, match=rf"variants\.last: {message}"):
+        compare(build_comparison(recipe, "test"), tmp_path / "tiny")
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_variants_with_other_objectives_have_no_measure_in_common(text: Path) -> None:
+    recipe = values(text, base={"data": {"paths": [str(text)]}})
+    recipe["variants"] = {"first": {"train.objective": "classification"}, "last": {"train.objective": "regression"}}
+    plan = list(workflow._plan(build_comparison(recipe, "test")))
+    with pytest.raises(BadInput, match="first learns 'classification' and last 'regression': they have no measure"):
+        check_variants(plan)
+
+
+def test_data_that_are_not_there_and_a_folder_where_no_run_began(text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    recipe = values(text)
+    recipe["base"]["data"]["paths"] = [str(tmp_path / "nowhere.txt")]
+    with pytest.raises(MissingResource, match=r"nowhere\.txt: no such file"):
+        compare(build_comparison(recipe, "test"), folder)
+    assert not folder.exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="a folder is expected"):
+        compare(build_comparison(values(text), "test"), tmp_path / "file")
+    folder.mkdir()
+    workflow._keep_recipe(build_comparison(values(text, seeds=[9]), "test"), folder)
+    workflow._keep_recipe(build_comparison(values(text), "test"), folder)  # no run would be lost
+    assert open_comparison(folder).seeds == [0, 1]
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe", b"", b"- 1"])
+def test_a_comparison_whose_recipe_is_broken(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "comparison.yaml").write_bytes(content)
+    with pytest.raises(BadInput, match=r"comparison\.yaml"):
         open_comparison(tmp_path)
 
 

@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +60,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_encoder_model(folder / "second", HeadConfig(kind="classify", labels=("bad", "good")), seed=7)
     save_encoder_model(folder / "tagger", HeadConfig(kind="tag", labels=("O", "B-PER", "I-PER", "B-LOC", "I-LOC")))
     save_encoder_model(folder / "span", HeadConfig(kind="span"))
-    save_chat(folder / "chat")
+    save_chat(folder / "chat", context=900)
     save_encoder_model(folder / "pool", HeadConfig(kind="pool", normalise=True))
     for name, seed, kind in (("bytes", 0, "byte"), ("letters", 1, "character")):
         tokenizer = train_tokenizer(["To know and to do. 知行合一。\n"], kind).tokenizer
@@ -164,11 +163,79 @@ def test_labels_and_options_as_people_write_them(models: Path, tmp_path: Path) -
         )  # fmt: skip
 
 
-def test_runs_have_folders_of_their_own(models: Path, reviews: Path) -> None:
-    found = evaluate_task("classify", [str(models / "first")], [str(reviews)], Options(resamples=0))
+def test_runs_have_folders_of_their_own(reviews: Path) -> None:
     for name in ("runs/mine/model", "runs/mine", "mine/"):
-        other = replace(found, systems=(replace(found.systems[0], name=name),))
-        assert default_folder(other) == Path("evaluations/classify-mine-reviews")
+        assert default_folder("classify", [name], [str(reviews)]) == Path("evaluations/classify-mine-reviews")
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("work began before the fault was said")
+
+    monkeypatch.setattr("zhixing.workflows.evaluate.run_rows", refuse)
+    monkeypatch.setattr("zhixing.tasks.embed.Embedder.__call__", refuse)
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "message"),
+    [
+        (
+            "first",
+            "--task classify --measures accuracy,acuracy",
+            r"--measures: unknown measure 'acuracy'[\s\S]*'accuracy'",
+        ),
+        ("first", "--task classify --measures bleu", "bleu measures texts, which --task classify does not give"),
+        ("first", "--task classify --measures entity_f1", "entity_f1 measures tags, which"),
+        ("pool", "--task search --measures accuracy", "accuracy measures labels, which --task search does not give"),
+        ("first", "--task classify --measures ,", "--measures: no measure is named"),
+        ("first", "--task classify --output {reviews}", "a folder is expected, this is a file"),
+        ("first", "--task classify --output {reviews}/x", "a file is in the place of a folder"),
+        ("first", "--task classify --output /proc/nowhere/x", "while writing the evaluation"),
+        ("first", "--task classify --index {reviews}", "--index: this is for --task search"),
+        ("pool", "--task search --labels a,b", "--labels: this is for --task classify and tag"),
+        ("pool", "--task search --option top=3", "the task 'search' has no options"),
+        (
+            "first",
+            "--task classify --option calibrat=no",
+            "unknown option of the task classify 'calibrat'[\\s\\S]*'calibrate'",
+        ),
+        ("chat", "--task search", "this model \\(family 'llama'\\) writes text; an encoder is needed"),
+        ("first {models}/tagger", "--task classify", "tagger: this encoder cannot classify"),
+        ("pool {models}/first", "--task search", "does not say how its vectors become one per text"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_work(
+    model: str, words: str, message: str, models: Path, reviews: Path, no_work: None, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"models": models, "reviews": reviews}
+    first, *second = (Path(word.format(**places)) for word in model.split())
+    given = [str(models / first), *map(str, second), str(reviews), *words.format(**places).split()]
+    with pytest.raises(ZhixingError, match=message) as fault:
+        run_command(*given)
+    assert fault.value.exit_code in (2, 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_calibration_by_name(models: Path, reviews: Path) -> None:
+    usual = evaluate_task("classify", [str(models / "first")], [str(reviews)]).systems[0].measured.scores
+    for names in (("ece",), ("ece", "accuracy")):
+        found = evaluate_task("classify", [str(models / "first")] * 2, [str(reviews)], Options(names=names))
+        named = {score.name: score for score in found.systems[0].measured.scores}
+        assert set(named) == set(names)
+        assert named["ece"].value == usual[-1].value
+        assert [pair.name for pair in found.comparisons] == [name for name in names if name != "ece"]
+
+
+def test_columns_that_are_not_named_have_usual_names(models: Path, tmp_path: Path) -> None:
+    data = tmp_path / "stars.csv"
+    data.write_text("text,stars\na film,good\nboring,bad\n")
+    found = evaluate_task("classify", [str(models / "first")], [str(data)], Options(columns={"label": "stars"}))
+    assert found.systems[0].measured.references == ("good", "bad")
+    data.write_text("text\na film\nboring\n")
+    with pytest.raises(BadInput, match=r"name the columns: --column text=NAME --column label=NAME; columns: text"):
+        evaluate_task("classify", [str(models / "first")], [str(data)])
 
 
 def test_a_limit_is_said(models: Path, reviews: Path) -> None:
@@ -231,7 +298,7 @@ def test_answers_and_texts_of_a_chat_model(models: Path, tmp_path: Path) -> None
     assert [score.name for score in translated.systems[0].measured.scores] == ["bleu", "chrf", "ter"]
     for task in ("summarize", "rewrite"):
         assert evaluate_task(task, [chat], [str(pairs)]).systems[0].measured.scores[0].n == 2
-    with pytest.raises(BadInput, match="does not take these options: colour"):
+    with pytest.raises(BadInput, match="unknown option of the task rewrite 'colour'"):
         evaluate_task("rewrite", [chat], [str(pairs)], Options(task={"colour": 1}))
 
 
@@ -302,3 +369,17 @@ def test_two_language_models_with_tokenizers_of_their_own(models: Path, tmp_path
     alone = json.loads(run_command(first, str(text), "--json").output)
     assert pair.first == pytest.approx(alone["bits_per_byte"], rel=1e-5)
     assert "better" in run_command(first, second, str(text)).output
+
+
+def test_what_the_second_language_model_cannot_do_is_said_first(models: Path, tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the first was measured")
+
+    monkeypatch.setattr("zhixing.workflows.compare_texts.stretch_sums", refuse)
+    (tmp_path / "text.txt").write_text("To know and to do. " * 9)
+    given = [str(models / "bytes"), str(models / "first"), str(tmp_path / "text.txt")]
+    with pytest.raises(BadInput, match="is an encoder"):
+        run_command(*given)
+    given[1] = str(models / "letters")
+    with pytest.raises(BadInput, match="--by-file is for one model"):
+        run_command(*given, "--by-file")

@@ -23,7 +23,7 @@ from zhixing.core.files import atomic_folder, read_json, write_json
 from zhixing.data.shapes.schemes import allowed, find_scheme
 from zhixing.families.base import Weights
 from zhixing.families.encoders import EncoderFamily
-from zhixing.families.registry import ENCODERS, encoder_named
+from zhixing.families.registry import ENCODERS, FAMILIES, SEQ2SEQ, encoder_named
 from zhixing.models.crf import IMPOSSIBLE
 from zhixing.models.heads import EncoderModel, HeadConfig, PoolingMode, TokenHead
 from zhixing.models.recurrent_encoder import RecurrentEncoder
@@ -103,6 +103,12 @@ def load_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> EncoderFol
         tokenizer = tokenizer_of(folder, recurrent.config.vocab_size)
         _reset_buffers(recurrent)
         return EncoderFolder(recurrent, tokenizer, None, folder, recurrent.config.context)
+    if kind in FAMILIES or kind in SEQ2SEQ:
+        raise BadInput(
+            f"this model (family {kind!r}) writes text; an encoder is needed, which reads it",
+            where=str(folder),
+            remedy="choose an encoder, such as minilm",
+        )
     if kind not in ENCODERS:
         raise unknown_name("encoder family", kind, [*ENCODERS, RECURRENT], where=str(folder / "config.json"))
     family = encoder_named(kind)

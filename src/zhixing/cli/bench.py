@@ -32,17 +32,21 @@ def command(
 
     from zhixing.checkpoints.opening import open_model
     from zhixing.checkpoints.references import resolve
-    from zhixing.core.errors import MissingResource
-    from zhixing.core.files import atomic_write
+    from zhixing.core.errors import BadInput, MissingResource
+    from zhixing.core.files import atomic_write, check_writable
     from zhixing.evaluation.benchmarks.run import run_benchmarks
     from zhixing.models import ops
 
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise BadInput("no task is named", where="--tasks", remedy="for example --tasks hellaswag,arc_easy")
+    if output is not None:
+        check_writable(output, "writing the figures")
     folder = resolve(ref)
     opened = open_model(folder)
     if opened.tokenizer is None:
         raise MissingResource("the model has no tokenizer", where=str(folder), remedy="put its tokenizer.json there")
     ops.select_matmul()
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
     found = run_benchmarks(opened.model, opened.tokenizer, names, name=ref, few_shot=few_shot, limit=limit, chat=chat)
     values = {"model": ref, **found.to_json()}
     if output is not None:

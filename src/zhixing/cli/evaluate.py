@@ -88,6 +88,8 @@ def command(
         if value is not None:
             raise BadInput(f"{name} is for a task", remedy="add --task, or leave it out")
     if len(models) == 2:
+        if by_file:
+            raise BadInput("--by-file is for one model", remedy="leave it out, or measure each by itself")
         _two(models, data, window, stride, field, as_json)
     else:
         _bits(ref, data, window, stride, field, by_file, as_json)
@@ -99,6 +101,7 @@ def _task(task: str, models: list[str], data: list[str], given: dict[str, Any], 
     import yaml
 
     from zhixing.core.errors import BadInput
+    from zhixing.core.files import check_writable
     from zhixing.evaluation.task_report import write_evaluation
     from zhixing.workflows.evaluate import Options, default_folder, evaluate_task
 
@@ -127,20 +130,30 @@ def _task(task: str, models: list[str], data: list[str], given: dict[str, Any], 
     settings = {key: value_of(key, value) for key, value in pairs("--option", "KEY=VALUE", "target=zh").items()}
     options = Options(
         labels=labels_of(given["--labels"]),
-        names=tuple(given["--measures"].split(",")) if given["--measures"] else (),
+        names=_names(given["--measures"]),
         limit=given["--limit"],
         columns=columns or None,
         index=tuple(given["--index"] or ()),
         task=settings,
     )
+    folder = given["--output"] or default_folder(task, models, data)
+    check_writable(folder, "writing the evaluation", folder=True)
     evaluation = evaluate_task(task, models, data, options)
-    folder = given["--output"] or default_folder(evaluation)
     report = write_evaluation(folder, evaluation)
     if as_json:
         print(json.dumps({**evaluation.to_json(), "report": str(report)}, ensure_ascii=False))
         return
     _print_evaluation(evaluation)
     print(f"\nReport: {report}")
+
+
+def _names(measures: str | None) -> tuple[str, ...]:
+    from zhixing.core.errors import BadInput
+
+    names = tuple(name.strip() for name in (measures or "").split(",") if name.strip())
+    if measures is not None and not names:
+        raise BadInput("no measure is named", where="--measures", remedy="for example --measures accuracy,macro_f1")
+    return names
 
 
 def _print_evaluation(evaluation: Evaluation) -> None:

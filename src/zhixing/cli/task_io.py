@@ -88,6 +88,7 @@ class TaskIO:
             raise BadInput("a text and --file were given: choose one", remedy="leave one out")
         if self.out is not None and self.file is None:
             raise BadInput("--out goes with --file", remedy="name the input with --file, or use > FILE")
+        self._check_idle()
         if self.file is not None:
             self._check_file()
         elif not texts and sys.stdin.isatty():
@@ -102,6 +103,20 @@ class TaskIO:
             self._print(task, ((_row(task, text), None) for text in texts), show)
         else:
             self._print(task, ((row, None) for row in _of_input(task, whole)), show)
+
+    def _check_idle(self) -> None:
+        """Refuses options that would do nothing."""
+        from zhixing.core.errors import BadInput
+
+        if self.field and self.file is None:
+            raise BadInput(
+                "this goes with --file", where="--field", remedy="name the input with --file, or leave it out"
+            )
+        for name in ("overwrite", "restart", "prefix"):
+            if getattr(self, name) and self.out is None:
+                raise BadInput(
+                    "this goes with --out", where=f"--{name}", remedy="name the output with --out, or leave it out"
+                )
 
     def _check_file(self) -> None:
         """Finds faults of the paths before a model is opened."""

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from zhixing.core.errors import BadInput, MissingResource, nearest
 from zhixing.core.files import os_fault
 from zhixing.core.recipe import INT64, Recipe, Section, apply_override, build_recipe
+from zhixing.core.yaml_text import load_yaml
 
 LENGTHS = ("steps", "tokens", "minutes", "flops", "epochs")
 """Fields of `train` that say how long; in a comparison the budget does."""
@@ -125,14 +126,7 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> ComparisonReci
         raise BadInput("a recipe is a UTF-8 text file, this one is not", where=str(path)) from error
     except OSError as error:
         raise os_fault(error, path, "reading the recipe") from error
-    try:
-        values = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BadInput(
-            f"not valid YAML: {getattr(error, 'problem', None) or 'nested too deep'}", where=place
-        ) from error
+    values = load_yaml(text, str(path)) or {}
     if not isinstance(values, dict):
         raise BadInput(
             "a comparison's recipe is a mapping", where=str(path), remedy="see recipes/compare-shakespeare.yaml"
@@ -147,13 +141,15 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> ComparisonReci
 def _base(path: Path) -> dict[str, Any]:
     """Reads the recipe file that is named as the base."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = load_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
     except FileNotFoundError as error:
         raise MissingResource(
             "no such recipe", where=str(path), remedy="base names a recipe file beside this one"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise BadInput("this recipe cannot be read", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise BadInput("a recipe is a UTF-8 text file, this one is not", where=str(path)) from error
+    except OSError as error:
+        raise os_fault(error, path, "reading the recipe") from error
     if not isinstance(values, dict):
         raise BadInput("a recipe is a mapping of sections", where=str(path))
     return values

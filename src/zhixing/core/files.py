@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +54,36 @@ def os_fault(error: OSError, path: Path | str, doing: str) -> ZhixingError:
     if error.errno == errno.EISDIR:
         return BadInput(f"a folder is in the place of a file, while {doing}", where=where, remedy="check the path")
     return MissingResource(f"{error.strerror or error} while {doing}", where=where)
+
+
+def check_writable(path: Path, doing: str, *, folder: bool = False) -> None:
+    """Makes sure that something can be written under a name, before the long work that it is to hold.
+
+    Nothing stays behind: neither the file nor the folders that lead to it are made.
+
+    Args:
+        path: The file, or the folder.
+        doing: What for, for the message: "writing results".
+        folder: Whether files are written into a folder of that name.
+
+    Raises:
+        BadInput: A file stands in the place of a folder, or the other way round.
+        MissingResource: The folder that it goes into cannot be written.
+    """
+    try:
+        if folder and path.exists() and not path.is_dir():
+            raise BadInput("a folder is expected, this is a file", where=str(path), remedy="give another name")
+        if not folder and path.is_dir():
+            raise BadInput("a file is expected, this is a folder", where=str(path), remedy="name a file in it")
+        parent = nearest_folder(path if folder else path.parent)
+        if not parent.is_dir():
+            raise BadInput(
+                f"a file is in the place of a folder: {parent}", where=str(path), remedy="choose another path"
+            )
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise os_fault(error, path, doing) from error
 
 
 def nearest_folder(path: Path) -> Path:

@@ -29,6 +29,7 @@ from zhixing.core.recipe_sections import (
     TrainRecipe,
     TuneRecipe,
 )
+from zhixing.core.yaml_text import load_yaml
 
 __all__ = [
     "INT64",
@@ -101,16 +102,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(text: str, overrides: Sequence[str] = (), where: str = "recipe") -> Recipe:
     """Builds a recipe from YAML text; see `load_recipe`."""
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}:{mark.line + 1}" if mark else where
-        # Without a mark the library's text goes over several lines.
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
-        raise BadInput(f"not valid YAML: {problem}", where=place) from error
-    except RecursionError as error:
-        raise BadInput("nested beyond all bounds", where=where) from error
+    values = load_yaml(text, where) or {}
     if not isinstance(values, dict):
         raise BadInput(
             f"a recipe is a mapping of sections, not {'a list' if isinstance(values, list) else repr(values)[:60]}",

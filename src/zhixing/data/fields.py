@@ -48,6 +48,10 @@ class TextField:
             self.name = next(iter([*fitting, *usual]), None)
         return self.name if self.name in columns else None
 
+    def needs(self, column: str) -> bool:
+        """Tells whether a column of a table is read, so that no other one may have its name."""
+        return column == self.name
+
     def text(self, record: Record) -> str | None:
         """Returns the text of a record, or None when it has none."""
         value: Any = record

@@ -73,6 +73,10 @@ class Problems:
         if len(examples) < self.keep:
             examples.append(Problem(kind, source, line, message))
 
+    def report_file(self, kind: str, source: str, message: str, *, line: int | None = None) -> None:
+        """Counts a problem of which nothing of the file can be read; see `report`."""
+        self.report(kind, source, message, line=line)
+
     @property
     def total(self) -> int:
         """The number of problems of all kinds, notes included."""

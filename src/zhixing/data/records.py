@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import csv
+import itertools
 import json
 import shutil
 import tempfile
@@ -14,6 +14,7 @@ from zhixing.data.decoding import CHUNK, NotTextError, Utf8Stream, buffered, fin
 from zhixing.data.fields import Record, TextField
 from zhixing.data.problems import Problems
 from zhixing.data.sources import Source
+from zhixing.data.tables import repeated_name, table_rows
 
 RECORD_LIMIT = 1 << 26
 """Longest record, in bytes, that is held in memory at once."""
@@ -50,7 +51,7 @@ def utf8_stream(source: Source, stream: BinaryIO, problems: Problems) -> BinaryI
     try:
         encoding = find_encoding(first, complete=len(first) < CHUNK, nul_share=0.1)
     except NotTextError as error:
-        problems.report(error.kind, source.name, str(error), line=error.line)
+        problems.report_file(error.kind, source.name, str(error), line=error.line)
         return None
     if encoding.note:
         problems.report("encoding", source.name, encoding.note)
@@ -210,35 +211,29 @@ class JsonText:
 
 def _table(source: Source, stream: BinaryIO, problems: Problems, field: TextField) -> Iterator[tuple[int, Record]]:
     """Reads CSV or TSV. The first row names the columns, unless the field asked for is a column number."""
-    csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))
-    lines = (line for _, line in numbered_lines(source, stream, problems))
-    header_line = next(lines, "")
-    if not header_line:
+    numbered = numbered_lines(source, stream, problems)
+    first = next(numbered, None)
+    if first is None:
         return
-    delimiter = "\t" if source.format == "tsv" else max(",;\t|", key=header_line.count)
-
-    def chained() -> Iterator[str]:
-        yield header_line
-        yield from lines
-
-    rows = csv.reader(chained(), delimiter=delimiter)
+    delimiter = "\t" if source.format == "tsv" else max(",;\t|", key=first[1].count)
+    lines = itertools.chain([first], numbered)
     columns: list[str] | None = None
-    while True:
-        line = rows.line_num + 1
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problems.report("csv", source.name, str(error), line=line)
-            continue
+    for line, row in table_rows(lines, delimiter, source.name, problems):
         if columns is None:
-            numbered = field.asked is not None and field.asked.isdigit() and field.asked not in row
-            columns = [str(number) for number in range(1, len(row) + 1)] if numbered else row
+            if line != first[0]:  # the next line would be taken for the names
+                problems.report("unreadable", source.name, "the row that names the columns is broken", line=first[0])
+                return
+            by_number = field.asked is not None and field.asked.isdigit() and field.asked not in row
+            columns = [str(number) for number in range(1, len(row) + 1)] if by_number else row
             if field.choose(columns) is None:
                 problems.report("field", source.name, field.why(dict.fromkeys(columns)))
                 return
-            if not numbered:
+            if (twice := repeated_name(columns)) is not None and field.needs(twice):
+                field.columns = []
+                called = f"have the name {twice!r}" if twice else "have no name"
+                problems.report("unreadable", source.name, f"two columns {called}; give each its own", line=line)
+                return
+            if not by_number:
                 continue
         if not row:
             continue

@@ -20,7 +20,7 @@ from zhixing.data.problems import Problems
 from zhixing.data.shapes.records import ImageText, Labelled, Pair, Question, Record, Shape, Tagged, Text, brief
 from zhixing.data.shapes.schemes import Chunk, find_scheme, write_tags
 from zhixing.evaluation.metrics.base import Score
-from zhixing.evaluation.metrics.registry import score
+from zhixing.evaluation.metrics.registry import Kind, plan, score
 from zhixing.evaluation.metrics.scripts import main_script
 
 Result = Mapping[str, Any]
@@ -64,6 +64,7 @@ class TaskMeasure:
         measures: Names of the measures, from the examples.
         prediction: From an example and a result (None: there is none) to what the measures take.
         options: More settings of the measures, from examples and results.
+        kinds: Kinds of measures that fit what the task gives; see `metrics.registry.Family`.
     """
 
     name: str
@@ -74,6 +75,7 @@ class TaskMeasure:
     options: Callable[[Sequence[Example], Sequence[Result | None]], dict[str, Any]] = field(
         default=lambda examples, results: {}
     )
+    kinds: tuple[Kind, ...] = ("texts", "answers", "generated")
 
 
 @dataclass(frozen=True)
@@ -254,9 +256,14 @@ def _ranking(example: Example, result: Result | None) -> list[Any]:
 
 TASKS: dict[str, TaskMeasure] = {
     "classify": TaskMeasure(
-        "classify", ("labelled",), _labelled, lambda _: ("accuracy", "macro_f1", "micro_f1", "mcc"), _label
+        "classify",
+        ("labelled",),
+        _labelled,
+        lambda _: ("accuracy", "macro_f1", "micro_f1", "mcc"),
+        _label,
+        kinds=("labels", "confidences"),
     ),
-    "tag": TaskMeasure("tag", ("tagged",), _tagged, lambda _: ("entity_f1", "tag_accuracy"), _tags),
+    "tag": TaskMeasure("tag", ("tagged",), _tagged, lambda _: ("entity_f1", "tag_accuracy"), _tags, kinds=("tags",)),
     "answer": TaskMeasure("answer", ("qa",), _question, _answer_measures, _answer, _answer_options),
     "translate": TaskMeasure("translate", ("pair",), _pair, lambda _: ("bleu", "chrf", "ter"), _text),
     "summarize": TaskMeasure(
@@ -264,13 +271,18 @@ TASKS: dict[str, TaskMeasure] = {
     ),
     "rewrite": TaskMeasure("rewrite", ("pair",), _pair, lambda _: ("chrf", "exact_match"), _text),
     "search": TaskMeasure(
-        "search", ("labelled", "pair"), _searched, lambda _: ("hit@5", "hit@1", "hit@10", "mrr@10", "ndcg@10"), _ranking
+        "search",
+        ("labelled", "pair"),
+        _searched,
+        lambda _: ("hit@5", "hit@1", "hit@10", "mrr@10", "ndcg@10"),
+        _ranking,
+        kinds=("rankings",),
     ),
     "describe": TaskMeasure("describe", ("image_text",), _captioned, lambda _: ("bleu", "chrf", "exact_match"), _text),
     "extract": TaskMeasure(
-        "extract", ("pair",), _structured, lambda _: ("field_f1", "json_exact", "json_valid"), _json
+        "extract", ("pair",), _structured, lambda _: ("field_f1", "json_exact", "json_valid"), _json, kinds=("values",)
     ),
-    "fill": TaskMeasure("fill", ("pair", "text"), _gapped, lambda _: ("top@1", "top@5"), _guesses),
+    "fill": TaskMeasure("fill", ("pair", "text"), _gapped, lambda _: ("top@1", "top@5"), _guesses, kinds=("rankings",)),
 }
 """Every task that can be measured. Search is measured on labelled texts (those with the label of the query are
 relevant) and on pairs (the other half is); extraction on pairs whose target is JSON; gaps on pairs of a text with one
@@ -366,9 +378,16 @@ def measured(
         chosen = tuple(names) or ("tag_accuracy",)
     if measure.name == "classify" and any(isinstance(reference, list) for reference in references):
         chosen = tuple(name for name in chosen if name != "mcc")
-    scores = score(chosen, predictions, references, options=measure.options(examples, results), **dict(settings or {}))
-    if measure.name == "classify" and (confident := _confidences(predictions, results)) is not None and not names:
+    # Calibration is computed from probabilities, and where a row has none it is left out.
+    calibrated = measure.name == "classify" and (not names or any("ece" in members for _, members in plan(names)))
+    confident = _confidences(predictions, results) if calibrated else None
+    chosen = tuple(name for _, members in plan(chosen) for name in members if not calibrated or name != "ece")
+    more = {"options": measure.options(examples, results), **dict(settings or {})}
+    scores = score(chosen, predictions, references, **more) if chosen else []
+    if confident is not None:
         scores += score("ece", confident, references, **dict(settings or {}))
+    if not scores:
+        raise BadInput("ece needs a probability for each record, and some have none", where="--measures")
     return Measured(measure.name, tuple(examples), tuple(results), tuple(predictions), tuple(references), tuple(scores))
 
 

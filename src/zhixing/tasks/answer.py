@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zhixing.checkpoints.encoder_folder import is_encoder
 from zhixing.checkpoints.references import resolve
+from zhixing.checkpoints.seq2seq_folder import is_seq2seq
 from zhixing.core.errors import BadInput
 from zhixing.models.ragged import Ragged
 from zhixing.tasks.base import Column, Row
@@ -25,6 +26,7 @@ from zhixing.tasks.encoders import EncoderRunner
 from zhixing.tasks.parts import parts_of
 from zhixing.tasks.prompting import LANGUAGES, language_of, load_prompt
 from zhixing.tasks.search.terms import query_terms, terms_of
+from zhixing.tasks.source_writer import InstructedSource
 from zhixing.tasks.writer import CHAT_MODEL, ChatWriter
 
 LONGEST_ANSWER = 64
@@ -182,7 +184,8 @@ class PromptAnswerer:
     def __init__(self, writer: ChatWriter, prompt: str | Path | None = None) -> None:
         self.writer = writer
         self.prompts = {language: load_prompt("answer", language, prompt) for language in LANGUAGES}
-        self.prompts["en"].messages({"passages": "", "question": ""})
+        empties = [one.messages({"passages": "", "question": ""}) for one in self.prompts.values()]
+        writer.check_room(empties, min(one.max_tokens or 64 for one in self.prompts.values()))
 
     def identity(self) -> dict[str, Any]:
         """See `Answerer`."""
@@ -283,7 +286,8 @@ class AnswerTask:
         else:
             if nothing:
                 raise BadInput("a chat model is told by its prompt what to do without an answer", where="--no-answer")
-            self.answerer, self.chunk = PromptAnswerer(ChatWriter.open(path), prompt), 8
+            writer = InstructedSource.opened(path) if path.is_dir() and is_seq2seq(path) else ChatWriter.open(path)
+            self.answerer, self.chunk = PromptAnswerer(writer, prompt), 8
 
     def identity(self) -> dict[str, Any]:
         """See `Task.identity`."""

@@ -13,13 +13,17 @@ from torch import Tensor
 
 from zhixing.checkpoints.encoder_folder import is_encoder
 from zhixing.checkpoints.references import resolve
+from zhixing.checkpoints.seq2seq_folder import is_seq2seq
 from zhixing.core.errors import BadInput
 from zhixing.data.gaps import GAP, SHOWN
 from zhixing.models.ragged import Ragged
 from zhixing.tasks.base import TEXT, Row
 from zhixing.tasks.encoders import EncoderRunner
 from zhixing.tasks.prompting import LANGUAGES, language_of, load_prompt
+from zhixing.tasks.source_writer import InstructedSource
 from zhixing.tasks.writer import CHAT_MODEL, ChatWriter
+
+_UNDIVIDED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,16 @@ class MaskedFiller:
 
     def __init__(self, runner: EncoderRunner, top: int = 5) -> None:
         self.runner, self.top = runner, top
-        known = [token for name in ("[MASK]", "<mask>") if (token := runner.tokenizer.token_id(name)) is not None]
+        tokenizer = runner.tokenizer
+        names = (str(tokenizer.roles.get("mask_token") or ""), "[MASK]", "<mask>")
+        known = [(name, token) for name in names if (token := tokenizer.token_id(name)) is not None]
         if not known:
             raise BadInput("the tokenizer has no mask token", where=str(runner.path))
-        self.mask = known[0]
+        self.name, self.mask = known[0]
+        # A space is the beginning of the word behind it in most, a token like others where characters are tokens, and
+        # nothing in WordPiece, which marks what goes on instead.
+        self.spaced = tokenizer.kind in ("byte-bpe", "bpe", "unigram")
+        self.marked = tokenizer.kind == "wordpiece"
 
     def identity(self) -> dict[str, Any]:
         """See `Filler`."""
@@ -84,14 +94,7 @@ class MaskedFiller:
         """See `Filler`."""
         sequences, places, left_out = [], [], []
         for text in texts:
-            tokens: list[int] = []
-            at, masks = 0, []
-            for gap in _gaps(text):
-                tokens += self.runner.tokenizer.encode(text[at : gap.start()])
-                masks.append(len(tokens))
-                tokens.append(self.mask)
-                at = gap.end()
-            tokens += self.runner.tokenizer.encode(text[at:])
+            tokens, masks = self._encoded(text)
             whole = len(tokens)
             tokens, masks = self._window(tokens, masks)
             left_out.append(whole - len(tokens))
@@ -101,11 +104,47 @@ class MaskedFiller:
 
         def take(group: list[int], scores: Tensor, batch: Ragged) -> None:
             for number, rows in zip(group, batch.split(scores), strict=True):
-                gaps = [self._best(rows[place]) for place in places[number]]
-                found[number] = Filling(_filled(texts[number], gaps), tuple(gaps), left_out[number])
+                best = [self._best(rows[place]) for place in places[number]]
+                text = self._joined(texts[number], [piece for _, piece in best])
+                found[number] = Filling(text, tuple(gap for gap, _ in best), left_out[number])
 
         self.runner.forward(sequences, take)
         return [one for one in found if one is not None]
+
+    def _encoded(self, text: str) -> tuple[list[int], list[int]]:
+        """Returns the tokens of a text with mask tokens for its gaps, and where those are."""
+        encode = self.runner.tokenizer.encode
+        pieces, at = [], 0
+        for gap in _gaps(text):
+            before = text[at : gap.start()]
+            pieces.append(before.rstrip(" ") if self.spaced else before)
+            at = gap.end()
+        pieces.append(text[at:])
+        if self.spaced and not any(name in piece for name in self.runner.tokenizer.special_tokens for piece in pieces):
+            # As a whole, lest each piece begin like a text of its own.
+            tokens = encode(self.name.join(pieces), parse_special=True)
+            masks = [place for place, token in enumerate(tokens) if token == self.mask]
+            if len(masks) == len(pieces) - 1:
+                return tokens, masks
+        tokens, masks = encode(pieces[0]), []
+        for piece in pieces[1:]:
+            masks.append(len(tokens))
+            tokens += [self.mask, *encode(piece)]
+        return tokens, masks
+
+    def _joined(self, text: str, pieces: Sequence[str]) -> str:
+        """Puts pieces into the gaps, each with what it adds to a text: a word may begin with a space, or go on."""
+        result, at = "", 0
+        for gap, piece in zip(_gaps(text), pieces, strict=True):
+            result += text[at : gap.start()]
+            word, begins = piece.strip(" "), piece.startswith(" ")
+            if self.spaced or (self.marked and not begins):
+                result = result.rstrip(" ")
+            if begins and result and (self.spaced or _letters(result[-1], word[0])) and not result[-1].isspace():
+                result += " "
+            result += word
+            at = gap.end()
+        return result + text[at:]
 
     def _window(self, tokens: list[int], masks: list[int]) -> tuple[list[int], list[int]]:
         """Returns what is read of a long text: as much as there is room for around the gaps."""
@@ -117,18 +156,28 @@ class MaskedFiller:
         begin = max(0, min((masks[0] + masks[-1] - room) // 2, len(tokens) - room))
         return tokens[begin : begin + room], [mask - begin for mask in masks]
 
-    def _best(self, scores: Tensor) -> dict[str, float | None]:
+    def _best(self, scores: Tensor) -> tuple[dict[str, float | None], str]:
+        """Returns the likeliest words with their probabilities, and what the first adds to a text."""
         scores = scores.clone()
         scores[torch.tensor(sorted(self.runner.tokenizer.special_ids), device=scores.device)] = -torch.inf
         values, tokens = scores.softmax(0).topk(min(4 * self.top + 8, len(scores)))
         best: dict[str, float | None] = {}
+        first = ""
         for token, value in zip(tokens.tolist(), values.tolist(), strict=True):
-            word = self.runner.tokenizer.decode([token]).strip()
-            if word and len(best) < self.top:  # a space is no word
+            piece = self.runner.tokenizer.token_bytes(token).decode("utf-8", "replace")
+            word = piece.strip()
+            # A space is no word, nor is half a character, nor one that controls.
+            if word.isprintable() and word and "\ufffd" not in word and len(best) < self.top:
+                first = first or piece
                 best.setdefault(word, round(value, 6))
         if not best:
             raise BadInput("the model gave no word for a gap")
-        return best
+        return best, first
+
+
+def _letters(before: str, behind: str) -> bool:
+    """Tells whether two characters are of words that a space divides: not so in Chinese."""
+    return all(one.isalnum() and not _UNDIVIDED.match(one) for one in (before, behind))
 
 
 class PromptFiller:
@@ -142,7 +191,9 @@ class PromptFiller:
     def __init__(self, writer: ChatWriter, prompt: str | Path | None = None) -> None:
         self.writer = writer
         self.prompts = {language: load_prompt("fill", language, prompt) for language in LANGUAGES}
-        self.prompts["en"].messages({"text": ""})  # unknown names are found before work begins
+        # Unknown names, and prompts that leave no room, are found before work begins.
+        empties = [one.messages({"text": ""}) for one in self.prompts.values()]
+        writer.check_room(empties, min(one.max_tokens or 12 for one in self.prompts.values()))
 
     def identity(self) -> dict[str, Any]:
         """See `Filler`."""
@@ -216,7 +267,8 @@ class Fill:
                 raise BadInput("an encoder takes no prompt", where=str(ref), remedy="leave --prompt out")
             self.filler, self.chunk = MaskedFiller(EncoderRunner.open(path, "masked", "fill in words"), top), 128
         else:
-            self.filler, self.chunk = PromptFiller(ChatWriter.open(path), prompt), 8
+            writer = InstructedSource.opened(path) if path.is_dir() and is_seq2seq(path) else ChatWriter.open(path)
+            self.filler, self.chunk = PromptFiller(writer, prompt), 8
 
     def identity(self) -> dict[str, Any]:
         """See `Task.identity`."""

@@ -28,7 +28,7 @@ class Rewrite:
     """The task `rewrite`.
 
     Args:
-        ref: A chat model, or an encoder-decoder trained to rewrite.
+        ref: A chat model, or an encoder-decoder: one trained to rewrite, or one that is told how by the next three.
         style: One of `STYLES`; None: `instruction` says it.
         instruction: What to do, in your own words.
         prompt: A prompt file.
@@ -49,12 +49,13 @@ class Rewrite:
     ) -> None:
         if style is not None and instruction is not None:
             raise BadInput("a style and an instruction were given: choose one", remedy="leave one out")
+        told = style is not None or instruction is not None
         style = style or "correct"
         if style not in STYLES:
             raise unknown_name("style", style, STYLES)
         words = (instruction, instruction) if instruction else STYLES[style]
         values = {language: {"instruction": text} for language, text in zip(("en", "zh"), words, strict=True)}
-        self.writer = open_text_writer(ref, "rewrite", values, prompt=prompt, most=PART)
+        self.writer = open_text_writer(ref, "rewrite", values, prompt=prompt, most=PART, instructed=told)
 
     def identity(self) -> dict[str, Any]:
         """See `Task.identity`."""

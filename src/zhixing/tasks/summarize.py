@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zhixing.core.errors import unknown_name
+from zhixing.core.errors import BadInput, unknown_name
 from zhixing.tasks.base import Column, Row
 from zhixing.tasks.texts import PromptWriter, Written, open_text_writer
 from zhixing.tasks.writer import CHAT_MODEL
@@ -58,6 +58,12 @@ class Summarize:
         self.writer = open_text_writer(
             ref, "summarize", values, prompt=prompt, max_tokens=160, beams=beams, quantize=quantize, kv_cache=kv_cache
         )
+        if length != "short" and not isinstance(self.writer, PromptWriter):
+            raise BadInput(
+                "an encoder-decoder that was trained on summaries has its own length",
+                where="--length",
+                remedy="leave it out; one that follows instructions is told with --prompt (zhixing prompts copy)",
+            )
         self.chunk = 8 if isinstance(self.writer, PromptWriter) else 32
 
     def identity(self) -> dict[str, Any]:

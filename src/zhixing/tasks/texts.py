@@ -19,6 +19,7 @@ from zhixing.generation.opening import open_seq2seq
 from zhixing.tasks.fingerprint import model_fingerprint
 from zhixing.tasks.parts import parts_of, sentences_of
 from zhixing.tasks.prompting import LANGUAGES, Prompt, language_of, load_prompt
+from zhixing.tasks.source_writer import InstructedSource
 from zhixing.tasks.writer import SIDE_BY_SIDE, ChatWriter, core_options
 
 
@@ -81,7 +82,9 @@ class PromptWriter:
         self.writer, self.values, self.most = writer, values, most
         self.prompts: dict[str, Prompt] = {language: load_prompt(task, language, path) for language in LANGUAGES}
         self.max_tokens = max(prompt.max_tokens or max_tokens for prompt in self.prompts.values())
-        self.prompts["en"].messages({**values["en"], "text": ""})  # unknown names are found before work begins
+        # Unknown names, and prompts that leave no room, are found before work begins.
+        empties = [self.prompts[language].messages({**values[language], "text": ""}) for language in LANGUAGES]
+        writer.check_room(empties, self.max_tokens)
 
     def identity(self) -> dict[str, Any]:
         """See `TextWriter`."""
@@ -166,17 +169,24 @@ def open_text_writer(
     beams: int | None = None,
     quantize: str | None = None,
     kv_cache: str | None = None,
+    instructed: bool = False,
 ) -> TextWriter:
     """Opens what writes texts, by the kind of the model; see `PromptWriter` for the arguments.
+
+    An encoder-decoder reads the text alone, as it was trained to; where the user says what to do (`instructed`, or a
+    prompt), it reads that before it.
 
     Raises:
         BadInput: The model writes no text, or an option is not for its kind.
     """
     path = resolve(ref)
     if path.is_dir() and is_seq2seq(path):
-        if prompt is not None:
-            raise BadInput("an encoder-decoder takes no prompt", where=str(ref), remedy="leave --prompt out")
         core = core_options(quantize, kv_cache)
+        if prompt is not None or instructed:
+            if beams is not None:
+                raise BadInput("beams are for a model that is told nothing", where="--beams", remedy="leave them out")
+            source = InstructedSource.opened(path, core)
+            return PromptWriter(source, task, values, prompt, max_tokens, most)
         return SourceWriter(open_seq2seq(path, **core), {} if beams is None else {"num_beams": beams}, core)
     if path.is_dir() and is_encoder(path):
         raise BadInput("this is an encoder, which writes no text", where=str(ref), remedy="name a chat model")

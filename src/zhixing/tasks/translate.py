@@ -84,11 +84,15 @@ class Translate:
         if isinstance(self.writer, PromptWriter):
             if target is None:
                 raise BadInput(
-                    "into which language?", where=str(ref), remedy="a chat model must be told: --to zh (and --from en)"
+                    "into which language?",
+                    where=str(ref),
+                    remedy="a chat model must be told: --to zh (and --from en); zhixing eval: --option target=zh",
                 )
         elif source is not None or target is not None:
             raise BadInput(
-                "this model was trained for one pair of languages", where=str(ref), remedy="leave --from and --to out"
+                "this model was trained for one pair of languages",
+                where=str(ref),
+                remedy="leave --from and --to out; one that follows instructions is told with --prompt",
             )
         self.chunk = 16 if isinstance(self.writer, PromptWriter) else 64
 

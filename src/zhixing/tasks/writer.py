@@ -5,12 +5,13 @@ A model with a chat template is talked to through it; one without goes on from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zhixing.checkpoints.encoder_folder import is_encoder
 from zhixing.checkpoints.references import resolve
+from zhixing.checkpoints.seq2seq_folder import is_seq2seq
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.generation import (
     Generation,
@@ -74,6 +75,12 @@ class ChatWriter:
         path = resolve(ref)
         if path.is_dir() and is_encoder(path):
             raise BadInput("this is an encoder, which writes no text", where=str(ref), remedy="name a chat model")
+        if path.is_dir() and is_seq2seq(path):
+            raise BadInput(
+                "this is an encoder-decoder, and the task needs a model that goes on from a text",
+                where=str(ref),
+                remedy="name a chat model; encoder-decoders translate, summarize, rewrite, answer and fill",
+            )
         core = core_options(quantize, kv_cache)
         return cls(open_for_writing(path, **core), str(ref), core)
 
@@ -117,6 +124,27 @@ class ChatWriter:
                 remedy="shorten the prompt or the answer (max_tokens), or use a model with a longer context",
             )
         return room
+
+    def check_room(self, empties: Iterable[Sequence[dict[str, Any]]], answer: int) -> None:
+        """Makes sure, before any text is read, that some prompt leaves room for one.
+
+        Args:
+            empties: The prompts of all languages, without a text.
+            answer: Tokens that the answer needs.
+
+        Raises:
+            BadInput: None does: no text could be worked on.
+        """
+        fault: BadInput | None = None
+        for empty in empties:
+            try:
+                self.room(empty, answer)
+            except BadInput as error:
+                fault = fault or error
+            else:
+                return
+        if fault is not None:
+            raise BadInput(fault.cause, where=str(self.path), remedy=fault.remedy) from fault
 
     def write(
         self,

@@ -14,8 +14,9 @@ from typing import Any
 
 from zhixing.core.comparison_recipe import ComparisonRecipe, build_comparison
 from zhixing.core.errors import BadInput, Interrupted, MissingResource, command
-from zhixing.core.files import FolderLock, atomic_write
+from zhixing.core.files import FolderLock, atomic_write, check_writable, os_fault
 from zhixing.core.recipe import Recipe
+from zhixing.core.yaml_text import load_yaml
 from zhixing.evaluation.comparison import Standings, compare_systems, in_words
 from zhixing.evaluation.comparison_report import REPORT, Trial, write_comparison
 from zhixing.evaluation.metrics.base import Score
@@ -24,6 +25,7 @@ from zhixing.training.fit import TrainingDiverged
 from zhixing.training.resolve import resolve
 from zhixing.training.resolve_counting import FAMILY as COUNTED
 from zhixing.training.resolve_counting import MEANT
+from zhixing.workflows.comparison_checks import check_variants
 from zhixing.workflows.console import say
 from zhixing.workflows.prepare import relative
 from zhixing.workflows.pretrain import resume_run, start_run
@@ -83,6 +85,8 @@ def compare(recipe: ComparisonRecipe, folder: Path) -> Comparison:
         if checked.model.family != COUNTED:
             checked.train.matmul = "torch"  # which library is the fastest is measured by each run itself
         resolve(checked)
+    check_variants(plan[: len(recipe.variants)])
+    check_writable(folder, "making the folder of the comparison", folder=True)
     with FolderLock(folder):
         _keep_recipe(recipe, folder)
         trials: list[Trial] = []
@@ -107,14 +111,20 @@ def open_comparison(folder: Path) -> ComparisonRecipe:
     Raises:
         MissingResource: There is none.
     """
-    import yaml
-
     path = folder / RECIPE
     if not path.is_file():
         raise MissingResource(
             "no comparison here (no comparison.yaml)", where=str(folder), remedy="give a recipe: zhixing compare RECIPE"
         )
-    return build_comparison(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    try:
+        values = load_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise BadInput("not UTF-8 text: this is no comparison's recipe any more", where=str(path)) from error
+    except OSError as error:
+        raise os_fault(error, path, "reading the comparison") from error
+    if not isinstance(values, dict):
+        raise BadInput("this is no comparison's recipe any more: it is no mapping", where=str(path))
+    return build_comparison(values, str(path))
 
 
 def _plan(recipe: ComparisonRecipe) -> Iterator[tuple[str, int, Recipe]]:
@@ -151,7 +161,10 @@ def _keep_recipe(recipe: ComparisonRecipe, folder: Path) -> None:
             raise BadInput("not an empty folder", where=str(folder), remedy="give another folder: --run FOLDER")
         atomic_write(path, text)
         return
-    if path.read_text(encoding="utf-8") != text:
+    if not any((folder / "runs").glob("*/recipe.yaml")):  # no run began: there is nothing that would be lost
+        atomic_write(path, text)
+        return
+    if path.read_text(encoding="utf-8", errors="replace") != text:
         raise BadInput(
             "this folder holds a comparison by another recipe, which is never overwritten",
             where=str(folder),

@@ -10,12 +10,14 @@ from zhixing.core.errors import BadInput, MissingResource
 from zhixing.data.problems import Problems
 from zhixing.data.readers import read_documents
 from zhixing.data.sources import find_sources
-from zhixing.evaluation.language_modelling import encode_documents
+from zhixing.evaluation.language_modelling import check_window, encode_documents
 from zhixing.evaluation.metrics.base import Score
 from zhixing.evaluation.metrics.language import from_sums
 from zhixing.evaluation.metrics.significance import Comparison, compare_scores
 from zhixing.evaluation.stretches import stretch_for, stretch_sums
 from zhixing.models import ops
+from zhixing.models.network import CausalNetwork
+from zhixing.tokenization.tokenizer import Tokenizer
 
 
 def compare_language_models(
@@ -39,6 +41,8 @@ def compare_language_models(
         BadInput: The text is too short, or the models do not have the same stretches.
         MissingResource: A file, a model or its tokenizer is not there.
     """
+    for ref in models[1:]:  # what the second cannot do is said before the first is measured
+        _open(ref, window, stride)
     texts = [
         document.text for document in read_documents(find_sources(list(data), Problems()), Problems(), field=field)
     ]
@@ -52,16 +56,21 @@ def compare_language_models(
     return compare_scores(first, second)
 
 
-def _score(ref: str, texts: Sequence[str], window: int | None, stride: int | None, stretch: int) -> Score:
+def _open(ref: str, window: int | None, stride: int | None) -> tuple[CausalNetwork, Tokenizer]:
     folder = resolve(ref)
     loaded = open_model(folder)
-    tokenizer = loaded.tokenizer
-    if tokenizer is None:
+    if loaded.tokenizer is None:
         raise MissingResource(
             "the model has no tokenizer", where=str(folder), remedy="put its tokenizer.json beside it"
         )
+    check_window(loaded.model, window, stride)
+    return loaded.model, loaded.tokenizer
+
+
+def _score(ref: str, texts: Sequence[str], window: int | None, stride: int | None, stretch: int) -> Score:
+    model, tokenizer = _open(ref, window, stride)
     ops.select_matmul()
     start = tokenizer.begin_id if tokenizer.begin_id is not None else tokenizer.end_of_text_id
     documents = encode_documents(tokenizer, texts)
-    sums = stretch_sums(loaded.model, tokenizer, documents, start=start, window=window, stride=stride, stretch=stretch)
+    sums = stretch_sums(model, tokenizer, documents, start=start, window=window, stride=stride, stretch=stretch)
     return from_sums(sums.tolist(), ("bits_per_byte",))[0]

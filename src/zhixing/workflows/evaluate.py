@@ -25,6 +25,8 @@ from zhixing.evaluation.metrics.registry import compare
 from zhixing.evaluation.task_measures import Example, Measured, TaskMeasure, examples_of, measured, task_measure
 from zhixing.evaluation.task_report import Evaluation, System
 from zhixing.tasks.base import Fault, Row, Task, run_rows
+from zhixing.tasks.embed import open_embedder
+from zhixing.workflows.evaluation_checks import check_arguments, check_examples, check_options, in_flags
 
 DEEP = 10
 """Items of a ranking."""
@@ -72,6 +74,7 @@ def evaluate_task(task: str, models: Sequence[str], data: Sequence[str], options
     """
     options = options or Options()
     measure = task_measure(task)
+    check_options(measure, options)
     problems = Problems()
     records = read_for(measure, data, options, problems)
     examples = examples_of(measure, records, problems)
@@ -81,6 +84,13 @@ def evaluate_task(task: str, models: Sequence[str], data: Sequence[str], options
         examples = examples[: options.limit]
     if skipped := sum(count for kind, count in problems.counts.items() if kind not in NOTES):
         notes.append(f"{skipped:,} record(s) or file(s) could not be read and are not measured.")
+    check_examples(measure, examples, options)
+    for ref in models[1:]:  # what the second cannot do is said before the first has worked; it is opened again later
+        if task == "search":
+            open_embedder(ref)
+        else:
+            chosen, labels, _ = _renamed(measure, examples, options)
+            _strange_labels(open_task(task, ref, labels, chosen, options), chosen, ref)
     systems = []
     for ref in models:
         if task == "search":
@@ -124,11 +134,7 @@ def read_for(
         problems.merge(tried)
         return found
     assert fault is not None
-    raise BadInput(
-        f"{measure.name} is measured on records of the shape {' or '.join(measure.shapes)}: {fault.cause}",
-        where=fault.where,
-        remedy=fault.remedy,
-    ) from fault
+    raise in_flags(fault, measure) from fault
 
 
 def _renamed(
@@ -187,50 +193,40 @@ def open_task(task: str, ref: str, labels: Sequence[str] | None, examples: Seque
     Raises:
         BadInput: The model cannot do it, or an option is not known.
     """
+    from zhixing.tasks.answer import AnswerTask
+    from zhixing.tasks.classify import Classify
+    from zhixing.tasks.describe import Describe
+    from zhixing.tasks.extract import Extract, schema_of
+    from zhixing.tasks.fill import Fill
+    from zhixing.tasks.rewrite import Rewrite
+    from zhixing.tasks.summarize import Summarize
+    from zhixing.tasks.tag import Tag
+    from zhixing.tasks.translate import Translate
+
     more = dict(options.task or {})
+    kinds: dict[str, Any] = {
+        "classify": Classify, "tag": Tag, "answer": AnswerTask, "translate": Translate, "summarize": Summarize,
+        "rewrite": Rewrite, "describe": Describe, "extract": Extract, "fill": Fill,
+    }  # fmt: skip
+    if task not in kinds:
+        raise BadInput(f"the task {task!r} cannot be run", where="--task")
+    make = kinds[task]
+    check_arguments(task, make, more, ("ref", "labels"))
+    given: list[Any] = [ref]
+    if task in ("classify", "tag"):
+        given.append(labels if _chooses(ref) else None)
+    elif task == "answer" and not _chooses(ref) and any(not one.reference for one in examples):
+        more.setdefault("nothing", True)
+    elif task == "extract":
+        given.insert(0, more.pop("schema", None) or schema_of([one.reference for one in examples]))
     try:
-        if task == "classify":
-            from zhixing.tasks.classify import Classify
-
-            return Classify(ref, labels if _chooses(ref) else None, **more)
-        if task == "tag":
-            from zhixing.tasks.tag import Tag
-
-            return Tag(ref, labels if _chooses(ref) else None, **more)
-        if task == "answer":
-            from zhixing.tasks.answer import AnswerTask
-
-            if not _chooses(ref) and any(not one.reference for one in examples):
-                more.setdefault("nothing", True)
-            return AnswerTask(ref, **more)
-        if task == "translate":
-            from zhixing.tasks.translate import Translate
-
-            return Translate(ref, **more)
-        if task == "summarize":
-            from zhixing.tasks.summarize import Summarize
-
-            return Summarize(ref, **more)
-        if task == "rewrite":
-            from zhixing.tasks.rewrite import Rewrite
-
-            return Rewrite(ref, **more)
-        if task == "describe":
-            from zhixing.tasks.describe import Describe
-
-            return Describe(ref, **more)
-        if task == "extract":
-            from zhixing.tasks.extract import Extract, schema_of
-
-            schema = more.pop("schema", None) or schema_of([one.reference for one in examples])
-            return Extract(schema, ref, **more)
-        if task == "fill":
-            from zhixing.tasks.fill import Fill
-
-            return Fill(ref, **more)
-    except TypeError as error:
-        raise BadInput(f"the task {task!r} does not take these options: {', '.join(more)}", where="--option") from error
-    raise BadInput(f"the task {task!r} cannot be run", where="--task")
+        opened: Task = make(*given, **more)
+    except TypeError as error:  # a value of another type than the option takes
+        raise BadInput(
+            f"the task {task!r} does not take these options: {', '.join(f'{k}={v!r}' for k, v in more.items())}",
+            where="--option",
+        ) from error
+    return opened
 
 
 def _strange_labels(task: Task, examples: Sequence[Example], ref: str) -> list[str]:
@@ -364,6 +360,8 @@ def _compared(systems: Sequence[System], options: Options) -> list[Any]:
     """Compares two systems by every measure that both have."""
     first, second = (system.measured for system in systems)
     names = [score.name for score in first.scores if score.name != "ece"]
+    if not names:  # ece is no mean over examples
+        return []
     return compare(
         names, first.predictions, second.predictions, first.references,
         resamples=options.resamples or 1000, seed=options.seed,
@@ -378,8 +376,6 @@ def _search(
     options: Options,
 ) -> tuple[list[Example], list[dict[str, Any] | None], float]:
     """Ranks, for every example, what its vector is nearest to; returns the examples with what is relevant to each."""
-    from zhixing.tasks.embed import open_embedder
-
     embedder = open_embedder(ref)
     begun = time.perf_counter()
     queries = [one.row["text"] for one in examples]
@@ -388,6 +384,8 @@ def _search(
     relevant: dict[str, list[int]] = {}
     for place, key in enumerate(keys):
         relevant.setdefault(key, []).append(place)
+    if not any(len(relevant.get(str(one.reference), [])) > alone for one in examples):
+        raise BadInput("no query has anything relevant to find", remedy="give records of which several share a label")
     vectors = _unit(embedder(items, progress=True).vectors)
     asked = vectors if alone else _unit(embedder(queries, progress=True).vectors)
     chosen, results = [], []
@@ -403,8 +401,6 @@ def _search(
             ranking = best[np.argsort(-scores[best], kind="stable")].tolist()
             chosen.append(replace(examples[row], reference=mine))
             results.append({"prediction": ranking})
-    if not chosen:
-        raise BadInput("no query has anything relevant to find", remedy="give records of which several share a label")
     return chosen, list(results), time.perf_counter() - begun
 
 
@@ -426,11 +422,11 @@ def _unit(vectors: Any) -> Any:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def default_folder(evaluation: Evaluation) -> Path:
-    """Returns where the evaluation's files go when the user does not say."""
-    names = "-against-".join(_title(system.name) for system in evaluation.systems)
-    data = Path(evaluation.data[0].rstrip("/")).name.split(".")[0] or "data"
-    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{evaluation.task}-{names}-{data}")
+def default_folder(task: str, models: Sequence[str], data: Sequence[str]) -> Path:
+    """Returns where an evaluation's files go when the user does not say."""
+    names = "-against-".join(_title(ref) for ref in models)
+    place = Path(data[0].rstrip("/")).name.split(".")[0] or "data"
+    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{task}-{names}-{place}")
     return Path("evaluations") / safe.strip(".-")
 
 

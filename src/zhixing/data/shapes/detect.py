@@ -393,6 +393,7 @@ def _mapped(
         BadInput: A role or column does not exist, or no row has what is expected there.
     """
     where = source.name
+    mapping = _completed(mapping, shape, _names(rows, form), rows)
     roles = set(mapping)
     fitting = [one for one in LAYOUTS if set(one.required) <= roles <= set(one.roles) and shape in (None, one.shape)]
     if not fitting:
@@ -450,6 +451,28 @@ def _existing(name: str, names: Sequence[str], role: str, where: str) -> str:
         where=where,
         remedy=(f"did you mean {guess!r}? " if guess else "") + f"columns: {', '.join(names[:20])}",
     )
+
+
+def _completed(
+    mapping: Mapping[str, str], shape: Shape | None, names: Sequence[str], rows: Sequence[Row]
+) -> Mapping[str, str]:
+    """Adds the columns of a shape that the user did not name and that have usual names."""
+    mine = [one for one in LAYOUTS if one.shape == shape and set(mapping) <= set(one.roles)]
+    if any(set(one.required) <= set(mapping) for one in mine):
+        return mapping
+    lowered: dict[str, str] = {}
+    for name in names:
+        lowered.setdefault(name.strip().lower(), name)
+    for layout in mine:
+        found = dict(mapping)
+        for one in layout.fields:
+            if one.required and one.role not in found:
+                column = _column(one, lowered, rows, set(map(str, found.values())))
+                if column is not None:
+                    found[one.role] = column
+        if set(layout.required) <= set(found):
+            return found
+    return mapping
 
 
 def _roles_fault(roles: set[str], shape: Shape | None, where: str) -> BadInput:

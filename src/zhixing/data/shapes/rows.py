@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from zhixing.data.problems import Problems
-from zhixing.data.records import RECORD_LIMIT, json_lines, json_values, numbered_lines, parquet_rows, utf8_stream
+from zhixing.data.records import json_lines, json_values, numbered_lines, parquet_rows, utf8_stream
 from zhixing.data.shapes.forms import Form
-from zhixing.data.shapes.forms import cells as split_cells
 from zhixing.data.sources import Source
+from zhixing.data.tables import table_rows
 
 Row = Any
 """A dict as a rule; whatever else JSON holds otherwise."""
@@ -42,27 +41,9 @@ def read_rows(source: Source, stream: BinaryIO, form: Form, problems: Problems) 
 
 
 def _table(source: Source, text: BinaryIO, form: Form, problems: Problems) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))
-    place = 0
-
-    def counted() -> Iterator[str]:
-        nonlocal place
-        for number, line in numbered_lines(source, text, problems):
-            place = number
-            yield line
-
-    rows = split_cells(counted(), form.delimiter, form.quoted)
-    before, header = 0, form.header
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problems.report("csv", source.name, str(error), line=before + 1)
-            before = place
-            continue
-        line, before = before + 1, place
+    header = form.header
+    lines = numbered_lines(source, text, problems)
+    for line, row in table_rows(lines, form.delimiter, source.name, problems, quoted=form.quoted):
         if header:
             header = False
             continue

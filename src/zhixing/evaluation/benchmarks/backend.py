@@ -139,14 +139,8 @@ class NetworkLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         advance: Callable[[int], None],
     ) -> None:
         """Writes the answers to requests with the same settings, those of similar length side by side."""
-        options = self._options(settings)
+        options = self.check_generation(settings)
         room = self.max_length - options.max_tokens
-        if room < 1:
-            raise BadInput(
-                f"the task lets {options.max_tokens} tokens be written, the model reads {self.max_length} in all",
-                where=self.name,
-                remedy="lower the task's generation_kwargs.max_gen_toks",
-            )
         prompts = [self.tok_encode(request.args[0]) for request in requests]
         self._cut_prompts += sum(len(prompt) > room for prompt in prompts)
         prompts = [prompt[-room:] for prompt in prompts]
@@ -157,6 +151,21 @@ class NetworkLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             for k, answer in zip(group, generator.generate([prompts[k] for k in group], options), strict=True):
                 answers[numbers[k]] = answer.text
             advance(len(group))
+
+    def check_generation(self, settings: dict[str, Any]) -> SamplingOptions:
+        """Returns how texts are written by a task's settings.
+
+        Raises:
+            BadInput: One is not known, or they leave no room for what is asked.
+        """
+        options = self._options(settings)
+        if options.max_tokens >= self.max_length:
+            raise BadInput(
+                f"the task lets {options.max_tokens} tokens be written, the model reads {self.max_length} in all",
+                where=self.name,
+                remedy="lower the task's generation_kwargs.max_gen_toks",
+            )
+        return options
 
     def _options(self, settings: dict[str, Any]) -> SamplingOptions:
         values = normalize_gen_kwargs(dict(settings), MOST_TOKENS)

@@ -19,6 +19,7 @@ from zhixing.evaluation.benchmarks.task_files import is_task_file, load_task_fil
 from zhixing.evaluation.metrics.base import Interval, mean_of
 from zhixing.evaluation.metrics.resampling import CONFIDENCE, RESAMPLES, SEED, interval, resampled_values
 from zhixing.models.network import CausalNetwork
+from zhixing.tokenization.chat_format import ChatFormat
 from zhixing.tokenization.tokenizer import Tokenizer
 
 
@@ -109,18 +110,29 @@ def run_benchmarks(
         from lm_eval.tasks import TaskManager
 
         from zhixing.evaluation.benchmarks.backend import NetworkLM
+        from zhixing.evaluation.benchmarks.checks import check_file, check_names, check_task
     except ImportError as error:
         raise missing_extra("lm-eval", "bench", "benchmarks") from error
+    if not tasks:
+        raise BadInput("no task is named", where="--tasks", remedy="for example --tasks hellaswag,arc_easy")
     begun = time.perf_counter()
     with _quiet(), _sandboxed_templates():
         # lm-eval's own tasks are thousands of files: they are only looked through when one of them is asked for.
         manager = TaskManager(include_defaults=not all(map(is_task_file, tasks)))
-        chosen = [_task(task, manager) for task in tasks]
+        chosen = [_task(task, manager) for task in dict.fromkeys(tasks)]
+        files = [(path, one) for path, one in zip(dict.fromkeys(tasks), chosen, strict=True) if isinstance(one, dict)]
+        for path, values in files:
+            check_file(values, Path(path))
+        check_names(files)
+        own = {str(values["task"]) for _, values in files}
         lm = NetworkLM(model, tokenizer, name)
+        if chat:
+            ChatFormat(tokenizer)  # a model without a template is said before data are fetched
         try:
             loaded = manager.load(chosen)
-            for task in loaded["tasks"].values():
+            for title, task in loaded["tasks"].items():
                 _set_shots(task, few_shot, seed)
+                check_task(title, task, lm, title in own)
             # Not `simple_evaluate`, which besides asks git and the system about themselves.
             found = evaluate(
                 lm, loaded, limit=limit, apply_chat_template=chat, fewshot_as_multiturn=chat, bootstrap_iters=0,
@@ -169,7 +181,12 @@ def _explained(error: Exception, tasks: Sequence[str]) -> ZhixingError:
             f"the data of {', '.join(tasks)} cannot be reached: {text}",
             remedy="a task with data of your own needs no network: --tasks my-task.yaml (docs/benchmarking.md)",
         )
-    return BadInput(f"lm-eval cannot run {', '.join(tasks)}: {type(error).__name__}: {text}", where="--tasks")
+    root: BaseException = error
+    while (cause := root.__cause__) is not None:  # the library of data says only that there was a fault
+        root = cause
+    if root is not error:
+        text = (str(root).strip().splitlines() or [type(root).__name__])[0][:300]
+    return BadInput(f"lm-eval cannot run {', '.join(tasks)}: {type(root).__name__}: {text}", where="--tasks")
 
 
 def _figures(found: Mapping[str, Any], seed: int) -> Iterator[Figure]:

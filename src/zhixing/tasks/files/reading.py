@@ -5,6 +5,7 @@ How files are decoded and cut into records is `data.records`' concern; here each
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 from zhixing.core.errors import BadInput, nearest
 from zhixing.data.fields import TextField
 from zhixing.data.problems import NOTES, Problem, Problems
-from zhixing.data.records import numbered_lines, read_records, utf8_stream
+from zhixing.data.records import numbered_lines, parquet_rows, read_records, utf8_stream
 from zhixing.data.sources import Source, find_sources
 from zhixing.data.streams import open_source, read_faults, require_packages
 from zhixing.tasks.base import Column, Fault, Row
@@ -51,6 +52,11 @@ class _Reports(Problems):
         super().report(kind, source, message, line=line)
         self.waiting.append(Problem(kind, source, line, message))
 
+    def report_file(self, kind: str, source: str, message: str, *, line: int | None = None) -> None:
+        """See `Problems.report_file`: no row can be passed over where there is none."""
+        Problems.report(self, kind, source, message, line=line)
+        self.waiting.append(Problem("unreadable", source, line, message))
+
 
 class _AnyField(TextField):
     """Takes every table: which columns are read is decided here, not by the reader."""
@@ -59,6 +65,10 @@ class _AnyField(TextField):
         """Returns the first column."""
         self.columns = columns
         return columns[0] if columns else None
+
+    def needs(self, column: str) -> bool:
+        """Every column goes into the output."""
+        return True
 
 
 class Reader:
@@ -132,6 +142,8 @@ class Reader:
                     text = utf8_stream(self.source, stream, self._reports)
                     lines = iter(()) if text is None else numbered_lines(self.source, text, self._reports)
                     yield ((number, line.rstrip("\r\n")) for number, line in lines)
+                elif self.source.format == "parquet":
+                    yield parquet_rows(self.source, stream, self._reports, None)
                 else:
                     field = _AnyField(self._numbered)
                     yield self._with_header(read_records(self.source, stream, self._reports, field), field)
@@ -167,11 +179,15 @@ class Reader:
                 )
             return InputRow(line, record, {self.columns[0].name: record["text"]})
         if not isinstance(record, Mapping):
-            return InputRow(
-                line, {"value": record}, Fault(f"a record with named fields is expected, got {record!r:.60}")
-            )
+            # No record that could be written beside the others: the fault says what stands there.
+            return InputRow(line, None, Fault(f"a record with named fields is expected, got {_shown(record)}"))
+        if not record:
+            return InputRow(line, record, Fault("the record is empty"))
         if self._chosen is None:
-            self._chosen = self._choose(record)
+            chosen = self._choose(record)
+            if isinstance(chosen, Fault):
+                return InputRow(line, record, chosen)
+            self._chosen = chosen
         row: dict[str, str] = {}
         for column in self.columns:
             field = self._chosen.get(column.name)
@@ -180,20 +196,17 @@ class Reader:
             value = record.get(field)
             if column.optional and (value is None or value == ""):
                 continue
-            if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
-                value = "\n".join(value)
-            if column.numbers and isinstance(value, int | float) and not isinstance(value, bool):
-                value = str(value)
-            if not isinstance(value, str):
-                what = (
-                    f"no field {field!r}" if field not in record else f"the field {field!r} is not text: {value!r:.60}"
-                )
-                return InputRow(line, record, Fault(what))
-            row[column.name] = value
+            if not _is_text(value, column):
+                return InputRow(line, record, _no_text(field, record))
+            row[column.name] = "\n".join(value) if isinstance(value, list) else str(value)
         return InputRow(line, record, row)
 
-    def _choose(self, record: Mapping[str, Any]) -> dict[str, str]:
-        """Decides which field each column is read from, by what was asked for or by the usual names."""
+    def _choose(self, record: Mapping[str, Any]) -> dict[str, str] | Fault:
+        """Decides which field each column is read from, by what was asked for or by the usual names.
+
+        Returns:
+            The fields; or what is wrong with this record, when a later one has to decide.
+        """
         lowered = {name.strip().lower(): name for name in reversed([str(key) for key in record])}
         chosen: dict[str, str] = {}
         for column in self.columns:
@@ -210,19 +223,44 @@ class Reader:
                 chosen[column.name] = asked
                 continue
             texts = [
-                name for name in (column.name, *column.usual) if isinstance(record.get(lowered.get(name, "")), str)
+                name for name in (column.name, *column.usual) if _is_text(record.get(lowered.get(name, "")), column)
             ]
             if texts:
                 chosen[column.name] = lowered[texts[0]]
-            elif not column.optional:
+            elif column.optional:
+                continue
+            elif named := [lowered[name] for name in (column.name, *column.usual) if name in lowered]:
+                return _no_text(named[0], record)
+            else:
+                number = " (its number, if there is no header row)" if self.is_table else ""
+                fields = ", ".join(map(str, list(record)[:20]))
                 raise BadInput(
                     f"no field has a usual name of the {column.name} ({', '.join(column.usual[:4])}, ...)",
                     where=self.source.name,
-                    remedy=f"name it: --field {column.name}=FIELD; fields: {', '.join(map(str, list(record)[:20]))}",
+                    remedy=f"name it: --field {column.name}=FIELD{number}; fields: {fields}",
                 )
         if len(record) > 1:
             self._say(", ".join(f"{name} is read from {field!r}" for name, field in chosen.items()))
         return chosen
+
+
+def _is_text(value: Any, column: Column) -> bool:
+    """Tells whether a value is what a column reads: a text, lines of one, or a number where those are read."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(part, str) for part in value)
+    return isinstance(value, str) or (column.numbers and isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _no_text(field: str, record: Mapping[str, Any]) -> Fault:
+    if field not in record:
+        return Fault(f"no field {field!r}")
+    return Fault(f"the field {field!r} is not text: {_shown(record[field])}")
+
+
+def _shown(value: Any) -> str:
+    """Shows a value as it stands in the file, in a few characters."""
+    text = "null" if value is None else json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _names(columns: Sequence[Column]) -> str:

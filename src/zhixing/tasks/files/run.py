@@ -183,11 +183,12 @@ class _Job:
                 pass
             with contextlib.closing(rows):
                 for chunk in _chunks(rows, self.task.chunk):
+                    self.writer.check(chunk)
                     done = self._done(chunk)
-                    data = self.writer.chunk(chunk[: len(done)], done, state["rows"] == 0)
                     bad = next((index for index, one in enumerate(done) if isinstance(one, Fault)), None)
                     if bad is not None and not self.skip_bad:
                         self._stop(chunk[bad], done[bad], state["rows"])
+                    data = self.writer.chunk(chunk[: len(done)], done, state["rows"] == 0, self.reader.header)
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())

@@ -6,6 +6,7 @@ a member by itself, which every reader joins.
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import io
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zhixing.core.errors import BadInput, unknown_name
+from zhixing.core.files import check_writable
 from zhixing.tasks.base import PREDICTION, Fault, Result
 from zhixing.tasks.files.reading import InputRow
 
@@ -42,10 +44,10 @@ def check_target(path: Path, overwrite: bool) -> None:
 
     Raises:
         BadInput: It is of no known format, or there is something of this name.
+        MissingResource: Nothing can be written there.
     """
     format_of(path)
-    if path.is_dir():  # which a file cannot replace, as would come out at the end of the work
-        raise BadInput("a file is expected, this is a folder", where=str(path), remedy="name a file in it")
+    check_writable(path, "writing results")
     if path.exists() and not overwrite:
         raise BadInput("there is a file of this name already", where=str(path), remedy="name another, or --overwrite")
 
@@ -65,13 +67,30 @@ class Writer:
         self.format, self.packed = format_of(path)
         self.columns: list[str] | None = None
 
-    def chunk(self, rows: Sequence[InputRow], results: Sequence[Result | Fault], first: bool) -> bytes:
+    def check(self, rows: Sequence[InputRow]) -> None:
+        """Makes sure, before the work on some rows, that its results hide nothing of them.
+
+        Raises:
+            BadInput: The input has a field of the same name as a result.
+        """
+        if self.format != "text":
+            for row in rows:
+                self._refuse_clash(row.record or {}, dict.fromkeys(self.outputs))
+
+    def chunk(
+        self,
+        rows: Sequence[InputRow],
+        results: Sequence[Result | Fault],
+        first: bool,
+        header: Sequence[str] | None = None,
+    ) -> bytes:
         """Returns the bytes of some rows.
 
         Args:
             rows: The input.
             results: Their results.
             first: Whether they are the first of the file, before which a table has its header.
+            header: The columns of the input, where it is a table; the first rows may all be bad.
 
         Raises:
             BadInput: The input has a field of the same name as a result.
@@ -82,12 +101,12 @@ class Writer:
             for row, new in zip(rows, values, strict=True):
                 record = {"line": row.line} if row.record is None else dict(row.record)
                 self._refuse_clash(record, new)
-                lines.append(json.dumps({**record, **new}, ensure_ascii=False) + "\n")
+                lines.append(json.dumps({**record, **new}, ensure_ascii=False, default=_plain) + "\n")
             text = "".join(lines)
         elif self.format == "text":
             text = "".join(("" if isinstance(result, Fault) else _one_line(str(result))) + "\n" for result in results)
         else:
-            text = self._table(rows, values, first)
+            text = self._table(rows, values, first, header or ())
         data = text.encode("utf-8", "backslashreplace")
         return gzip.compress(data, 6, mtime=0) if self.packed else data
 
@@ -103,9 +122,11 @@ class Writer:
                 remedy=f"--prefix zx_ writes the result as zx_{PREDICTION} and so on",
             )
 
-    def _table(self, rows: Sequence[InputRow], values: Sequence[Mapping[str, Any]], first: bool) -> str:
+    def _table(
+        self, rows: Sequence[InputRow], values: Sequence[Mapping[str, Any]], first: bool, header: Sequence[str]
+    ) -> str:
         if self.columns is None:
-            known = next((row.record for row in rows if row.record is not None), {})
+            known = next((row.record for row in rows if row.record), dict.fromkeys(header))
             names = [*self.outputs, self.prefix + ERROR]
             self._refuse_clash(known, dict.fromkeys(names))
             self.columns = [*map(str, known), *names]
@@ -128,7 +149,14 @@ class Writer:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool | int | float | list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    return value if isinstance(value, str) else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    """Returns as a text what Parquet holds and JSON does not: bytes as base64; dates, times and exact numbers."""
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else str(value)
 
 
 def _one_line(text: str) -> str:
