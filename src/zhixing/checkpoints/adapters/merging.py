@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from zhixing.checkpoints.adapters.folder import is_adapter, load_adapter, replaced_modules
+from zhixing.checkpoints.adapters.folder import is_adapter, load_adapter, made_from, replaced_modules
 from zhixing.checkpoints.folder import ModelFolder, save_folder
+from zhixing.checkpoints.places import check_place
 from zhixing.core.errors import BadInput
 from zhixing.models.adapters import activate, merge, prompted
 from zhixing.tokenization.tokenizer import Tokenizer
@@ -19,18 +20,20 @@ def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], out: Path
     Args:
         base: The model that they belong to.
         adapters: Their folders, each with the share that it counts with (1 is all of it).
-        out: The new folder; replaced if it exists.
+        out: The new folder; an earlier model there is replaced.
 
     Returns:
         The merged model.
 
     Raises:
         MissingResource: Something is not there.
-        BadInput: A folder holds no adapter, or one that belongs to another model; a share is no number; or two adapters
-            were trained with tokens, or tables, that exclude each other.
+        BadInput: A folder holds no adapter, or one that belongs to another model; a share is no number; two adapters
+            were trained with tokens, or tables, that exclude each other; or the new model would be written over what it
+            is made from, or over other things.
     """
     from zhixing.checkpoints.opening import open_model
 
+    check_place(out, [*made_from(base), *(folder for folder, _ in adapters)], file=False, replace=True)
     opened = open_model(base, compact=False)
     if opened.family is None:
         raise BadInput("this model has no published layout", where=str(base))
