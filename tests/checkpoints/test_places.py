@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.bad_inputs.support import make_models
-from tests.command_line import app
 from typer.testing import CliRunner
 
+from tests.bad_inputs.support import make_models
+from tests.command_line import app
 from zhixing.checkpoints.places import check_place
 from zhixing.core.errors import BadInput
 from zhixing.workflows import export as exporting
@@ -38,7 +38,7 @@ def test_no_command_writes_over_or_into_its_model(model: Path, tmp_path: Path, t
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     before = state(tmp_path)
     places = [model, model.parent, tmp_path / "link", model / "inside", tmp_path / "file", tmp_path / "file" / "x"]
-    places += [tmp_path / "mine", Path(".")]
+    places += [tmp_path / "mine", Path()]
     words = ["export", str(model), "--to", to, "--out"]
     if command == "convert":
         words = ["models", "convert", str(model)]
@@ -73,7 +73,7 @@ def test_what_fails_leaves_the_earlier_export(
     before = state(place)
 
     class Found:
-        faults = ["one"]
+        faults = ("one",)
 
         def lines(self) -> list[str]:
             return ["parity: FAILED"]

@@ -1,4 +1,4 @@
-"""Where a new model may be written: never over, into or around the models that it is made from, nor over other things."""
+"""Where a new model may be written: never over, into or around the models it is made from, nor over other things."""
 
 from __future__ import annotations
 
