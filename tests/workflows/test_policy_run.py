@@ -101,7 +101,7 @@ def test_a_resumed_run_draws_the_same_answers(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("reward", "row", "said"),
     [
-        ({"kind": "number"}, {"target": "none"}, "field 'answer': the right answer 'none' holds no number; write one,"),
+        ({"kind": "number"}, {"target": "none"}, "record field 'answer': the right answer 'none' holds no number"),
         ({"kind": "tests", "field": "tests"}, {"tests": ["assert f( == 1"]}, "test 1 of 1, 'assert f( == 1', is no Py"),
         ({"kind": "tests", "field": "tests"}, {"tests": [1, 2]}, "tests are Python texts, not"),
         ({"kind": "tests", "field": "tests"}, {}, "no field 'tests', which the reward 'tests' compares with"),
