@@ -17,11 +17,12 @@ from typing import Any, Self
 
 from zhixing.core.errors import BadInput, ZhixingError
 from zhixing.data.doctor.conflicts import Conflicts
+from zhixing.data.doctor.encodings import to_utf8
 from zhixing.data.doctor.fields import alike_parts, asked_text, mend_row, whole_text
 from zhixing.data.doctor.findings import Finding, Findings, Flaw
 from zhixing.data.doctor.likeness import Likeness, fingerprint
 from zhixing.data.doctor.overlap import EvaluationTexts
-from zhixing.data.doctor.raw import Raw, Shell, read_raw, to_utf8
+from zhixing.data.doctor.raw import Raw, Shell, read_raw
 from zhixing.data.doctor.turns import is_call, role_of
 from zhixing.data.problems import Problems
 from zhixing.data.readers import fault_reason
