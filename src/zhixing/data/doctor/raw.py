@@ -18,7 +18,15 @@ from typing import Any, BinaryIO, NamedTuple
 
 from zhixing.data.doctor.findings import Flaw
 from zhixing.data.problems import Problems
-from zhixing.data.records import RECORD_LIMIT, JsonText, json_fault, numbered_lines, parquet_rows, utf8_stream
+from zhixing.data.records import (
+    RECORD_LIMIT,
+    BrokenItem,
+    JsonText,
+    json_fault,
+    numbered_lines,
+    parquet_rows,
+    utf8_stream,
+)
 from zhixing.data.shapes.forms import Form
 from zhixing.data.shapes.forms import cells as split_cells
 from zhixing.data.shapes.records import brief
@@ -93,22 +101,79 @@ def _single_lines(source: Source, text: BinaryIO, form: Form, shell: Shell, repo
 
 
 def _json_lines(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Report) -> Iterator[Raw]:
-    for number, line in numbered_lines(source, text, Problems()):
+    numbered = numbered_lines(source, text, Problems())
+    again: deque[tuple[int, str]] = deque()
+    constants: list[str] = []
+    decode = json.JSONDecoder(parse_constant=constants.append).decode
+    while (one := again.popleft() if again else next(numbered, None)) is not None:
+        number, line = one
         if not line.strip():
             yield Raw(number, line, None)
             continue
+        constants.clear()
         try:
-            yield Raw(number, line, json.loads(line))
+            row = decode(line)
         except (ValueError, RecursionError) as error:
             told = f"not valid JSON: {json_fault(error)}"
             if several := _several_objects(line):
                 flaw = Flaw("json", f"{len(several)} records on one line", "give each a line of its own")
-                for place, one in enumerate(several):
-                    yield Raw(number, line, one, (flaw,) if place == 0 else (), mended=True)
+                for place, each in enumerate(several):
+                    yield Raw(number, line, each, (flaw,) if place == 0 else (), mended=True)
                 continue
             row, how = mend_json(line)
+            if row is None and (whole := _joined_lines(line, error, again, numbered)) is not None:
+                line, row = whole
+                how = f"write it on one line, not on {len(line.splitlines())}"
             flaw = Flaw("json", told, how or "correct it; it is left out of a mended copy")
             yield Raw(number, line, row, (flaw,), mended=row is not None)
+        else:
+            if constants:
+                flaw = Flaw(
+                    "json", f"not valid JSON: {constants[0]} is no value, and few readers take it", "write null"
+                )
+                yield Raw(number, line, row, (flaw,), mended=True)
+            else:
+                yield Raw(number, line, row)
+
+
+MOST_LINES = 64
+"""Lines over which one record of JSON Lines may be spread."""
+
+
+def _joined_lines(
+    line: str, error: Exception, again: deque[tuple[int, str]], numbered: Iterator[tuple[int, str]]
+) -> tuple[str, Row] | None:
+    """Joins a line that breaks off with those behind it, until they are one object: its texts hold line ends."""
+    end = len(line.rstrip("\r\n"))
+    cut = isinstance(error, json.JSONDecodeError) and (error.pos >= end or error.msg.startswith("Unterminated"))
+    if not cut or not line.lstrip().startswith("{"):
+        return None
+    taken: list[tuple[int, str]] = []
+    text = line
+    while len(taken) < MOST_LINES and len(text) < LONGEST_MEND:
+        following = again.popleft() if again else next(numbered, None)
+        if following is None:
+            break
+        taken.append(following)
+        if following[1].lstrip().startswith("{") and _is_json(following[1]):
+            break
+        text += following[1]
+        try:
+            value = json.loads(text.replace("\r\n", "\n"), strict=False)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            return text, value
+    again.extendleft(reversed(taken))
+    return None
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _several_objects(line: str) -> list[Row]:
@@ -137,7 +202,9 @@ def mend_json(line: str) -> tuple[Any, str]:
     if len(line) > LONGEST_MEND:
         return None, ""
     bare = line.strip()
+    around = bare.strip("\ufeff\0 \t\r\n")
     candidates = [
+        (around, "remove the byte-order mark, or the NUL bytes, around it", True),
         (bare.removesuffix(","), "remove the comma at its end", True),
         (_TRAILING_COMMA.sub(r"\1", bare.removesuffix(",")), "remove the comma before the bracket", True),
         (bare.removeprefix("[").removesuffix(",").removesuffix("]"), "remove the bracket of an array", True),
@@ -164,8 +231,8 @@ def _json(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Repo
         while following := reader.peek():
             if following == "[":
                 shell.style = "array"
-                for line, item in reader.items():
-                    yield Raw(line, reader.raw, item)
+                for line, item in reader.items(lenient=True):
+                    yield _broken_item(line, item) if isinstance(item, BrokenItem) else Raw(line, reader.raw, item)
                 continue
             line = reader.line
             value = reader.value()
@@ -179,6 +246,17 @@ def _json(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Repo
                 yield Raw(line, reader.raw, value)
     except (ValueError, RecursionError) as error:
         report("json", reader.line, f"not valid JSON: {json_fault(error)}; nothing behind it can be read")
+
+
+def _broken_item(line: int, item: BrokenItem) -> Raw:
+    """Returns a broken item of an array, mended where only one mend is possible; what lies between items is no row."""
+    if not item.text:
+        mend = "remove it" if "too many" in item.fault else "write one"
+        return Raw(line, "", None, (Flaw("json", f"not valid JSON: {item.fault}", mend),))
+    row, how = mend_json(item.text)
+    told = f"not valid JSON: {item.fault}"
+    flaw = Flaw("json", told, how or "correct it; it is left out of a mended copy")
+    return Raw(line, item.text.strip().removesuffix(","), row, (flaw,), mended=row is not None)
 
 
 def _table(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Report) -> Iterator[Raw]:
