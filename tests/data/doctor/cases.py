@@ -275,4 +275,18 @@ CASES = {
     "Chinese personal data": (
         "x.jsonl", jsonl(GOOD[0], chat("服务器IP是47.93.12.5，座机(0755)86013388或0571-8517-1234？", "是。"), chat("见第13.8.1.2节，版本3.11.0.1，值为13812345678.25", "git@github.com:a/b.git")),
         [("personal", 2)] * 3, jsonl(GOOD[0], chat("服务器IP是<ip>，座机<phone>或<phone>？", "是。"), chat("见第13.8.1.2节，版本3.11.0.1，值为13812345678.25", "git@github.com:a/b.git"))),
+    "roles that are misspelled": (
+        "x.jsonl", jsonl(GOOD[0], line(GOOD[1]).replace('"assistant"', '"asistant"'), line(GOOD[2]).replace('"user"', '"usr"'), chat(turn("用户", "Why?"), turn("ai", "So.")), chat(turn("wizard", "How?"), turn("ai", "Thus."))),
+        [("role", 2), ("role", 3), ("misfit", 5)], jsonl(*GOOD, chat(turn("用户", "Why?"), turn("ai", "So.")))),
+    "a call without a name": (
+        "x.jsonl", jsonl(*GOOD, chat("w?", turn("assistant", "", tool_calls=[{"type": "function", "function": {"name": "", "arguments": "{}"}}]))),
+        [("misfit", 4)], jsonl(*GOOD)),
+    "records of another shape": (
+        "x.jsonl", jsonl(GOOD[0], {"text": "plain"}, *GOOD[1:]), [("misfit", 2)], jsonl(*GOOD)),
+    "what programs write for nothing": (
+        "x.jsonl", jsonl(*ALPACA, {"instruction": "Why?", "input": "", "output": "NaN"}, {"instruction": "How?", "input": "", "output": None}), [("placeholder", 4), ("empty", 5)],
+        jsonl(*ALPACA, {"instruction": "Why?", "input": "", "output": "NaN"})),
+    "a line for spreadsheets": (
+        "x.csv", "sep=;\nquestion;answer\nWhy is it so?;Because.\nHow is it?;\nWhere is it?;Here.\n", [("empty", 4)],
+        "sep=;\nquestion;answer\nWhy is it so?;Because.\nWhere is it?;Here.\n"),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 from zhixing.data.doctor.findings import Flaw
 from zhixing.data.doctor.personal import mask
 from zhixing.data.doctor.strings import ABOUT_MARKUP, ENTITY, map_texts, mend_text
-from zhixing.data.doctor.turns import mend_turns, role_of
+from zhixing.data.doctor.turns import mend_turns, right_roles, role_of
 from zhixing.data.shapes.detect import Detection
 from zhixing.data.shapes.messages import looks_like_messages
 from zhixing.data.shapes.records import (
@@ -126,6 +126,12 @@ def _turns(row: dict[str, Any], found: Detection, flaws: list[Flaw], keep: froze
     for role in ("messages", "prompt"):
         column = found.columns.get(role)
         turns: Any = row.get(column) if column else None
+        if column and looks_like_messages(turns) and all(isinstance(turn, dict) for turn in turns):
+            slips: list[Flaw] = []
+            right = right_roles(turns, slips, column)
+            flaws.extend(slips)
+            if slips and "role" not in keep:
+                turns = row[column] = right
         if (
             column is None
             or not looks_like_messages(turns)

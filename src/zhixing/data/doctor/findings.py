@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "placeholder": Kind("placeholders that were not filled in", ""),
     "misfit": Kind("records that do not fit their shape", "left out"),
     "empty": Kind("empty questions, answers and texts", "left out"),
+    "role": Kind("misspelled roles of turns", "written right"),
     "missing_turn": Kind("missing turns of a conversation", "cut before the gap, or left out"),
     "repeated_turn": Kind("turns of the same speaker in a row", "a repetition is removed, other turns are joined"),
     "turn_order": Kind("turns in the wrong place", "the system's turn is moved to the beginning; others are left out"),

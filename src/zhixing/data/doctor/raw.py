@@ -14,6 +14,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
 from zhixing.data.doctor.findings import Flaw
@@ -264,6 +265,8 @@ def _table(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Rep
     numbered = numbered_lines(source, text, Problems())
     again: deque[tuple[int, str]] = deque()
     taken: list[tuple[int, str]] = []
+    for line, told in islice(numbered, form.lead):
+        yield Raw(line, told, None)
 
     def lines() -> Iterator[str]:
         while (one := again.popleft() if again else next(numbered, None)) is not None:

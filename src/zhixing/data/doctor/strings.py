@@ -28,6 +28,8 @@ ENTITY = re.compile(
 ABOUT_MARKUP = re.compile(r"<[a-z!/][^<>]*>|html|xml|markup|entit|escap|转义|实体|轉義|實體|网页|網頁", re.IGNORECASE)
 """What a record says that is about markup: an entity is meant there."""
 _INVISIBLE = re.compile("[\\s\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\u00ad]+")
+_NOTHING = re.compile(r"nan|none|null|n/?a|undefined|#(?:n/a|ref!|name\?|value!|div/0!)|<na>|\\N", re.IGNORECASE)
+"""What programs write where there was nothing."""
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 
 # Bytes of UTF-8 read as Windows-1252 (or Latin-1, where it has no character): a lead byte, then continuation bytes.
@@ -48,6 +50,8 @@ def mend_text(text: str, flaws: list[Flaw], where: str, *, entities: bool = True
         where: The field, for messages.
         entities: Whether HTML's entities are faults in it.
     """
+    if len(text) < 12 and _NOTHING.fullmatch(text.strip()):
+        flaws.append(Flaw("placeholder", f"{where} is {text.strip()!r}, which may stand for nothing", "look at it"))
     if text.isascii() and text.isprintable() and not any(mark in text for mark in "<[{&"):
         return text
     if text.strip() and _INVISIBLE.fullmatch(text):

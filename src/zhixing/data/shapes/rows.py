@@ -49,10 +49,11 @@ def _table(source: Source, text: BinaryIO, form: Form, problems: Problems) -> It
         nonlocal place
         for number, line in numbered_lines(source, text, problems):
             place = number
-            yield line
+            if number > form.lead:
+                yield line
 
     rows = split_cells(counted(), form.delimiter, form.quoted)
-    before, header = 0, form.header
+    before, header = form.lead, form.header
     while True:
         try:
             row = next(rows)
