@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhixing.checkpoints.adapters import is_adapter, is_prompt, made_from
-from zhixing.checkpoints.card import carried_card
+from zhixing.checkpoints.card import carried_card, merged_card
 from zhixing.checkpoints.describe import describe
 from zhixing.checkpoints.folder import ModelFolder, save_folder
 from zhixing.checkpoints.gguf.write import KINDS, write_gguf
@@ -71,7 +71,8 @@ def export(
         raise unknown_name("GGUF format", kind, KINDS, where="--type")
     if is_adapter(source) and is_prompt(source):
         return _export_prompt(source, to, out)
-    check_place(out, made_from(source), file=to == "gguf", replace=True)
+    models = made_from(source)
+    check_place(out, models, file=to == "gguf", replace=True)
     opened = open_model(source, compact=False)
     if opened.family is None or opened.tokenizer is None:
         raise BadInput("only decoders with a published layout and a tokenizer are exported", where=str(source))
@@ -84,7 +85,8 @@ def export(
         elif to == "hf" and is_adapter(source):
             _copy(source, built)
         else:
-            text = "" if is_adapter(source) else carried_card(source)
+            *adapters, base = models
+            text = merged_card(base, [(one, 1.0) for one in reversed(adapters)]) if adapters else carried_card(source)
             save_folder(
                 built, opened.model, opened.tokenizer, opened.family.name, card=text, generation=opened.generation
             )  # fmt: skip

@@ -17,6 +17,9 @@ from zhixing.tokenization.tokenizer import Tokenizer
 def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], out: Path) -> ModelFolder:
     """Writes a model with one or several adapters folded in.
 
+    Each adds its share of what it would change by itself. That of DoRA is the difference which turning and lengthening
+    every row of the base makes, so that the order of adapters does not matter.
+
     Args:
         base: The model that they belong to.
         adapters: Their folders, each with the share that it counts with (1 is all of it).
@@ -31,6 +34,7 @@ def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], out: Path
             were trained with tokens, or tables, that exclude each other; or the new model would be written over what it
             is made from, or over other things.
     """
+    from zhixing.checkpoints.card import merged_card
     from zhixing.checkpoints.opening import open_model
 
     check_place(out, [*made_from(base), *(folder for folder, _ in adapters)], file=False, replace=True)
@@ -69,7 +73,10 @@ def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], out: Path
     opened.tokenizer = tokenizer or opened.tokenizer
     activate(opened.transformer, shares)
     merge(opened.transformer)
-    save_folder(out, opened.model, opened.tokenizer, opened.family.name, generation=opened.generation)
+    save_folder(
+        out, opened.model, opened.tokenizer, opened.family.name, card=merged_card(base, adapters),
+        generation=opened.generation,
+    )  # fmt: skip
     return opened
 
 
