@@ -254,3 +254,37 @@ def test_adapters_that_name_each_other_end(bases, tmp_path):
     save_adapter(tmp_path / "a", opened.transformer, opened.family, str(tmp_path / "a"))
     with pytest.raises(BadInput, match="deep"):
         open_adapter(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [{"one": 1.0}, {"one": 0.7}, {"one": 1.0, "two": 1.0}, {"one": 0.7, "two": 0.3}, {"plain": 0.5, "one": -0.5}],
+)
+def test_shares_of_dora_count_what_each_changes_by_itself(bases, tmp_path, shares):
+    """By peft's definition of one adapter: W' = m (W + s B A) / |W + s B A|, row by row; a share of W' - W is added."""
+    expected = transformers.AutoModelForCausalLM.from_pretrained(bases["llama"]).eval()
+    plain = {name: tensor.clone() for name, tensor in expected.state_dict().items()}
+    for number, (kind, share) in enumerate(shares.items()):
+        model = transformers.AutoModelForCausalLM.from_pretrained(bases["llama"])
+        settings = peft.LoraConfig(
+            r=2 + number, lora_alpha=6, target_modules=["q_proj", "down_proj"], use_dora=kind != "plain"
+        )
+        model = peft.get_peft_model(model, settings)
+        randomise([p for name, p in model.named_parameters() if "lora_" in name], len(kind) + number)
+        model.save_pretrained(tmp_path / kind)
+        for name, module in model.base_model.model.named_modules():
+            if not hasattr(module, "lora_A") or "lora_" in name:
+                continue
+            down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
+            whole = plain[f"{name}.weight"] + up @ down * module.scaling["default"]
+            if kind != "plain":
+                length = module.lora_magnitude_vector["default"].weight
+                whole = length[:, None] * whole / whole.norm(dim=1, keepdim=True)
+            expected.get_submodule(name).weight.data += share * (whole - plain[f"{name}.weight"]).detach()
+    merge_adapters(bases["llama"], [(tmp_path / kind, share) for kind, share in shares.items()], tmp_path / "out")
+    merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(merged(TOKENS).logits, expected(TOKENS).logits, atol=1e-5, rtol=0)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "with these adapters folded in" in card
+    assert all(f"- `{kind}`" in card for kind in shares)

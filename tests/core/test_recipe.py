@@ -132,3 +132,24 @@ def test_any_text_gives_a_recipe_or_a_message(text):
 
 def test_the_yaml_is_plain():
     assert yaml.safe_load(Recipe().to_yaml())["train"]["steps"] is None
+
+
+def test_lists_of_sections_are_explained_and_overridden():
+    rewards = {"task": {"rewards": [{"kind": "number", "weight": "1e-1"}]}}
+    assert build_recipe(rewards).task.rewards[0].weight == 0.1
+    with pytest.raises(BadInput, match=r"unknown key 'task\.rewards\.0\.patern'[\s\S]*task\.rewards\.0\.pattern\?"):
+        build_recipe({"task": {"rewards": [{"kind": "pattern", "patern": "x"}]}})
+    text = "task: {rewards: [{kind: number}, {kind: pattern, pattern: x}]}"
+    assert parse_recipe(text, ["task.rewards.1.pattern=y"]).task.rewards[1].pattern == "y"
+    for place in ("2", "one", "-1"):
+        with pytest.raises(BadInput, match="names none of the 2 items"):
+            parse_recipe(text, [f"task.rewards.{place}.pattern=y"])
+
+
+@pytest.mark.parametrize(
+    "value", ["task.rewards=[{kind: number, weight: .nan}]", "train.minutes=.inf", "tune.alpha=.inf"]
+)
+def test_figures_are_finite(value):
+    with pytest.raises(BadInput, match="finite number"):
+        parse_recipe("{}", [value])
+    assert parse_recipe("{}", ["train.spike=.inf"]).train.spike == float("inf")

@@ -98,6 +98,49 @@ def test_a_resumed_run_draws_the_same_answers(workspace: Path) -> None:
     assert all(row["kl"] >= 0 for row in repeated)
 
 
+@pytest.mark.parametrize(
+    ("reward", "row", "said"),
+    [
+        ({"kind": "number"}, {"target": "none"}, "record field 'answer': the right answer 'none' holds no number"),
+        ({"kind": "tests", "field": "tests"}, {"tests": ["assert f( == 1"]}, "test 1 of 1, 'assert f( == 1', is no Py"),
+        ({"kind": "tests", "field": "tests"}, {"tests": [1, 2]}, "tests are Python texts, not"),
+        ({"kind": "tests", "field": "tests"}, {}, "no field 'tests', which the reward 'tests' compares with"),
+    ],
+)
+def test_what_a_reward_cannot_use_is_said_before_training(
+    workspace: Path, reward: dict[str, Any], row: dict[str, Any], said: str
+) -> None:
+    rows = [{"source": f"{a}{b}?", "target": "7", "tests": ["assert 1"]} for a in "abcdef" for b in "abcdef"]
+    rows[7] = {"source": "aa?", "target": "7", **row}
+    (workspace / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(BadInput) as caught:
+        start_run(_recipe(workspace, task={"rewards": [reward]}), workspace / "run")
+    assert "prompts.jsonl:8: " in str(caught.value)
+    assert said in str(caught.value)
+    assert not (workspace / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("body", ["return 'good'", "return attempt.record['missing']"])
+def test_a_function_that_fails_is_told_before_training(
+    workspace: Path, body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"reward_{abs(hash(body))}"
+    (workspace / f"{name}.py").write_text(f"def f(attempt):\n    {body}\n")
+    monkeypatch.chdir(workspace)
+    monkeypatch.syspath_prepend(str(workspace))
+    rewards = [{"kind": "function", "function": f"{name}:f"}]
+    with pytest.raises(BadInput, match=r"returned 'good'|KeyError: 'missing'"):
+        start_run(_recipe(workspace, task={"rewards": rewards}), workspace / "run")
+    assert not (workspace / "run" / "metrics.jsonl").exists()
+
+
+def test_patterns_that_were_given_up_are_counted(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zhixing.training.rewards.pattern.SECONDS", 1e-6)
+    rewards = [{"kind": "number"}, {"kind": "pattern", "pattern": "(.*.*)*$.", "weight": 0.5}]
+    start_run(_recipe(workspace, task={"rewards": rewards}, train={"steps": 1}), workspace / "run")
+    assert _rows(workspace / "run", "train")[0]["patterns_given_up"] > 0
+
+
 def test_a_reward_sees_all_fields_of_its_record(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"source": f"{a}{b}?", "target": "7", "sum": 7, "hints": [b]} for a in "abcdef" for b in "abcdef"]
     path = workspace / "prompts.jsonl"

@@ -51,6 +51,31 @@ def test_a_whole_run(cell: str, text: Path, tmp_path: Path) -> None:
     assert resume_run(tmp_path / "run", prove_first=True).proof is not None
 
 
+def test_a_run_that_gets_worse_says_where_it_stopped_and_what_was_kept(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {
+        "data": {"paths": [str(text)], "split": "tail", "validation_fraction": 0.1},
+        "tokenizer": {"kind": "character"},
+        "model": {"family": "lstm", "depth": 1, "width": 16, "hidden": 24, "context": 16},
+        "optimizer": {"learning_rate": 2.0},
+        "schedule": {"shape": "constant", "warmup_steps": 0},
+        "train": {"steps": 200, "batch_size": 4, "matmul": "torch", "validate_every": 1, "patience": 2, "spike": 1e9},
+    }
+    zhixing.train(recipe, tmp_path / "run")
+    done = json.loads((tmp_path / "run" / "state.json").read_text())["step"]
+    assert done < 200
+    why = f"2 measurements brought no better loss than step {done - 2}'s"
+    shown = capsys.readouterr().err
+    assert f"Stopped early, at step {done} of 200: {why}" in shown
+    assert f"Published: step {done - 2}, the best by loss" in shown
+    card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"in {done} steps of 200 (stopped early: {why}); published: step {done - 2}, the best by loss |" in card
+    resume_run(tmp_path / "run")  # a finished run, published again, says the same
+    assert f"Stopped early, at step {done} of 200: {why}" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8") == card
+
+
 def test_dropout_and_tied_tables_resume_bit_for_bit(text: Path, tmp_path: Path) -> None:
     model = {"family": "lstm", "depth": 2, "tied": True, "dropout": 0.2}
     train(text, tmp_path / "run", model)

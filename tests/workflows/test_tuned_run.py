@@ -169,13 +169,15 @@ def test_the_card_says_what_became_of_it(base: Path, tmp_path: Path, capsys: pyt
     )  # fmt: skip
     steps = json.loads((run / "state.json").read_text())["step"]
     card = (run / "model" / "README.md").read_text(encoding="utf-8")
-    assert f"| training | {steps} steps of 30 (stopped early); the best, step {steps - 1}," in card
+    why = f"1 measurement brought no better loss than step {steps - 1}'s"
+    published = f"published: step {steps - 1}, the best by loss"
+    assert f"| training | {steps} steps of 30 (stopped early: {why}); {published}," in card
     assert "DoRA and rsLoRA of rank 2" in card
     found = json.loads((run / "facts.json").read_text())["improvement"]["verdict"]
     said = "better" if found.startswith("the second") else "worse" if found.startswith("the first") else "no proven"
     assert re.search(rf"\({said}[a-z ]* by paired tests over 16 records: p = ", card)
     shown = capsys.readouterr().err
-    assert f"stopped early at step {steps} of 30, because 1 measurement(s) brought no better loss" in shown
+    assert f"Stopped early, at step {steps} of 30: {why}" in shown
     assert f"Published: step {steps - 1}, the best by loss" in shown
     # The model in the run's folder is what `peft` would open.
     named = json.loads((run / "model" / "adapter_config.json").read_text())["base_model_name_or_path"]

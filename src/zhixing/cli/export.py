@@ -31,14 +31,14 @@ def command(
     """
     import json
 
+    from zhixing.checkpoints.places import check_place
     from zhixing.core.errors import BadInput
     from zhixing.workflows.export import export
     from zhixing.workflows.parity import CHATS
 
-    name = Path(ref).name.removesuffix(".gguf")
+    name = (Path(ref).name or Path(ref).resolve().name).removesuffix(".gguf")
     place = out or Path(f"{name}.gguf" if to == "gguf" else f"{name}-{to}")
-    if place.exists() and not force:
-        raise BadInput("this is there already", where=str(place), remedy="name another place with --out, or --force")
+    check_place(place, [], file=to == "gguf", replace=force)
     if kind is not None and to != "gguf":
         raise BadInput("--type is for GGUF files", where="--type", remedy="leave it out, or --to gguf")
     given = list(CHATS)

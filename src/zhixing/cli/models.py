@@ -191,11 +191,12 @@ def convert(
     """
     from zhixing.checkpoints import references
     from zhixing.checkpoints.gguf.header import is_gguf
+    from zhixing.checkpoints.places import check_place
     from zhixing.core.errors import BadInput, unknown_name
     from zhixing.core.progress import parse_bytes
 
     source, limit = references.resolve(ref), parse_bytes(max_shard_size)
-    _check_new(source, out, force)
+    check_place(out, [source], file=out.suffix == ".gguf", replace=force)
     if out.suffix == ".gguf" and dtype is not None:
         raise BadInput("--dtype is for model folders", remedy="choose the format of a GGUF file with --type")
     if out.suffix != ".gguf" and kind is not None:
@@ -233,7 +234,8 @@ def merge(
     Example: zhixing models merge smollm2-135m runs/lora-instructions merged
     """
     from zhixing.checkpoints import references
-    from zhixing.checkpoints.adapters import merge_adapters
+    from zhixing.checkpoints.adapters import made_from, merge_adapters
+    from zhixing.checkpoints.places import check_place
     from zhixing.core.errors import BadInput
 
     *adapters, out = places
@@ -242,10 +244,8 @@ def merge(
     if shares and len(shares) != len(adapters):
         raise BadInput(f"{len(shares)} shares for {len(adapters)} adapters", where="--share", remedy="one for each")
     source = references.resolve(base)
-    _check_new(source, out, force)
     folders = [references.resolve(path) for path in adapters]
-    for folder in folders:
-        _check_new(folder, out, force)
+    check_place(out, [*made_from(source), *folders], file=False, replace=force)
     done = merge_adapters(source, list(zip(folders, shares or [1.0] * len(folders), strict=True)), out)
     for note in done.notes:
         typer.echo(note, err=True)
@@ -268,6 +268,7 @@ def merge_shards(
     Example: zhixing models merge-shards sharded-model one-file-model
     """
     from zhixing.checkpoints import references
+    from zhixing.checkpoints.places import check_place
     from zhixing.core.errors import BadInput
     from zhixing.core.progress import parse_bytes
 
@@ -280,20 +281,10 @@ def merge_shards(
     if out is None and references.is_remote(ref):
         raise BadInput("fetched models stay as they are", where=ref, remedy="name the new folder as well")
     if out is not None:
-        _check_new(source, out, force)
+        check_place(out, [source], file=False, replace=force)
     from zhixing.checkpoints.convert import reshard
 
     _say_conversion(reshard(source, out or source, limit))
-
-
-def _check_new(source: Path, out: Path, force: bool) -> None:
-    """Refuses to write over what is there, unless told so; and over the model itself in any case."""
-    from zhixing.core.errors import BadInput
-
-    if out.exists() and (out.resolve() == source.resolve() or source.resolve().is_relative_to(out.resolve())):
-        raise BadInput("the new model would replace the old one", where=str(out), remedy="choose another place")
-    if not force and out.exists() and (out.is_file() or any(out.iterdir())):
-        raise BadInput("there is something already", where=str(out), remedy="choose another place, or --force")
 
 
 def _say_conversion(done: Conversion) -> None:

@@ -165,18 +165,38 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         sync_folder(temporary)
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        put_in_place(temporary, path)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise os_fault(error, path, "writing") from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Renames a folder that is whole to `path`; what is there is moved aside first, removed last, and comes back where
+    the renaming fails or is interrupted.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            with contextlib.suppress(OSError):
+                old.rename(path)
+        raise
+    sync_folder(path.parent)
+    # A link to a folder is only a name: what it leads to stays.
+    if old.is_symlink():
+        old.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_room(folder: Path, needed: int, doing: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -127,16 +127,27 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     except RecursionError as error:
         raise BadInput("the value is nested beyond all bounds", where=f"--set {key}") from error
     *sections, last = parts
-    target = values
+    target: Any = values
     for section in sections:
-        target = target.setdefault(section, {})
-        if not isinstance(target, dict):
+        target = target[_place(section, target, key)] if isinstance(target, list) else target.setdefault(section, {})
+        if not isinstance(target, dict | list):
             raise BadInput(
                 f"{section!r} is a value, not a section",
                 where=f"--set {key}",
                 remedy=f"known sections: {', '.join(name for name in Recipe.model_fields if name != 'name')}",
             )
-    target[last] = value
+    target[_place(last, target, key) if isinstance(target, list) else last] = value
+
+
+def _place(part: str, items: list[Any], key: str) -> int:
+    """Returns the place in a list that a part of a key names, as in task.rewards.0.weight."""
+    if part.isascii() and part.isdigit() and int(part) < len(items):
+        return int(part)
+    raise BadInput(
+        f"{part!r} names none of the {len(items)} items of a list",
+        where=f"--set {key}",
+        remedy=f"they are counted from 0 to {len(items) - 1}" if items else "the list is empty",
+    )
 
 
 def build_recipe(values: dict[str, Any], where: str = "recipe", overridden: Iterable[str] = ()) -> Recipe:
@@ -161,7 +172,9 @@ def build_recipe(values: dict[str, Any], where: str = "recipe", overridden: Iter
 def _floats(value: Any) -> Any:
     """Reads numbers such as 3e-4, which YAML 1.1 takes for text, as numbers."""
     if isinstance(value, dict):
-        return {key: _floats(item) for key, item in value.items()}
+        return {key: item if key == "json_schema" else _floats(item) for key, item in value.items()}
+    if isinstance(value, list):  # of sections; texts in lists, such as labels, are texts
+        return [_floats(item) if isinstance(item, dict) else item for item in value]
     if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
         try:
             return float(value)
@@ -182,7 +195,7 @@ def _explain(error: ValidationError, where: str, overridden: set[str]) -> BadInp
     if first["type"] in ("extra_forbidden", "invalid_key"):
         section: Any = Recipe
         for part in path[:-1]:
-            section = section.model_fields[part].annotation
+            section = section if part.isdigit() else _section(section.model_fields[part].annotation)
         known = list(section.model_fields)
         prefix = "".join(f"{part}." for part in path[:-1])
         close = nearest(path[-1], known)
@@ -200,6 +213,13 @@ def _explain(error: ValidationError, where: str, overridden: set[str]) -> BadInp
         message = "only letters, digits, '_', '-' and '.' (not at the beginning) can be in it"
     remedy = f"--set {key}=VALUE overrides it" if "." in key and not where.startswith("--set") else "give another value"
     return BadInput(f"{key} = {repr(first['input'])[:80]}: {message}{more}", where=where, remedy=remedy)
+
+
+def _section(annotation: Any) -> Any:
+    """Returns the section that a field holds, also where it holds a list of them, or nothing."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _section(part)) is not None), None)
 
 
 def _elsewhere(key: str, *, exactly: bool = False) -> str | None:

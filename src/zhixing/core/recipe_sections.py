@@ -19,7 +19,7 @@ INT64 = 1 << 63
 class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, and so are values of the wrong type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True, allow_inf_nan=False)
 
 
 class PicturesRecipe(Section):
@@ -201,7 +201,7 @@ class TrainRecipe(Section):
     patience: int | None = Field(None, ge=1, description="stop after so many measurements without a better one")
     accumulate: int = Field(1, ge=1, description="forward passes per optimizer step")
     block: int | None = Field(None, ge=1, description="tokens per sequence; default: model.context")
-    clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
+    clip: float | None = Field(1.0, gt=0, allow_inf_nan=True, description="largest gradient norm")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     matmul: Literal["auto", "torch", "onednn", "mixed"] = Field(
         "auto", description="library of float32 products on a CPU; mixed: oneDNN for all but weight gradients"
@@ -224,7 +224,9 @@ class TrainRecipe(Section):
     save_every: int | None = Field(None, ge=1, description="steps; default: with each validation")
     keep: int = Field(2, ge=1, description="newest checkpoints to keep, beside the best")
     keep_every: int | None = Field(None, ge=1, description="also keep every checkpoint at a multiple of this")
-    spike: float = Field(3.0, gt=1, description="stop when the loss exceeds its running mean by this factor")
+    spike: float = Field(
+        3.0, gt=1, allow_inf_nan=True, description="stop when the loss exceeds its running mean by this factor"
+    )
 
 
 class RewardRecipe(Section):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import itertools
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from zhixing.data.decoding import CHUNK, NotTextError, Utf8Stream, buffered, find_encoding, read_up_to
@@ -127,6 +129,19 @@ def json_values(source: Source, stream: BinaryIO, problems: Problems) -> Iterato
         problems.report("json", source.name, fault, line=reader.line)
 
 
+@dataclass(frozen=True)
+class BrokenItem:
+    """An item of a list that is no JSON, where the next one could be found.
+
+    Attributes:
+        text: How it stands in the file; "" where only what stands between two items is wrong.
+        fault: What is wrong.
+    """
+
+    text: str
+    fault: str
+
+
 class JsonText:
     """Parses JSON from a stream value by value, holding one value (at most RECORD_LIMIT) in memory.
 
@@ -142,6 +157,7 @@ class JsonText:
         self._text, self._at, self._ended = "", 0, False
         self.line = 1
         self.raw = ""
+        self._blank = ""
 
     def _more(self, count: int = CHUNK) -> bool:
         """Reads on; False when the stream has ended."""
@@ -163,6 +179,8 @@ class JsonText:
             rest = self._at
             while rest < len(self._text) and self._text[rest] in " \t\r\n":
                 rest += 1
+            if rest > self._at:
+                self._blank = self._text[self._at : rest]
             self._take(rest)
             if rest < len(self._text):
                 return self._text[rest]
@@ -191,22 +209,61 @@ class JsonText:
                 self._take(end)
                 return value
 
-    def items(self) -> Iterator[tuple[int, Any]]:
-        """Parses a list, yielding each item with the line it starts on."""
+    def items(self, *, lenient: bool = False) -> Iterator[tuple[int, Any]]:
+        """Parses a list, yielding each item with the line it starts on.
+
+        Args:
+            lenient: Yield a `BrokenItem` for one that is broken, and go on with the next, where items begin on lines of
+                their own; likewise where the comma between two items is missing, or stands behind the last one.
+        """
         self._take(self._at + 1)
         if self.peek() == "]":
             self._take(self._at + 1)
             return
         while True:
+            self._blank = self._blank if "\n" in self._blank else ""
             self.peek()
-            line = self.line
-            yield line, self.value()
+            line, indent = self.line, self._blank.rpartition("\n")[2] if "\n" in self._blank else None
+            try:
+                value = self.value()
+            except ValueError as error:
+                text = self._pass_over(indent) if lenient and indent is not None else None
+                if text is None:
+                    raise
+                yield line, BrokenItem(text, json_fault(error))
+                continue
+            self._blank = ""
+            yield line, value
             follows = self.peek()
             if follows not in (",", "]"):
-                raise ValueError(f"',' or ']' expected, found {follows!r}" if follows else "the list does not end")
+                fault = f"',' or ']' expected, found {follows!r}" if follows else "the list does not end"
+                if not lenient or follows != "{":
+                    raise ValueError(fault)
+                yield self.line, BrokenItem("", "a comma is missing before this item")
+                continue
             self._take(self._at + 1)
             if follows == "]":
                 return
+            self._blank = ""
+            if lenient and self.peek() == "]":
+                yield self.line, BrokenItem("", "a comma too many before the bracket")
+                self._take(self._at + 1)
+                return
+
+    def _pass_over(self, indent: str) -> str | None:
+        """Passes over a broken item up to the line on which the next one begins, as far from the margin as itself.
+
+        Returns:
+            What was passed over; None where no other item begins.
+        """
+        begins = re.compile(r"\n" + re.escape(indent) + r'(?=[{"\[])')
+        while (found := begins.search(self._text, self._at + 1)) is None:
+            if len(self._text) - self._at > RECORD_LIMIT or not self._more():
+                return None
+        text = self._text[self._at : found.start()]
+        self._take(found.end())
+        self._blank = f"\n{indent}"
+        return text
 
 
 def _table(source: Source, stream: BinaryIO, problems: Problems, field: TextField) -> Iterator[tuple[int, Record]]:

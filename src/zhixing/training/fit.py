@@ -135,9 +135,8 @@ class Fit:
                         self._interrupt()
         finally:
             tracker.close()
-        if self.gave_up and trainer.done < trainer.steps:
-            message = f"{self._stale} measurements without a better {self.measure}"
-            self.run.log("event", step=trainer.done, event="stopped early", message=message)
+        if early := self.stopped_early:
+            self.run.log("event", step=trainer.done, event="stopped early", message=early)
         self.run.log("event", step=trainer.done, event="finished", message=f"after {self._seconds():.0f} s of training")
         return score
 
@@ -156,6 +155,15 @@ class Fit:
         """Whether so many measurements brought nothing better that training stops."""
         patience = self.run.recipe.train.patience
         return patience is not None and self._stale >= patience
+
+    @property
+    def stopped_early(self) -> str | None:
+        """Why training ended before its last step, in words; None where it did not."""
+        if not self.gave_up or self.trainer.done >= self.trainer.steps:
+            return None
+        assert self._best is not None
+        times = f"{self._stale} measurements" if self._stale > 1 else "1 measurement"
+        return f"{times} brought no better {self.measure.replace('_', ' ')} than step {self._best['step']:,}'s"
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started

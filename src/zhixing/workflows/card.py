@@ -8,6 +8,7 @@ from zhixing.core.recipe import Recipe
 from zhixing.families import FAMILIES
 from zhixing.training.resolve_counting import FAMILY as COUNTED
 from zhixing.version import __version__
+from zhixing.workflows.tuned_card import steps_taken
 
 TEMPLATE = """---
 library_name: {library}
@@ -65,7 +66,8 @@ def model_card(recipe: Recipe, facts: dict[str, Any]) -> str:
         seen = f"{data['train']['tokens']:,}, counted"
     else:
         total = train.steps * train.batch_size * train.accumulate * train.block
-        seen = f"{total:,} in {train.steps} steps"
+        total = facts.get("training", {}).get("tokens", total)
+        seen = f"{total:,} in {steps_taken(recipe, facts)}"
         sizes = f"| layers, width | {model['layers']}, {model['width']} |"
         if "heads" in model:
             sizes += f"\n| heads, context | {model['heads']}, {model['context']} tokens |"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from zhixing.core.progress import human_time
 from zhixing.training.fit import Fit
@@ -15,10 +16,17 @@ from zhixing.workflows.console import say
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit came to: the step whose weights are published, and the proof."""
+    """What a fit came to.
+
+    Attributes:
+        published_step: The step whose weights are published.
+        proof: What `--prove` compared, or None.
+        facts: What the run's facts say of its training: steps made, what is published, why it stopped early.
+    """
 
     published_step: int
     proof: Proof | None
+    facts: dict[str, Any]
 
 
 def fit_run(fit: Fit, described: str, *, prove_first: bool) -> Fitted:
@@ -43,14 +51,22 @@ def fit_run(fit: Fit, described: str, *, prove_first: bool) -> Fitted:
     fit.go()
     if fit.repeated:
         say(f"{fit.repeated} steps repeated after the interruption, with bit-identical losses")
+    early = fit.stopped_early
     if trainer.done > step:
-        early = ""
-        if fit.gave_up and trainer.done < trainer.steps:
-            patience = run.recipe.train.patience
-            early = f"; stopped early at step {trainer.done} of {trainer.steps}, because {patience} measurement(s)"
-            early += f" brought no better {fit.measure.replace('_', ' ')}"
-        say(f"Trained in {human_time(time.monotonic() - begun)}{early}")
-    return Fitted(_published_step(run, fit.best_step), proof)
+        say(f"Trained in {human_time(time.monotonic() - begun)}")
+    if early:
+        say(f"Stopped early, at step {trainer.done} of {trainer.steps}: {early}")
+    published = _published_step(run, fit.best_step)
+    facts: dict[str, Any] = {"steps": trainer.done, "tokens": trainer.tokens, "published": [published]}
+    facts |= {"best_by": fit.measure} if published == fit.best_step else {}
+    facts |= {"stopped_early": early} if early else {}
+    return Fitted(published, proof, facts)
+
+
+def say_published(fitted: Fitted) -> None:
+    """Tells which step is published, where it is not the last one."""
+    if fitted.published_step != fitted.facts["steps"] and "best_by" in fitted.facts:
+        say(f"Published: step {fitted.published_step}, the best by {fitted.facts['best_by'].replace('_', ' ')}")
 
 
 def _published_step(run: Run, best: int | None) -> int:

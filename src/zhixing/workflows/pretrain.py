@@ -38,7 +38,7 @@ from zhixing.training.state import list_checkpoints
 from zhixing.training.validation import Validation
 from zhixing.workflows.card import model_card
 from zhixing.workflows.count import clear_counts, count_model
-from zhixing.workflows.fitting import fit_run
+from zhixing.workflows.fitting import fit_run, say_published
 from zhixing.workflows.prepare import (
     build_trainer,
     check_unchanged,
@@ -176,6 +176,8 @@ def _phases(run: Run, prove_first: bool) -> Outcome | RecordOutcome:
     )
     fitted = fit_run(Fit(run, trainer, validation, peak), described, prove_first=prove_first)
     load_weights_into(run, trainer.model, fitted.published_step)
+    say_published(fitted)
+    run.add_facts(training=fitted.facts)
     outcome = _finish(run, trainer.model, tokenizer, shards, fitted.proof)
     run.set_state(
         "finished", step=trainer.done, peak_memory=peak_memory_bytes(), total_seconds=time.monotonic() - begun

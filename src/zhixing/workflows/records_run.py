@@ -49,7 +49,7 @@ from zhixing.workflows.examples import (
     open_examples,
     report_examples,
 )
-from zhixing.workflows.fitting import fit_run
+from zhixing.workflows.fitting import fit_run, say_published
 from zhixing.workflows.measures import final_scores, measure_for
 from zhixing.workflows.predictions import keep_predictions
 from zhixing.workflows.prepare import (
@@ -129,9 +129,8 @@ def record_phases(run: Run, prove_first: bool, begun_at: float) -> RecordOutcome
     else:
         published = [fitted.published_step]
         load_weights_into(run, begun.model, fitted.published_step)
-        if fitted.published_step != trainer.done:
-            say(f"Published: step {fitted.published_step}, the best by {fit.measure.replace('_', ' ')}")
-    run.add_facts(training={"steps": trainer.done, "published": published})
+        say_published(fitted)
+    run.add_facts(training={**fitted.facts, "published": published})
     if tuned:
         compare_with_start(run, begun.model, cast(ChatTurns, objective), validation)
     outcome = _finish(run, objective, maker, begun, tokenizer, examples, fitted.proof)

@@ -113,12 +113,15 @@ def tuned_card(recipe: Recipe, facts: dict[str, Any]) -> str:
 def steps_taken(recipe: Recipe, facts: dict[str, Any]) -> str:
     """Says how many steps were made, and which one's weights are published where it is not the last."""
     planned = recipe.train.steps or 0
-    done: int = facts.get("training", {}).get("steps", planned)
-    published: list[int] = facts.get("training", {}).get("published", [done])
-    text = f"{done:,} steps" + (f" of {planned:,} (stopped early)" if done < planned else "")
+    training: dict[str, Any] = facts.get("training", {})
+    done: int = training.get("steps", planned)
+    published: list[int] = training.get("published", [done])
+    early = f": {training['stopped_early']}" if "stopped_early" in training else ""
+    text = f"{done:,} steps" + (f" of {planned:,} (stopped early{early})" if done < planned else "")
     if len(published) > 1:
-        return f"{text}; the mean of steps {', '.join(f'{step:,}' for step in published)}"
-    return text + (f"; the best, step {published[0]:,}" if published[0] != done else "")
+        return f"{text}; published: the mean of steps {', '.join(f'{step:,}' for step in published)}"
+    by = f" by {training['best_by'].replace('_', ' ')}" if "best_by" in training else ""
+    return text + (f"; published: step {published[0]:,}, the best{by}" if published[0] != done else "")
 
 
 def _method(recipe: Recipe) -> str:

@@ -243,4 +243,50 @@ CASES = {
         "EU B-ORG\nrejects O\n\nhe O\nis O\n\nA O\nB B-X\nC I-X\n"),
     "a number for an answer": (
         "x.jsonl", jsonl(*ALPACA, {"instruction": "1 + 1?", "input": "", "output": 2}), [("misfit", 4)], jsonl(*ALPACA)),
+    "a byte-order mark in the middle": (
+        "x.jsonl", jsonl(GOOD[0], "\ufeff" + line(GOOD[1]), line(GOOD[2]).strip() + "\0\0\n"), [("json", 2), ("json", 3)], jsonl(*GOOD)),
+    "a record broken over lines": (
+        "x.jsonl", jsonl(GOOD[0], line(GOOD[1]).replace("What is", "What\nis"), GOOD[2]), [("json", 2)],
+        jsonl(GOOD[0], chat("What\nis 2 + 2?", "It is 4."), GOOD[2])),
+    "a record cut in its middle": (
+        "x.jsonl", jsonl(GOOD[0], line(GOOD[1])[:40] + "\n", GOOD[2]), [("json", 2)], jsonl(GOOD[0], GOOD[2])),
+    "NaN": (
+        "x.jsonl", jsonl(GOOD[0], line({**GOOD[1], "score": 1}).replace("1}\n", "NaN}\n"), GOOD[2]), [("json", 2)],
+        jsonl(GOOD[0], {**GOOD[1], "score": None}, GOOD[2])),
+    "broken items of an array": (
+        "x.json", "[\n" + ",\n".join([*(line(row).strip() for row in GOOD), '{"messages": [{"role" "user"}]}', str(chat("Why?", "So.")), line(chat("How?", "Thus.")).strip()]) + "\n]\n",
+        [("json", 5), ("json", 6)], [*GOOD, chat("Why?", "So."), chat("How?", "Thus.")]),
+    "commas of an array": (
+        "x.json", "[\n" + line(GOOD[0]).strip() + "\n" + line(GOOD[1]).strip() + ",\n" + line(GOOD[2]).strip() + ",\n]\n",
+        [("json", 3), ("json", 5)], GOOD),
+    "entities": (
+        "x.jsonl", jsonl(GOOD[0], chat("Who are Tom &amp;amp; Jerry?", "&quot;They&quot;&nbsp;fight."), chat("How does one write & in HTML?", "Write &amp; for it.")),
+        [("entity", 2), ("entity", 2)], jsonl(GOOD[0], chat("Who are Tom & Jerry?", '"They" fight.'), chat("How does one write & in HTML?", "Write &amp; for it."))),
+    "an answer that cannot be seen": (
+        "x.jsonl", jsonl(GOOD[0], chat("Why?", "\u200b\u3000"), GOOD[2]), [("control", 2), ("empty", 2)], jsonl(GOOD[0], GOOD[2])),
+    "ids that come again": (
+        "x.jsonl", jsonl(*({"id": name, **chat(f"{name} {k}?", f"{name}.")} for k, name in enumerate("abcbxyz"))), [("id", 4)], None),
+    "short lines of GBK": (
+        "x.csv", ("text,label\n" + "".join(f"{text},{label}\n" for text, label in (("a film to see", "正面"), ("这部电影的故事很好看，我们都喜欢", "正面"), ("not worth it", "负面")))).encode("gbk"),
+        [("encoding", k) for k in (2, 3, 4)], "text,label\na film to see,正面\n这部电影的故事很好看，我们都喜欢,正面\nnot worth it,负面\n"),
+    "UTF-16 without a mark": (
+        "x.csv", "question,answer\n红楼梦的作者是谁,曹雪芹\nWhat is it?,A book.\n".encode("utf-16-le"), [("encoding", 1)],
+        "question,answer\n红楼梦的作者是谁,曹雪芹\nWhat is it?,A book.\n"),
+    "Chinese personal data": (
+        "x.jsonl", jsonl(GOOD[0], chat("服务器IP是47.93.12.5，座机(0755)86013388或0571-8517-1234？", "是。"), chat("见第13.8.1.2节，版本3.11.0.1，值为13812345678.25", "git@github.com:a/b.git")),
+        [("personal", 2)] * 3, jsonl(GOOD[0], chat("服务器IP是<ip>，座机<phone>或<phone>？", "是。"), chat("见第13.8.1.2节，版本3.11.0.1，值为13812345678.25", "git@github.com:a/b.git"))),
+    "roles that are misspelled": (
+        "x.jsonl", jsonl(GOOD[0], line(GOOD[1]).replace('"assistant"', '"asistant"'), line(GOOD[2]).replace('"user"', '"usr"'), chat(turn("用户", "Why?"), turn("ai", "So.")), chat(turn("wizard", "How?"), turn("ai", "Thus."))),
+        [("role", 2), ("role", 3), ("misfit", 5)], jsonl(*GOOD, chat(turn("用户", "Why?"), turn("ai", "So.")))),
+    "a call without a name": (
+        "x.jsonl", jsonl(*GOOD, chat("w?", turn("assistant", "", tool_calls=[{"type": "function", "function": {"name": "", "arguments": "{}"}}]))),
+        [("misfit", 4)], jsonl(*GOOD)),
+    "records of another shape": (
+        "x.jsonl", jsonl(GOOD[0], {"text": "plain"}, *GOOD[1:]), [("misfit", 2)], jsonl(*GOOD)),
+    "what programs write for nothing": (
+        "x.jsonl", jsonl(*ALPACA, {"instruction": "Why?", "input": "", "output": "NaN"}, {"instruction": "How?", "input": "", "output": None}), [("placeholder", 4), ("empty", 5)],
+        jsonl(*ALPACA, {"instruction": "Why?", "input": "", "output": "NaN"})),
+    "a line for spreadsheets": (
+        "x.csv", "sep=;\nquestion;answer\nWhy is it so?;Because.\nHow is it?;\nWhere is it?;Here.\n", [("empty", 4)],
+        "sep=;\nquestion;answer\nWhy is it so?;Because.\nWhere is it?;Here.\n"),
 }  # fmt: skip

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from zhixing.core.errors import BadInput
 from zhixing.data.doctor import examine, write_mended
+from zhixing.data.doctor.encodings import decode_line
 from zhixing.data.doctor.likeness import Likeness, stretches
 from zhixing.data.doctor.personal import mask
-from zhixing.data.doctor.raw import decode_line, mend_json
+from zhixing.data.doctor.raw import mend_json
 from zhixing.data.doctor.strings import mend_text
 from zhixing.data.doctor.turns import mend_turns, role_of
 

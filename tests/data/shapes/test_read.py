@@ -35,7 +35,7 @@ FAULTS = [  # layout, what is changed in line 3, words of the report
     ("chat", {"messages": [{"role": "assistant", "tool_calls": [{"x": 1}]}]}, ["tool_calls[0]", "a call is"]),
     ("alpaca", {"output": ""}, ["'output' is empty", "write the answer"]),
     ("alpaca", {"instruction": " "}, ["'instruction' is empty"]),
-    ("alpaca", {"output": None}, ["no field 'output'", "add the answer"]),
+    ("alpaca", {"output": None}, ["'output' is null", "write the answer"]),
     ("preference", {"rejected": "a"}, ["are the same", "nothing can be learnt"]),
     ("preference", {"chosen": ""}, ["'chosen' is empty"]),
     ("kto", {"label": "maybe"}, ["'label' is \"maybe\"", "true or false"]),

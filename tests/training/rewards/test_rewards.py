@@ -266,3 +266,39 @@ def test_faults_of_the_recipe() -> None:
         build_rewards([RewardRecipe(kind="pattern")])
     with pytest.raises(BadInput, match="nothing to learn from"):
         build_rewards([RewardRecipe(kind="number", weight=0)])
+    for values, place, message in (
+        ({"kind": "number", "pattern": "x"}, "task.rewards.1", "has no option 'pattern'"),
+        ({"kind": "pattern", "pattern": "("}, "task.rewards.1", "no regular expression"),
+        (
+            {"kind": "schema", "json_schema": {"properties": {"a": {"typ": "string"}}}},
+            "task.rewards.1.json_schema.properties.a",
+            "keyword 'typ' is not known",
+        ),
+    ):
+        with pytest.raises(BadInput, match=message) as caught:
+            build_rewards([RewardRecipe(kind="number"), RewardRecipe.model_validate(values)])
+        assert caught.value.where == place
+
+
+def test_a_function_says_where_it_fails_and_takes_any_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reward_in_numbers.py").write_text(
+        "import numpy, torch\ndef a(attempt): return numpy.float32(0.5)\ndef b(attempt): return torch.tensor(0.25)\n"
+        "def c(attempt):\n    return attempt.record['none']\ndef d(attempt): return numpy.array([1.0, 2.0])\n"
+        "def e(attempt): return float('nan')\ndef f(attempt): return '1'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def made(name: str) -> Any:
+        return build_rewards([RewardRecipe(kind="function", function=f"reward_in_numbers:{name}")])
+
+    assert made("a")([Attempt("q", "x")]).total == [0.5]
+    assert made("b")([Attempt("q", "x")]).total == [0.25]
+    for name in "def":
+        with pytest.raises(BadInput, match="a reward is one finite number"):
+            made(name).check(Attempt("q", "x"))
+    with pytest.raises(BadInput, match="KeyError") as caught:
+        made("c").check(Attempt("q", "x"))
+    assert str(caught.value.where).endswith("reward_in_numbers.py:5")
+    with pytest.raises(BadInput, match="it has a, b, c, d, e, f") as caught:
+        made("g")

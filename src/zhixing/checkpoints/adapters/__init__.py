@@ -10,6 +10,7 @@ from zhixing.checkpoints.adapters.folder import (
     is_adapter,
     is_prompt,
     load_adapter,
+    made_from,
     open_adapter,
     save_adapter,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "is_adapter",
     "is_prompt",
     "load_adapter",
+    "made_from",
     "merge_adapters",
     "open_adapter",
     "save_adapter",

@@ -76,6 +76,22 @@ def base_reference(folder: Path) -> str:
     return config.base
 
 
+def made_from(path: Path) -> list[Path]:
+    """Returns a model and, where it is an adapter, the models below it: what nothing new may be written over.
+
+    Raises:
+        MissingResource: A base is not there.
+        BadInput: An adapter's configuration is damaged, or names no base.
+    """
+    from zhixing.checkpoints.references import resolve_base
+
+    found = [path]
+    while path.is_dir() and is_adapter(path) and len(found) <= MOST_DEEP:
+        path = resolve_base(base_reference(path), path)
+        found.append(path)
+    return found
+
+
 def save_adapter(
     folder: Path,
     model: Transformer,

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from zhixing.checkpoints.adapters.folder import is_adapter, load_adapter, replaced_modules
+from zhixing.checkpoints.adapters.folder import is_adapter, load_adapter, made_from, replaced_modules
 from zhixing.checkpoints.folder import ModelFolder, save_folder
+from zhixing.checkpoints.places import check_place
 from zhixing.core.errors import BadInput
 from zhixing.models.adapters import activate, merge, prompted
 from zhixing.tokenization.tokenizer import Tokenizer
@@ -16,21 +17,27 @@ from zhixing.tokenization.tokenizer import Tokenizer
 def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], out: Path) -> ModelFolder:
     """Writes a model with one or several adapters folded in.
 
+    Each adds its share of what it would change by itself. That of DoRA is the difference which turning and lengthening
+    every row of the base makes, so that the order of adapters does not matter.
+
     Args:
         base: The model that they belong to.
         adapters: Their folders, each with the share that it counts with (1 is all of it).
-        out: The new folder; replaced if it exists.
+        out: The new folder; an earlier model there is replaced.
 
     Returns:
         The merged model.
 
     Raises:
         MissingResource: Something is not there.
-        BadInput: A folder holds no adapter, or one that belongs to another model; a share is no number; or two adapters
-            were trained with tokens, or tables, that exclude each other.
+        BadInput: A folder holds no adapter, or one that belongs to another model; a share is no number; two adapters
+            were trained with tokens, or tables, that exclude each other; or the new model would be written over what it
+            is made from, or over other things.
     """
+    from zhixing.checkpoints.card import merged_card
     from zhixing.checkpoints.opening import open_model
 
+    check_place(out, [*made_from(base), *(folder for folder, _ in adapters)], file=False, replace=True)
     opened = open_model(base, compact=False)
     if opened.family is None:
         raise BadInput("this model has no published layout", where=str(base))
@@ -66,7 +73,10 @@ def merge_adapters(base: Path, adapters: Sequence[tuple[Path, float]], out: Path
     opened.tokenizer = tokenizer or opened.tokenizer
     activate(opened.transformer, shares)
     merge(opened.transformer)
-    save_folder(out, opened.model, opened.tokenizer, opened.family.name, generation=opened.generation)
+    save_folder(
+        out, opened.model, opened.tokenizer, opened.family.name, card=merged_card(base, adapters),
+        generation=opened.generation,
+    )  # fmt: skip
     return opened
 
 

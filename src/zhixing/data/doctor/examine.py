@@ -17,11 +17,12 @@ from typing import Any, Self
 
 from zhixing.core.errors import BadInput, ZhixingError
 from zhixing.data.doctor.conflicts import Conflicts
+from zhixing.data.doctor.encodings import to_utf8
 from zhixing.data.doctor.fields import alike_parts, asked_text, mend_row, whole_text
 from zhixing.data.doctor.findings import Finding, Findings, Flaw
 from zhixing.data.doctor.likeness import Likeness, fingerprint
 from zhixing.data.doctor.overlap import EvaluationTexts
-from zhixing.data.doctor.raw import Raw, Shell, read_raw, to_utf8
+from zhixing.data.doctor.raw import Raw, Shell, read_raw
 from zhixing.data.doctor.turns import is_call, role_of
 from zhixing.data.problems import Problems
 from zhixing.data.readers import fault_reason
@@ -211,6 +212,7 @@ class _Examiner:
         self._likeness = Likeness()
         self._conflicts = Conflicts()
         self._places: list[tuple[Plan, int, int]] = []  # plan, row and line of each record that is compared
+        self._ids: dict[str, list[tuple[Plan, int, int]]] = {}  # plan, row and line
         self._labels: dict[str, Counter[str]] = {}
         self._label_places: dict[str, list[tuple[Plan, int]]] = {}
 
@@ -256,7 +258,7 @@ class _Examiner:
         layout = layout_of(found)
 
         for number, raw in enumerate(read_raw(plan.readable, found.form, plan.shell, self._of_file(plan))):
-            plan.rows += raw.row is not None or bool(raw.flaws)
+            plan.rows += raw.row is not None or bool(raw.flaws and raw.text)
             self._flaws(plan, raw.line, raw.flaws)
             if raw.row is None:
                 if raw.flaws and not self._kept(raw.flaws):
@@ -278,6 +280,8 @@ class _Examiner:
             plan.left_out.add(number)
             return
         row, changed = mended.row, mended.changed or raw.mended
+        if isinstance(row, Mapping) and isinstance(name := row.get("id"), str | int) and not isinstance(name, bool):
+            self._ids.setdefault(str(name), []).append((plan, number, raw.line))
         if found.shape == "text" and found.form.kind == "lines":
             if row["text"].strip():
                 self._text_line(plan, number, raw.line, row["text"])
@@ -388,6 +392,7 @@ class _Examiner:
 
     def finish(self) -> None:
         """Finds what only all records together show."""
+        self._doubled_ids()
         for group in self._conflicts.groups():
             places = [self._places[number] for number in group]
             for plan, number, line in places:
@@ -410,6 +415,21 @@ class _Examiner:
                     self.findings.add(Finding("label", plan.source.name, line, told, f"write {usual!r}"))
                     if "label" not in self.options.keep:
                         plan.labels[label] = usual
+
+    def _doubled_ids(self) -> None:
+        """Finds ids that come again in records that stay."""
+        staying = {
+            name: [(plan, line) for plan, number, line in places if number not in plan.left_out]
+            for name, places in self._ids.items()
+        }
+        again = {name: places for name, places in staying.items() if len(places) > 1 and name.strip()}
+        # Where many share an id, it names something else, such as the document that they are about.
+        if sum(map(len, again.values())) > 0.5 * sum(map(len, staying.values())):
+            return
+        for name, ((first, at), *others) in again.items():
+            for plan, line in others:
+                told = f"the id {brief(name)} is that of {first.source.name}:{at} too"
+                self.findings.add(Finding("id", plan.source.name, line, told, "give it one of its own"))
 
     def twins(self, pair: Twins, folder: Path) -> None:
         """Examines parallel files, whose lines are left out together."""

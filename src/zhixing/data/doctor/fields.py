@@ -3,14 +3,15 @@ concern."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from zhixing.data.doctor.findings import Flaw
 from zhixing.data.doctor.personal import mask
-from zhixing.data.doctor.strings import map_texts, mend_text
-from zhixing.data.doctor.turns import mend_turns, role_of
+from zhixing.data.doctor.strings import ABOUT_MARKUP, ENTITY, map_texts, mend_text
+from zhixing.data.doctor.turns import mend_turns, right_roles, role_of
 from zhixing.data.shapes.detect import Detection
 from zhixing.data.shapes.messages import looks_like_messages
 from zhixing.data.shapes.records import (
@@ -63,8 +64,10 @@ def mend_row(row: Any, found: Detection, keep: frozenset[str] = frozenset()) -> 
 
 
 def _texts(row: Any, found: Detection, flaws: list[Flaw], keep: frozenset[str]) -> Any:
+    mend = partial(mend_text, entities=not _about_markup(row))
+
     def change(text: str, where: str) -> str:
-        for step in (mend_text, mask):
+        for step in (mend, mask):
             seen: list[Flaw] = []
             mended = step(text, seen, where)
             flaws.extend(seen)
@@ -81,17 +84,29 @@ def _texts(row: Any, found: Detection, flaws: list[Flaw], keep: frozenset[str]) 
     columns = {column for role, column in found.columns.items() if role not in UNTOUCHED}
     if fixed:
         for column in columns:
-            map_texts(row.get(column), _looked_at(flaws), column)
+            map_texts(row.get(column), _looked_at(flaws, mend), column)
         return row
     return {key: map_texts(value, change, str(key)) if key in columns else value for key, value in row.items()}
 
 
-def _looked_at(flaws: list[Flaw]) -> Any:
+def _about_markup(row: Any) -> bool:
+    """Tells whether a row has entities, and is about the markup in which they are meant."""
+    found: list[str] = []
+
+    def note(text: str, where: str) -> str:
+        found.append(text)
+        return text
+
+    map_texts(row, note, "")
+    return any(ENTITY.search(text) for text in found) and any(ABOUT_MARKUP.search(text) for text in found)
+
+
+def _looked_at(flaws: list[Flaw], mend: Callable[[str, list[Flaw], str], str]) -> Any:
     def look(text: str, where: str) -> str:
         seen: list[Flaw] = []
-        mask(mend_text(text, seen, where), seen, where)
-        mend = "correct it by hand: answers and tags depend on every character"
-        flaws.extend(Flaw(flaw.kind, flaw.message, mend) for flaw in seen)
+        mask(mend(text, seen, where), seen, where)
+        by_hand = "correct it by hand: answers and tags depend on every character"
+        flaws.extend(Flaw(flaw.kind, flaw.message, by_hand) for flaw in seen)
         return text
 
     return look
@@ -111,6 +126,12 @@ def _turns(row: dict[str, Any], found: Detection, flaws: list[Flaw], keep: froze
     for role in ("messages", "prompt"):
         column = found.columns.get(role)
         turns: Any = row.get(column) if column else None
+        if column and looks_like_messages(turns) and all(isinstance(turn, dict) for turn in turns):
+            slips: list[Flaw] = []
+            right = right_roles(turns, slips, column)
+            flaws.extend(slips)
+            if slips and "role" not in keep:
+                turns = row[column] = right
         if (
             column is None
             or not looks_like_messages(turns)

@@ -27,6 +27,8 @@ _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 def _is_mail(found: str) -> bool:
     name, _, domain = found.lower().partition("@")
+    if name in ("git", "hg", "noreply", "no-reply"):  # accounts of machines
+        return False
     # One letter before and behind the @ stands for any address.
     return len(name.strip(".")) > 1 and len(domain.partition(".")[0]) > 1 and not domain.endswith(_EXAMPLES)
 
@@ -87,16 +89,22 @@ PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
     ("id", re.compile(r"(?<![\dA-Za-z])[1-9]\d{16}[\dXx](?![\dA-Za-z])"), _is_identity),
     ("id", re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"), _always),
     ("card", re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])"), _is_card),
-    ("phone", re.compile(r"(?<![\d.=*/+-])(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?!\d)"), _is_phone),
+    ("phone", re.compile(r"(?<![\d.=*/+-])(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?![\dA-Za-z_]|\.\d)"), _is_phone),
     ("phone", re.compile(r"(?<![\w.])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){2,4}(?!\w)",
                          re.ASCII), _is_phone),
-    ("phone", re.compile(r"(?<![\w.])(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w-])"), _is_phone),
-    ("phone", re.compile(r"(?<![\w.-])\(?0(?:10|2\d|[3-9]\d\d)\)?[- ][2-8]\d{6,7}(?![\w-])", re.ASCII), _is_phone),
-    ("ip", re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)"), _is_address),
+    ("phone", re.compile(r"(?<![\w.])(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w-])", re.ASCII), _is_phone),
+    ("phone", re.compile(r"(?<![\w.-])(?:\(0(?:10|2\d|[3-9]\d\d)\)[- ]?|0(?:10|2\d|[3-9]\d\d)[- ])"
+                         r"[2-8]\d{2,3}[- ]?\d{4}(?![\w-])", re.ASCII), _is_phone),
+    ("ip", re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)", re.ASCII), _is_address),
     ("ip", re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:){2,7}:?[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){0,5}"
-                      r"(?![\w:]|\.\d)"), _is_address),
+                      r"(?![\w:]|\.\d)", re.ASCII), _is_address),
 )  # fmt: skip
 """What is looked for: the name that replaces it, its pattern, and a check of what the pattern found."""
+_NUMBERED = re.compile(
+    r"(?:\b(?:v|ver|versions?|releases?|builds?|chapters?|sections?|python|driver|firmware)\.?|版本号?|版|章|节|第)[\s:：/]{0,3}\Z",
+    re.IGNORECASE,
+)
+"""What stands before a version or a chapter, which is written as a network address is."""
 _CANDIDATE = re.compile(r"[\d@]|-----BEGIN")
 """What every pattern has in common, to pass over most texts at once."""
 NAMES = {
@@ -116,7 +124,7 @@ def mask(text: str, flaws: list[Flaw], where: str) -> str:
     for name, pattern, check in PATTERNS:
 
         def replaced(match: re.Match[str], name: str = name, check: Callable[[str], bool] = check) -> str:
-            if not check(match[0]):
+            if not check(match[0]) or (name == "ip" and _NUMBERED.search(match.string, 0, match.start())):
                 return match[0]
             flaws.append(Flaw("personal", f"{where} holds {NAMES[name]}: {match[0][:4]}...", f"write <{name}>"))
             return f"<{name}>"

@@ -7,21 +7,27 @@ one mend is possible.
 from __future__ import annotations
 
 import ast
-import codecs
 import csv
 import io
 import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
-from zhixing.data.decoding import CHUNK, find_encoding, is_chinese, read_up_to
 from zhixing.data.doctor.findings import Flaw
 from zhixing.data.problems import Problems
-from zhixing.data.records import RECORD_LIMIT, JsonText, json_fault, numbered_lines, parquet_rows, utf8_stream
+from zhixing.data.records import (
+    RECORD_LIMIT,
+    BrokenItem,
+    JsonText,
+    json_fault,
+    numbered_lines,
+    parquet_rows,
+    utf8_stream,
+)
 from zhixing.data.shapes.forms import Form
 from zhixing.data.shapes.forms import cells as split_cells
 from zhixing.data.shapes.records import brief
@@ -65,130 +71,6 @@ class Shell:
     others: dict[str, Any] = field(default_factory=dict)
 
 
-def to_utf8(source: Source, folder: Path) -> tuple[Source, list[tuple[int, str, str]]]:
-    """Returns a source whose text is UTF-8: itself when it is, else a copy in a folder.
-
-    Returns:
-        The source, and (line, codec, the line) for each line that was in another encoding.
-    """
-    if source.format == "parquet" or _is_utf8(source):
-        return source, []
-    target = folder / (Path(source.member or source.path.name).name.removesuffix(".gz").removesuffix(".zst"))
-    odd = []
-    with open_source(source) as stream, target.open("wb") as file:
-        for number, line in enumerate(_decoded(stream), start=1):
-            text, codec = line
-            file.write(text.encode("utf-8"))
-            if codec != "utf-8":
-                odd.append((number, codec, text))
-    copy = replace(source, path=target, member=None, compression="none", size=target.stat().st_size)
-    return copy, odd
-
-
-def _is_utf8(source: Source) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with open_source(source) as stream:
-            first = read_up_to(stream, CHUNK)
-            if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                return False
-            decoder.decode(first)
-            while chunk := stream.read(CHUNK):
-                decoder.decode(chunk)
-            decoder.decode(b"", True)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _decoded(stream: BinaryIO) -> Iterator[tuple[str, str]]:
-    """Yields the lines of a stream, each with the codec that it is in."""
-    first = read_up_to(stream, CHUNK)
-    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-    if first.startswith(marks):
-        encoding = find_encoding(first, complete=False)
-        rest = io.BufferedReader(_Joined(first[encoding.mark :], stream))  # type: ignore[type-var]
-        for text in io.TextIOWrapper(rest, encoding.codec, "replace", newline=""):
-            yield text, encoding.codec
-        return
-    joined = io.BufferedReader(_Joined(first, stream))  # type: ignore[type-var]
-    while line := joined.readline(RECORD_LIMIT):
-        yield decode_line(line)
-
-
-class _Joined(io.RawIOBase):
-    """The beginning of a stream that was read already, and its rest."""
-
-    def __init__(self, first: bytes, stream: BinaryIO) -> None:
-        self._first, self._stream = first, stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: bytearray) -> int:  # type: ignore[override]
-        data = self._first[: len(target)] or self._stream.read(len(target))
-        self._first = self._first[len(data) :] if self._first else b""
-        target[: len(data)] = data
-        return len(data)
-
-
-def decode_line(line: bytes) -> tuple[str, str]:
-    """Decodes a line: as UTF-8, else in the first encoding in which it reads as a language.
-
-    What reads as none keeps its good characters; the bad bytes become U+FFFD, which only a person can mend.
-    """
-    try:
-        return line.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        pass
-    for codec, reads in _CODECS.items():
-        if reads(line, codec):
-            return line.decode(codec), codec
-    return line.decode("utf-8", "replace"), "no known encoding"
-
-
-def _reads_as_chinese(line: bytes, codec: str) -> bool:
-    return is_chinese(line, True, codec)
-
-
-def _reads_as_western(line: bytes, codec: str) -> bool:
-    """Tells whether the characters beyond ASCII are letters within words, or the punctuation of Western languages."""
-    try:
-        text = line.decode(codec)
-    except UnicodeDecodeError:
-        return False
-    beyond = sum(not character.isascii() for character in text)
-    letters = sum(character.isalpha() for character in text)
-    fitting = sum((c.isalpha() and c not in "ªºƒ") or c in _WESTERN for c in text if not c.isascii())
-    return fitting > 0.9 * beyond and beyond <= 0.5 * max(letters, 2)
-
-
-def _reads_in(first: str, last: str, share: float) -> Callable[[bytes, str], bool]:
-    """Returns a test whether so large a share of the characters beyond ASCII is of one script."""
-
-    def reads(line: bytes, codec: str) -> bool:
-        try:
-            beyond = [character for character in line.decode(codec) if not character.isascii()]
-        except UnicodeDecodeError:
-            return False
-        return sum(first <= character <= last for character in beyond) > share * len(beyond)
-
-    return reads
-
-
-_WESTERN = frozenset("\u00a0‘’“”„‚‹›«»–—…•·°§©®™€£¥¢¡¿×÷±½¼¾²³¹µ¶†‡")
-_KANA, _HANGUL = _reads_in("\u3040", "\u30ff", 0.3), _reads_in("\uac00", "\ud7a3", 0.8)
-_CODECS: dict[str, Callable[[bytes, str], bool]] = {
-    "cp932": _KANA,
-    "euc_jp": _KANA,
-    "gb18030": _reads_as_chinese,
-    "big5": _reads_as_chinese,
-    "euc_kr": _HANGUL,
-    "cp1252": _reads_as_western,
-}
-"""Encodings that are tried for a line that is not UTF-8, with what tells that it reads as a language."""
-
-
 def read_raw(source: Source, form: Form, shell: Shell, report: Callable[[str, int | None, str], None]) -> Iterator[Raw]:
     """Reads the rows of a source of UTF-8.
 
@@ -220,22 +102,79 @@ def _single_lines(source: Source, text: BinaryIO, form: Form, shell: Shell, repo
 
 
 def _json_lines(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Report) -> Iterator[Raw]:
-    for number, line in numbered_lines(source, text, Problems()):
+    numbered = numbered_lines(source, text, Problems())
+    again: deque[tuple[int, str]] = deque()
+    constants: list[str] = []
+    decode = json.JSONDecoder(parse_constant=constants.append).decode
+    while (one := again.popleft() if again else next(numbered, None)) is not None:
+        number, line = one
         if not line.strip():
             yield Raw(number, line, None)
             continue
+        constants.clear()
         try:
-            yield Raw(number, line, json.loads(line))
+            row = decode(line)
         except (ValueError, RecursionError) as error:
             told = f"not valid JSON: {json_fault(error)}"
             if several := _several_objects(line):
                 flaw = Flaw("json", f"{len(several)} records on one line", "give each a line of its own")
-                for place, one in enumerate(several):
-                    yield Raw(number, line, one, (flaw,) if place == 0 else (), mended=True)
+                for place, each in enumerate(several):
+                    yield Raw(number, line, each, (flaw,) if place == 0 else (), mended=True)
                 continue
             row, how = mend_json(line)
+            if row is None and (whole := _joined_lines(line, error, again, numbered)) is not None:
+                line, row = whole
+                how = f"write it on one line, not on {len(line.splitlines())}"
             flaw = Flaw("json", told, how or "correct it; it is left out of a mended copy")
             yield Raw(number, line, row, (flaw,), mended=row is not None)
+        else:
+            if constants:
+                flaw = Flaw(
+                    "json", f"not valid JSON: {constants[0]} is no value, and few readers take it", "write null"
+                )
+                yield Raw(number, line, row, (flaw,), mended=True)
+            else:
+                yield Raw(number, line, row)
+
+
+MOST_LINES = 64
+"""Lines over which one record of JSON Lines may be spread."""
+
+
+def _joined_lines(
+    line: str, error: Exception, again: deque[tuple[int, str]], numbered: Iterator[tuple[int, str]]
+) -> tuple[str, Row] | None:
+    """Joins a line that breaks off with those behind it, until they are one object: its texts hold line ends."""
+    end = len(line.rstrip("\r\n"))
+    cut = isinstance(error, json.JSONDecodeError) and (error.pos >= end or error.msg.startswith("Unterminated"))
+    if not cut or not line.lstrip().startswith("{"):
+        return None
+    taken: list[tuple[int, str]] = []
+    text = line
+    while len(taken) < MOST_LINES and len(text) < LONGEST_MEND:
+        following = again.popleft() if again else next(numbered, None)
+        if following is None:
+            break
+        taken.append(following)
+        if following[1].lstrip().startswith("{") and _is_json(following[1]):
+            break
+        text += following[1]
+        try:
+            value = json.loads(text.replace("\r\n", "\n"), strict=False)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            return text, value
+    again.extendleft(reversed(taken))
+    return None
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _several_objects(line: str) -> list[Row]:
@@ -264,7 +203,9 @@ def mend_json(line: str) -> tuple[Any, str]:
     if len(line) > LONGEST_MEND:
         return None, ""
     bare = line.strip()
+    around = bare.strip("\ufeff\0 \t\r\n")
     candidates = [
+        (around, "remove the byte-order mark, or the NUL bytes, around it", True),
         (bare.removesuffix(","), "remove the comma at its end", True),
         (_TRAILING_COMMA.sub(r"\1", bare.removesuffix(",")), "remove the comma before the bracket", True),
         (bare.removeprefix("[").removesuffix(",").removesuffix("]"), "remove the bracket of an array", True),
@@ -291,8 +232,8 @@ def _json(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Repo
         while following := reader.peek():
             if following == "[":
                 shell.style = "array"
-                for line, item in reader.items():
-                    yield Raw(line, reader.raw, item)
+                for line, item in reader.items(lenient=True):
+                    yield _broken_item(line, item) if isinstance(item, BrokenItem) else Raw(line, reader.raw, item)
                 continue
             line = reader.line
             value = reader.value()
@@ -308,11 +249,24 @@ def _json(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Repo
         report("json", reader.line, f"not valid JSON: {json_fault(error)}; nothing behind it can be read")
 
 
+def _broken_item(line: int, item: BrokenItem) -> Raw:
+    """Returns a broken item of an array, mended where only one mend is possible; what lies between items is no row."""
+    if not item.text:
+        mend = "remove it" if "too many" in item.fault else "write one"
+        return Raw(line, "", None, (Flaw("json", f"not valid JSON: {item.fault}", mend),))
+    row, how = mend_json(item.text)
+    told = f"not valid JSON: {item.fault}"
+    flaw = Flaw("json", told, how or "correct it; it is left out of a mended copy")
+    return Raw(line, item.text.strip().removesuffix(","), row, (flaw,), mended=row is not None)
+
+
 def _table(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Report) -> Iterator[Raw]:
     csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))
     numbered = numbered_lines(source, text, Problems())
     again: deque[tuple[int, str]] = deque()
     taken: list[tuple[int, str]] = []
+    for line, told in islice(numbered, form.lead):
+        yield Raw(line, told, None)
 
     def lines() -> Iterator[str]:
         while (one := again.popleft() if again else next(numbered, None)) is not None:

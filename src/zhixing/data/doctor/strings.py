@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +21,15 @@ SPECIAL = re.compile(
 PLACEHOLDER = re.compile(
     r"\{\{ ?[A-Za-z_][\w.]{0,30} ?\}\}|\[(?:insert|your|name|company|date) ?[\w ]{0,30}\]", re.IGNORECASE
 )
+ENTITY = re.compile(
+    r"&(?:amp|lt|gt|quot|apos|nbsp|hellip|[mn]dash|[lr][ds]quo|middot|bull|copy|reg|times|deg|#\d{2,5}|#x[0-9a-f]{2,5});",
+    re.IGNORECASE,
+)
+ABOUT_MARKUP = re.compile(r"<[a-z!/][^<>]*>|html|xml|markup|entit|escap|转义|实体|轉義|實體|网页|網頁", re.IGNORECASE)
+"""What a record says that is about markup: an entity is meant there."""
+_INVISIBLE = re.compile("[\\s\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\u00ad]+")
+_NOTHING = re.compile(r"nan|none|null|n/?a|undefined|#(?:n/a|ref!|name\?|value!|div/0!)|<na>|\\N", re.IGNORECASE)
+"""What programs write where there was nothing."""
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 
 # Bytes of UTF-8 read as Windows-1252 (or Latin-1, where it has no character): a lead byte, then continuation bytes.
@@ -31,20 +41,29 @@ _MOJIBAKE = re.compile(f"(?:[{_LEAD}][{_NEXT}]{{1,3}})+")
 _CHINESE_MOJIBAKE = re.compile("[^\\x00-\\x7f。，！？、：；]{3,}")
 
 
-def mend_text(text: str, flaws: list[Flaw], where: str) -> str:
+def mend_text(text: str, flaws: list[Flaw], where: str, *, entities: bool = True) -> str:
     """Mends one text and notes what was wrong.
 
     Args:
         text: The text.
         flaws: Where the faults are added.
         where: The field, for messages.
+        entities: Whether HTML's entities are faults in it.
     """
-    if text.isascii() and text.isprintable() and "<" not in text and "[" not in text and "{" not in text:
+    if len(text) < 12 and _NOTHING.fullmatch(text.strip()):
+        flaws.append(Flaw("placeholder", f"{where} is {text.strip()!r}, which may stand for nothing", "look at it"))
+    if text.isascii() and text.isprintable() and not any(mark in text for mark in "<[{&"):
         return text
+    if text.strip() and _INVISIBLE.fullmatch(text):
+        flaws.append(Flaw("control", f"{where} holds nothing that can be seen", "remove it"))
+        return ""
     if found := CONTROL.findall(text):
         shown = ", ".join(sorted({f"U+{ord(character):04X}" for character in found}))
         flaws.append(Flaw("control", f"{where} holds {len(found)} bad character(s): {shown}", "remove them"))
         text = CONTROL.sub("", text)
+    if entities and (match := ENTITY.search(_CODE.sub("", text))) and (plain := _without_entities(text)) != text:
+        flaws.append(Flaw("entity", f"{where} holds {match[0]}", f"write {_character(match)!r}"))
+        text = plain
     for pattern, turn_back in ((_MOJIBAKE, _turn_back), (_CHINESE_MOJIBAKE, _turn_back_chinese)):
         for match in pattern.finditer(text):
             if turn_back(match) != match[0]:
@@ -57,6 +76,24 @@ def mend_text(text: str, flaws: list[Flaw], where: str) -> str:
             Flaw("lost", f"{where}: {text.count(chr(0xFFFD))} lost character(s) in {brief(near)}", "write them anew")
         )
     return _without_special(text, flaws, where)
+
+
+def _without_entities(text: str) -> str:
+    """Writes the characters that entities stand for, those of entities of entities too; code stays."""
+    for _ in range(3):
+        pieces, last = [], 0
+        for code in _CODE.finditer(text):
+            pieces += [ENTITY.sub(_character, text[last : code.start()]), code[0]]
+            last = code.end()
+        text = "".join([*pieces, ENTITY.sub(_character, text[last:])])
+    return text
+
+
+def _character(match: re.Match[str]) -> str:
+    found = html.unescape(match[0])
+    if found == "\u00a0":  # what keeps words on one line means nothing here
+        return " "
+    return found if len(found) == 1 and (found.isprintable() or found.isspace()) and found != "\ufffd" else match[0]
 
 
 def _turn_back(match: re.Match[str]) -> str:

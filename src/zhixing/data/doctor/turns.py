@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zhixing.data.doctor.findings import Flaw
-from zhixing.data.shapes.messages import CALL_ROLES, CONTENT_KEYS, ROLE_KEYS, ROLES
+from zhixing.data.shapes.messages import CALL_ROLES, CONTENT_KEYS, ROLE_KEYS, ROLES, meant_role
 from zhixing.data.shapes.records import brief
 
 Turn = dict[str, Any]
@@ -39,6 +39,19 @@ def mend_turns(turns: list[Turn], flaws: list[Flaw], where: str, *, open_end: bo
     rest = _begun(rest, flaws, where)
     rest = _cut_at_gaps(rest, flaws, where, open_end)
     return [*system, *rest] if rest else []
+
+
+def right_roles(turns: list[Turn], flaws: list[Flaw], where: str) -> list[Turn]:
+    """Returns turns whose misspelled roles are written right, and notes them."""
+    result = []
+    for number, turn in enumerate(turns):
+        key = next((key for key in ROLE_KEYS if key in turn), None)
+        named = turn[key] if key else None
+        if key and isinstance(named, str) and not role_of(turn) and (meant := meant_role(named)):
+            flaws.append(Flaw("role", f"{where}[{number}] has the role {brief(named)}", f"write {meant}"))
+            turn = {**turn, key: meant}
+        result.append(turn)
+    return result
 
 
 def _leading(turns: list[Turn]) -> int:

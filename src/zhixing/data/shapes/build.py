@@ -59,6 +59,19 @@ def _get(row: Any, columns: Columns, role: str) -> Any:
     return row.get(column) if column is not None and isinstance(row, Mapping) else None
 
 
+def _turns(row: Any, columns: Columns) -> Any:
+    """Returns the turns of a row, which must have them.
+
+    Raises:
+        Misfit: It is of another shape than the file's other rows.
+    """
+    column = columns["messages"]
+    if isinstance(row, Mapping) and column not in row:
+        remedy = "all records of a file have one shape: put it into a file of its own, or leave it out"
+        raise Misfit(f"no field {column!r} among {brief(list(row))}", remedy)
+    return _get(row, columns, "messages")
+
+
 def _text(row: Any, columns: Columns, role: str, *, empty: bool = False) -> str:
     """Returns a field that is a text.
 
@@ -158,7 +171,7 @@ def tagged(row: Any, columns: Columns, context: Context) -> Iterator[Built]:
 
 def chat(row: Any, columns: Columns, context: Context) -> Iterator[Built]:
     """A list of turns."""
-    messages = parse_messages(_get(row, columns, "messages"), columns["messages"])
+    messages = parse_messages(_turns(row, columns), columns["messages"])
     messages = _system(row, columns) + messages
     check_chat(messages, columns["messages"])
     tools = parse_tools(_get(row, columns, "tools"), columns["tools"]) if "tools" in columns else ()
@@ -210,6 +223,8 @@ def prompted(row: Any, columns: Columns, context: Context) -> Iterator[Built]:
     """A question and its answer: alpaca, prompt and completion."""
     answer = _get(row, columns, "response")
     if answer is None:
+        if columns["response"] in row:
+            raise Misfit(f"{columns['response']!r} is null", "write the answer, or leave the record out", "empty")
         raise Misfit(f"no field {columns['response']!r} among {brief(list(row))}", "add the answer")
     yield Chat(_asked(row, columns) + _reply(answer, columns["response"]))
 
@@ -298,7 +313,7 @@ def unpaired(row: Any, columns: Columns, context: Context) -> Iterator[Built]:
     if good is None:
         raise Misfit(f"{columns['label']!r} is {brief(_get(row, columns, 'label'))}", "true or false is expected")
     if "messages" in columns:
-        whole = _system(row, columns) + parse_messages(_get(row, columns, "messages"), columns["messages"])
+        whole = _system(row, columns) + parse_messages(_turns(row, columns), columns["messages"])
         completion = _reply([message.to_json() for message in whole[-1:]], columns["messages"])
         if len(whole) < 2:
             raise Misfit(f"{columns['messages']!r} holds no question", "add the user's turn")

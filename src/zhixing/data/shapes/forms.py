@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
 from zhixing.core.errors import BadInput
@@ -47,6 +47,7 @@ class Form:
         header: Whether the first row of a table names the columns.
         columns: Names of the columns, as far as the form knows them.
         why: What it was seen by.
+        lead: Lines before all rows that only tell a spreadsheet the delimiter.
     """
 
     kind: Kind
@@ -55,6 +56,7 @@ class Form:
     header: bool = False
     columns: tuple[str, ...] = ()
     why: str = ""
+    lead: int = 0
 
     def to_json(self) -> dict[str, object]:
         """Returns the form as plain data."""
@@ -194,10 +196,16 @@ def _labels(filled: Sequence[str]) -> Form | None:
     return Form("labels", columns=("label", "text"), why=why)
 
 
+_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?')
+"""The line by which Excel is told how cells are separated."""
+
+
 def _table(lines: Sequence[str], delimiter: str, known: frozenset[str], mapping: Mapping[str, str] | None) -> Form:
     """Finds delimiter, quoting and header of a table."""
     if not lines:
         return Form("table", delimiter or ",", why="an empty table")
+    if (told := _SEPARATOR.fullmatch(lines[0].strip())) and len(lines) > 1:
+        return replace(_table(lines[1:], told[1], known, mapping), lead=1)
     delimiter = delimiter or max(",;\t|", key=lines[0].count)
     quoted = delimiter != "\t" or _tabs_are_quoted(lines)
     rows = list(itertools.islice(cells(lines, delimiter, quoted), SAMPLE_ROWS))

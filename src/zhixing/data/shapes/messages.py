@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +18,9 @@ ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "ai": "assistant",
     "bot": "assistant",
+    "chatbot": "assistant",
     "bing": "assistant",
     "bard": "assistant",
     "model": "assistant",
@@ -27,12 +30,21 @@ ROLES: dict[str, Role] = {
     "function_response": "tool",
     "tool_response": "tool",
     "ipython": "tool",
+    "系统": "system",
+    "用户": "user",
+    "助手": "assistant",
 }
 """Names that roles go by."""
 CALL_ROLES = frozenset({"function_call", "tool_call"})
 """Turns that are nothing but calls by the assistant, as JSON in their text."""
 ROLE_KEYS = ("role", "from", "speaker")
 CONTENT_KEYS = ("content", "value", "text")
+
+
+def meant_role(name: str) -> str | None:
+    """Returns the role that a misspelled name means, None where it may mean none or several."""
+    near = difflib.get_close_matches(name.strip().lower(), ["system", "user", "assistant", "human"], n=2, cutoff=0.75)
+    return near[0] if len(near) == 1 else None
 
 
 def looks_like_messages(value: Any) -> bool:
@@ -79,7 +91,9 @@ def _message(turn: Any, where: str) -> Message:
     if key in CALL_ROLES:
         return Message("assistant", "", _parse_calls(content, where))
     if key not in ROLES:
-        raise Misfit(f"{where} has the role {brief(named)}", "roles are system, user, assistant and tool")
+        guess = meant_role(key)
+        hint = f"did you mean {guess}? " if guess else ""
+        raise Misfit(f"{where} has the role {brief(named)}", f"{hint}roles are system, user, assistant and tool")
     role = ROLES[key]
     if content_key is None and not calls:
         raise Misfit(f"{where} has no text, only {brief(list(turn))}", 'add "content"')
@@ -132,6 +146,8 @@ def _call(value: Any, where: str) -> ToolCall:
     function = value.get("function", value) if isinstance(value, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise Misfit(f"{where} is {brief(value)}", 'a call is {"name": ..., "arguments": {...}}')
+    if not function["name"].strip():
+        raise Misfit(f"{where} calls a tool without a name", "write the tool's name, or leave the call out")
     arguments = function.get("arguments", function.get("parameters", {}))
     if isinstance(arguments, str):
         arguments = _json(arguments, f"{where}.arguments") if arguments.strip() else {}

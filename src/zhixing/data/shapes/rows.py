@@ -42,7 +42,7 @@ def read_rows(source: Source, stream: BinaryIO, form: Form, problems: Problems) 
 
 def _table(source: Source, text: BinaryIO, form: Form, problems: Problems) -> Iterator[tuple[int, Row]]:
     header = form.header
-    lines = numbered_lines(source, text, problems)
+    lines = (numbered for numbered in numbered_lines(source, text, problems) if numbered[0] > form.lead)
     for line, row in table_rows(lines, form.delimiter, source.name, problems, quoted=form.quoted):
         if header:
             header = False

@@ -36,7 +36,7 @@ from zhixing.tokenization.chat_format import ChatFormat
 from zhixing.tokenization.tokenizer import Tokenizer
 from zhixing.training.objectives.base import Encoded, NetworkKind, RecordObjective, Sampler, Setting, Written
 from zhixing.training.policy import clipped_loss, divergence, group_advantages, reinforce_advantages, reinforce_loss
-from zhixing.training.rewards import Attempt, build_rewards
+from zhixing.training.rewards import Attempt, RecordFault, build_rewards
 from zhixing.training.rollouts import Rollout, Rollouts, RolloutSampler, padded_rows
 
 SHOWN = 3
@@ -120,6 +120,7 @@ class _Policy(RecordObjective):
         super().__init__(recipe)
         self.rewards = build_rewards(recipe.task.rewards or ())
         self._reference: Any = None
+        self._late = 0
         self._figures: dict[str, list[float]] = defaultdict(list)
         self._written: list[dict[str, Any]] = []
 
@@ -180,6 +181,12 @@ class _Policy(RecordObjective):
                     f"add it, name another one with task.rewards' `field` (here are {', '.join(row or ()) or 'none'}),"
                     " or leave the record out",
                 )
+        (example,) = encoded.examples
+        prompt, answer = read_text(example["prompt"]), read_text(example["answer"])
+        try:
+            self.rewards.check(Attempt(prompt, answer, answer, dict(row or {})))
+        except RecordFault as error:
+            raise Misfit(f"{error.where}: {error.cause}", error.remedy or "") from error
         if row and any(reward.kind == "function" or reward.field not in (None, "answer") for reward in rewards):
             (example,) = encoded.examples
             kept = json.dumps(dict(row), ensure_ascii=False, default=str)
@@ -265,6 +272,10 @@ class _Policy(RecordObjective):
         for name, values in parts.items() if len(parts) > 1 else ():
             figures[f"reward_{name}"].append(float(np.mean(values)))
         figures["answer_tokens"].append(float(np.mean([len(one.tokens) for one in written])))
+        late = self.rewards.given_up()
+        if late:  # patterns that take too long count as no match, and are to be seen
+            figures["patterns_given_up"].append(late - self._late)
+            self._late = late
         figures["finished"].append(float(np.mean([one.finished for one in written])))
         # Groups in which all answers are worth the same teach nothing.
         figures["undecided"].append(float((rewards.amax(1) == rewards.amin(1)).double().mean()))

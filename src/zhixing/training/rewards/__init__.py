@@ -6,7 +6,7 @@ of attempts and returns one figure for each; nothing here knows how answers are 
 figures. Rewards come from the recipe alone: nothing in a model folder or in the data chooses one.
 """
 
-from zhixing.training.rewards.base import Attempt, Reward
+from zhixing.training.rewards.base import Attempt, RecordFault, Reward
 from zhixing.training.rewards.build import REWARDS, Scores, WeightedRewards, build_rewards
 
-__all__ = ["REWARDS", "Attempt", "Reward", "Scores", "WeightedRewards", "build_rewards"]
+__all__ = ["REWARDS", "Attempt", "RecordFault", "Reward", "Scores", "WeightedRewards", "build_rewards"]

@@ -28,6 +28,10 @@ class Attempt:
     finished: bool = True
 
 
+class RecordFault(BadInput):
+    """A record lacks what a reward compares with."""
+
+
 class Reward(Protocol):
     """Judges attempts."""
 
@@ -37,7 +41,15 @@ class Reward(Protocol):
         """Returns one figure for each attempt; more is better.
 
         Raises:
-            BadInput: A record lacks what this reward compares with.
+            RecordFault: A record lacks what this reward compares with.
+        """
+
+    def check(self, attempt: Attempt) -> None:
+        """Looks at a record before training; its right answer stands for what the model will write.
+
+        Raises:
+            RecordFault: The reward could not judge answers to it.
+            BadInput: The reward itself fails.
         """
 
 
@@ -45,13 +57,13 @@ def wanted(attempt: Attempt, field_name: str, reward: str) -> Any:
     """Returns a field of the attempt's record; `answer` is the right answer.
 
     Raises:
-        BadInput: The record has no such field.
+        RecordFault: The record has no such field.
     """
     value = attempt.answer if field_name == "answer" else attempt.record.get(field_name)
     if value is None or value == "":
-        raise BadInput(
+        raise RecordFault(
             f"the reward {reward!r} needs the field {field_name!r}, which the record of {attempt.prompt[:60]!r} lacks",
-            where="task.rewards",
+            where=f"record field {field_name!r}",
             remedy="add it to the records, or name another one with `field`",
         )
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from zhixing.core.errors import BadInput, unknown_name
+from zhixing.core.errors import BadInput, ZhixingError, unknown_name
 from zhixing.core.recipe import RewardRecipe
 from zhixing.training.rewards.base import Attempt, Reward
 from zhixing.training.rewards.code import UnitTests
@@ -88,6 +88,15 @@ class WeightedRewards:
         """The names of the rewards that are not trained on."""
         return tuple(name for name, (_, weight) in zip(self.names, self.rewards, strict=True) if not weight)
 
+    def check(self, attempt: Attempt) -> None:
+        """Looks, before training, whether every reward can judge answers to a record; see `Reward.check`."""
+        for reward, _ in self.rewards:
+            reward.check(attempt)
+
+    def given_up(self) -> int:
+        """Returns how many matches of patterns have been given up so far, because they took too long."""
+        return sum(reward.late for reward, _ in self.rewards if isinstance(reward, Pattern))
+
     def __call__(self, attempts: Sequence[Attempt]) -> Scores:
         """Judges attempts."""
         parts = {name: reward(attempts) for name, (reward, _) in zip(self.names, self.rewards, strict=True)}
@@ -107,8 +116,34 @@ def build_rewards(recipes: Sequence[RewardRecipe]) -> WeightedRewards:
         MissingResource: The user's module, or a sandbox for code, is not there.
     """
     built = []
-    for recipe in recipes:
+    for number, recipe in enumerate(recipes):
+        place = f"task.rewards.{number}"
         if recipe.kind not in REWARDS:
-            raise unknown_name("reward", recipe.kind, REWARDS, where="task.rewards")
-        built.append((REWARDS[recipe.kind](recipe), recipe.weight))
+            raise unknown_name("reward", recipe.kind, REWARDS, where=place)
+        _check_options(recipe, place)
+        try:
+            built.append((REWARDS[recipe.kind](recipe), recipe.weight))
+        except ZhixingError as error:
+            if error.where is not None and error.where.partition(".")[0] == "schema":
+                place += f".json_{error.where}"
+            elif error.where != "task.rewards":
+                raise
+            raise type(error)(error.cause, where=place, remedy=error.remedy) from error
     return WeightedRewards(built)
+
+
+OPTIONS = {
+    "number": {"field"}, "pattern": {"pattern", "whole"}, "schema": {"json_schema"},
+    "tests": {"field", "whole", "isolation"}, "function": {"function"}, "model": {"model"},
+}  # fmt: skip
+"""What each kind of reward is told; anything else would be without effect."""
+
+
+def _check_options(recipe: RewardRecipe, place: str) -> None:
+    """Refuses options of another kind, which the user believes to act."""
+    given = recipe.model_dump(exclude_defaults=True).keys() - {"kind", "weight"} - OPTIONS[recipe.kind]
+    if given:
+        known = ", ".join(sorted(OPTIONS[recipe.kind]))
+        raise BadInput(
+            f"a reward of the kind {recipe.kind!r} has no option {min(given)!r}", where=place, remedy=f"it has {known}"
+        )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from zhixing.core.errors import BadInput
 from zhixing.core.sandbox import Limits, available_isolation, run_tests
-from zhixing.training.rewards.base import Attempt, wanted
+from zhixing.training.rewards.base import Attempt, RecordFault, wanted
 
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
@@ -60,11 +60,35 @@ class UnitTests:
         with ThreadPoolExecutor(self.workers) as pool:
             return list(pool.map(self._one, attempts))
 
-    def _one(self, attempt: Attempt) -> float:
+    def check(self, attempt: Attempt) -> None:
+        """See `Reward`: tests must be Python, or no answer could ever pass them."""
+        tests = self._tests(attempt)
+        for number, test in enumerate(tests, 1):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    compile(test, f"test {number}", "exec", dont_inherit=True)
+            except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+                told = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
+                raise RecordFault(
+                    f"test {number} of {len(tests)}, {test[:60]!r}, is no Python: {told}",
+                    where=f"record field {self.field!r}",
+                    remedy="mend it, name the field that holds the tests with `field`, or leave the record out",
+                ) from None
+
+    def _tests(self, attempt: Attempt) -> list[str]:
         tests = wanted(attempt, self.field, self.name)
         if isinstance(tests, str):
             tests = _listed(tests)
-        if not isinstance(tests, list) or not all(isinstance(test, str) for test in tests):
-            raise BadInput(f"tests are Python texts, not {str(tests)[:60]!r}", where=f"record field {self.field!r}")
+        if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
+            raise RecordFault(
+                f"tests are Python texts, not {str(tests)[:60]!r}",
+                where=f"record field {self.field!r}",
+                remedy="write a text or a list of texts, name another field with `field`, or leave the record out",
+            )
+        return tests
+
+    def _one(self, attempt: Attempt) -> float:
+        tests = self._tests(attempt)
         verdict = run_tests(find_code(attempt.completion), tests, limits=self.limits, isolation=self.isolation)
         return float(verdict.share == 1) if self.all_or_nothing else verdict.share

@@ -26,6 +26,9 @@ class ModelReward:
         self._model.eval()
         self._encoder = AnswerEncoder(tokenizer)
 
+    def check(self, attempt: Attempt) -> None:
+        """See `Reward`: nothing of a record is compared with."""
+
     def __call__(self, attempts: Sequence[Attempt]) -> list[float]:
         """See `Reward`."""
         rows, places = [], []

@@ -7,8 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 
-from zhixing.core.errors import BadInput
-from zhixing.training.rewards.base import Attempt, wanted
+from zhixing.training.rewards.base import Attempt, RecordFault, wanted
 
 LONGEST = 100_000
 """Characters that are searched, from the end: the answer stands there."""
@@ -127,11 +126,17 @@ class ExactNumber:
         """See `Reward`."""
         return [float(extract_number(attempt.completion) == self._right(attempt)) for attempt in attempts]
 
+    def check(self, attempt: Attempt) -> None:
+        """See `Reward`."""
+        self._right(attempt)
+
     def _right(self, attempt: Attempt) -> Fraction:
         value = wanted(attempt, self.field, self.name)
         number = extract_number(str(value))
         if number is None:
-            raise BadInput(
-                f"the right answer {str(value)[:60]!r} holds no number", where=f"record field {self.field!r}"
+            raise RecordFault(
+                f"the right answer {str(value)[:60]!r} holds no number",
+                where=f"record field {self.field!r}",
+                remedy="write one, name the field that holds it with `field`, or leave the record out",
             )
         return number

@@ -57,6 +57,9 @@ class Pattern:
         self.late = 0
         """Matches that were given up so far."""
 
+    def check(self, attempt: Attempt) -> None:
+        """See `Reward`: nothing of a record is compared with."""
+
     def __call__(self, attempts: Sequence[Attempt]) -> list[float]:
         """See `Reward`."""
         texts = [attempt.completion[:MOST_CHARACTERS] for attempt in attempts]

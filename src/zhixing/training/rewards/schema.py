@@ -61,6 +61,9 @@ class JsonSchema:
         check_schema(schema)
         self.schema, self.valid_share = schema, valid_share
 
+    def check(self, attempt: Attempt) -> None:
+        """See `Reward`: nothing of a record is compared with."""
+
     def __call__(self, attempts: Sequence[Attempt]) -> list[float]:
         """See `Reward`."""
         return [self._one(attempt.completion) for attempt in attempts]
