@@ -50,17 +50,24 @@ template <Kind K> ZX_INLINE GroupScales scales_at(const uint8_t* panel, int64_t 
     return out;
 }
 
-// One group of M rows of activations, `stride` bytes apart: adds its scaled products with the weights of P panels.
-template <Kind K, int M, int P> ZX_INLINE void add_group(Vec (*sum)[M][PARTS], int part, const Quads* w, const GroupScales* scales, const uint8_t* x, size_t stride) {
-    Vec products[P][M];
+constexpr bool has_minimum(Kind kind) { return layout_of(kind).scales == Scales::WithMin || layout_of(kind).scales == Scales::Super; }
+
+// One group of M rows of activations, `stride` bytes apart: adds its scaled products with the weights of P panels, and
+// (`MINIMUM`) the minimum times the sum of the activations.
+template <Kind K, int M, int P, bool MINIMUM> ZX_INLINE void add_group(Vec (*sum)[M][PARTS], const Quads* w, const GroupScales (*scales)[PARTS], const uint8_t* x, size_t stride) {
+    Vec products[P][PARTS][M];
     const auto add = [&](int which) {
-        for (int panel = 0; panel < P; ++panel) {
-            ZX_UNROLL
-            for (int m = 0; m < M; ++m) {
-                const float scale = reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride)->scale;
-                sum[panel][m][part] = vfma(vmul(scales[panel].scale[which], vset(scale)), products[panel][m], sum[panel][m][part]);
+        for (int panel = 0; panel < P; ++panel)
+            for (int part = 0; part < PARTS; ++part) {
+                ZX_UNROLL
+                for (int m = 0; m < M; ++m) {
+                    const QuantGroup& group = *reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride);
+                    const GroupScales& of = scales[panel][part];
+                    Vec value = vfma(vmul(of.scale[which], vset(group.scale)), products[panel][part][m], sum[panel][m][part]);
+                    if constexpr (MINIMUM) value = vfma(of.minimum, vset(group.scaled_sum), value);
+                    sum[panel][m][part] = value;
+                }
             }
-        }
     };
     if constexpr (layout_of(K).scales == Scales::SuperHalf) {
         dots<K, 0, 4, M, P>(w, x, stride, products);
@@ -75,7 +82,6 @@ template <Kind K, int M, int P> ZX_INLINE void add_group(Vec (*sum)[M][PARTS], i
 
 template <Kind K, int M, int P> static void quant_tile(const Product& p, int64_t first_panel, int64_t token) {
     constexpr Layout layout = layout_of(K);
-    constexpr bool has_min = layout.scales == Scales::WithMin || layout.scales == Scales::Super;
     const size_t cols = size_t(p.weight->cols), stride = size_t(p.quant_stride), panel_stride = p.weight->stride();
     const int64_t groups = int64_t(cols / GROUP), supers = int64_t(cols / SUPER);
     const uint8_t* const panels = p.weight->panel(first_panel);
@@ -86,11 +92,12 @@ template <Kind K, int M, int P> static void quant_tile(const Product& p, int64_t
         for (int m = 0; m < M; ++m)
             for (int part = 0; part < PARTS; ++part) sum[panel][m][part] = vset(0.0f);
     Quads w[P];
-    GroupScales scales[P];
-    const auto load = [&](int64_t group, int part) {
+    GroupScales scales[P][PARTS];
+    const auto load = [&](int64_t group) {
         for (int panel = 0; panel < P; ++panel) {
-            load_quads<K>(bodies + size_t(panel) * panel_stride + size_t(group) * body_bytes(layout.bits), part, w[panel]);
-            scales[panel] = scales_at<K>(panels + size_t(panel) * panel_stride, group, supers, part);
+            load_quads<K>(bodies + size_t(panel) * panel_stride + size_t(group) * body_bytes(layout.bits), w[panel]);
+            for (int part = 0; part < PARTS; ++part)
+                scales[panel][part] = scales_at<K>(panels + size_t(panel) * panel_stride, group, supers, part);
         }
     };
     // Panels lie one behind the other: what is asked for moves on evenly over headers and bodies.
@@ -98,31 +105,18 @@ template <Kind K, int M, int P> static void quant_tile(const Product& p, int64_t
     const size_t lines = (P * panel_stride / 64 + size_t(groups) - 1) / size_t(groups);
     for (int64_t group = 0; group < groups; ++group) {
         for (size_t line = 0; line < lines && ahead < stop; ++line, ahead += 64) prefetch(ahead);
-        const uint8_t* const x = rows + size_t(group) * sizeof(QuantGroup);
-        for (int part = 0; part < PARTS; ++part) {
-            load(group, part);
-            add_group<K, M, P>(sum, part, w, scales, x, stride);
-            if constexpr (has_min) {
-                for (int panel = 0; panel < P; ++panel) {
-                    ZX_UNROLL
-                    for (int m = 0; m < M; ++m) {
-                        const float scaled_sum = reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride)->scaled_sum;
-                        sum[panel][m][part] = vfma(scales[panel].minimum, vset(scaled_sum), sum[panel][m][part]);
-                    }
-                }
-            }
-        }
+        load(group);
+        add_group<K, M, P, has_minimum(K)>(sum, w, scales, rows + size_t(group) * sizeof(QuantGroup), stride);
     }
     // Then the second terms, row by row: each has others.
     for (int m = 0; m < M; ++m) {
         const QuantRow x = quant_row(rows + size_t(m) * stride, cols);
         Vec own[P][1][PARTS];
         for (int panel = 0; panel < P; ++panel) std::memcpy(own[panel][0], sum[panel][m], sizeof own[panel][0]);
-        for (int32_t i = 0; i < *x.fine_count; ++i)
-            for (int part = 0; part < PARTS; ++part) {
-                load(x.fine_places[i], part);
-                add_group<K, 1, P>(own, part, w, scales, reinterpret_cast<const uint8_t*>(x.fine + i), 0);
-            }
+        for (int32_t i = 0; i < *x.fine_count; ++i) {
+            load(x.fine_places[i]);
+            add_group<K, 1, P, false>(own, w, scales, reinterpret_cast<const uint8_t*>(x.fine + i), 0);
+        }
         for (int panel = 0; panel < P; ++panel) std::memcpy(sum[panel][m], own[panel][0], sizeof own[panel][0]);
     }
     for (int panel = 0; panel < P; ++panel) finish<M>(p, first_panel + panel, token, sum[panel]);

@@ -3,6 +3,14 @@
 constexpr int LANES = 8;
 using Vec = __m256;
 #define ZX_UNROLL  // see simd_avx512.h
+// In front of a loop over the quads of a group.
+#if defined(__clang__)
+#define ZX_ALL_OF_8 _Pragma("unroll")
+#elif defined(__GNUC__)
+#define ZX_ALL_OF_8 _Pragma("GCC unroll 8")
+#else
+#define ZX_ALL_OF_8
+#endif
 
 ZX_INLINE Vec vset(float x) { return _mm256_set1_ps(x); }
 ZX_INLINE Vec vload(const float* p) { return _mm256_loadu_ps(p); }
@@ -63,8 +71,8 @@ ZX_INLINE int32_t sum_of_16(const int8_t* q) {
 }
 ZX_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
-// The quads of one group of 8 rows (`part` says which half of the panel), unsigned; for 8 bits signed.
-struct Quads { __m256i at[8]; };
+// Where the weights of one group lie; they are unpacked quad by quad as they are needed, because 16 registers hold no more.
+struct Quads { const uint8_t* body; };
 
 ZX_INLINE __m256i load256(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
@@ -76,40 +84,29 @@ template <int Q> ZX_INLINE __m256i sixth_bits(__m256i plane) {  // two bits of q
     return _mm256_and_si256(_mm256_srli_epi16(plane, 2), mask);
 }
 
-template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, int part, Quads& w) {
+template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, Quads& w) { w.body = body; }
+
+// One quad of 8 rows, unsigned; 8 bits and what comes from a table signed. `part` says which half of the panel.
+template <Kind K> ZX_INLINE __m256i quad_at(const uint8_t* body, int part, int quad) {
     constexpr int bits = layout_of(K).bits;
     body += part * 32;
-    if constexpr (bits == 8) {
-        for (int quad = 0; quad < 8; ++quad) w.at[quad] = _mm256_xor_si256(load256(body + quad * 64), _mm256_set1_epi8(char(128)));
-        return;
-    }
-    const __m256i low = _mm256_set1_epi8(15);
-    for (int quad = 0; quad < 4; ++quad) {
-        const __m256i both = load256(body + quad * 64);
-        w.at[quad] = _mm256_and_si256(both, low);
-        w.at[quad + 4] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-    }
-    if constexpr (K == Kind::B4L) {
-        const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(IQ4_TABLE)));
-        for (int quad = 0; quad < 8; ++quad) w.at[quad] = _mm256_shuffle_epi8(table, w.at[quad]);
-    }
+    if constexpr (bits == 8) return _mm256_xor_si256(load256(body + quad * 64), _mm256_set1_epi8(char(128)));
+    const __m256i both = load256(body + quad % 4 * 64);
+    __m256i w = _mm256_and_si256(quad < 4 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15));
+    if constexpr (K == Kind::B4L)
+        w = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(IQ4_TABLE))), w);
     if constexpr (bits == 5) {
-        const __m256i plane = load256(body + 256), bit = _mm256_set1_epi8(16);
-        for (int quad = 0; quad < 8; ++quad) {
-            const __m256i moved = quad < 4 ? _mm256_slli_epi16(plane, 4 - quad) : _mm256_srli_epi16(plane, quad - 4);
-            w.at[quad] = _mm256_or_si256(w.at[quad], _mm256_and_si256(moved, bit));
-        }
+        const __m256i plane = load256(body + 256);
+        const __m256i moved = quad < 4 ? _mm256_slli_epi16(plane, 4 - quad) : _mm256_srli_epi16(plane, quad - 4);
+        w = _mm256_or_si256(w, _mm256_and_si256(moved, _mm256_set1_epi8(16)));
     }
     if constexpr (bits == 6) {
-        for (int upper = 0; upper < 2; ++upper) {
-            const __m256i plane = load256(body + 256 + upper * 64);
-            __m256i* to = w.at + upper * 4;
-            to[0] = _mm256_or_si256(to[0], sixth_bits<0>(plane));
-            to[1] = _mm256_or_si256(to[1], sixth_bits<1>(plane));
-            to[2] = _mm256_or_si256(to[2], sixth_bits<2>(plane));
-            to[3] = _mm256_or_si256(to[3], sixth_bits<3>(plane));
-        }
+        const __m256i plane = load256(body + 256 + quad / 4 * 64);
+        const __m256i upper = quad % 4 == 0 ? sixth_bits<0>(plane) : quad % 4 == 1 ? sixth_bits<1>(plane)
+                            : quad % 4 == 2 ? sixth_bits<2>(plane) : sixth_bits<3>(plane);
+        w = _mm256_or_si256(w, upper);
     }
+    return w;
 }
 
 ZX_INLINE __m256i broadcast_quad(const int8_t* x) { int32_t four; std::memcpy(&four, x, 4); return _mm256_set1_epi32(four); }
@@ -118,31 +115,56 @@ template <int FIRST, int LAST> ZX_INLINE int32_t minus_sum(const QuantGroup& x) 
     return LAST - FIRST == 8 ? x.minus_sum : FIRST == 0 ? x.minus_first : x.minus_sum - x.minus_first;
 }
 
-// maddubs adds two products into 16 bits; as many of its results are added there as cannot overflow:
-// 8 quads of 4 bits (8 * 2 * 15 * 127 = 30480), 4 of 5 bits (31496), 2 of 6 bits (32004), 1 of 8 bits (2 * 128 * 127).
-template <Kind K, int FIRST, int LAST> ZX_INLINE Vec dot(const Quads& w, const QuantGroup& x) {
-    constexpr int bits = K == Kind::B4L ? 8 : layout_of(K).bits;
-    constexpr int run = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i total = _mm256_setzero_si256();
-    if constexpr (bits != 8 && layout_of(K).offset != 0) total = _mm256_set1_epi32(layout_of(K).offset * minus_sum<FIRST, LAST>(x));
-    for (int first = FIRST; first < LAST; first += run) {
-        __m256i pairs = _mm256_setzero_si256();
-        for (int quad = first; quad < LAST && quad < first + run; ++quad) {
-            const __m256i four = broadcast_quad(x.q + quad * 4);
-            __m256i two;
-            // Signed weights may be -128, activations may not: so the activations take the sign.
-            if constexpr (bits == 8) two = _mm256_maddubs_epi16(_mm256_abs_epi8(w.at[quad]), _mm256_sign_epi8(four, w.at[quad]));
-            else two = _mm256_maddubs_epi16(w.at[quad], four);
-            pairs = quad == first ? two : _mm256_add_epi16(pairs, two);
-        }
-        total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, ones));
-    }
-    return _mm256_cvtepi32_ps(total);
+// A sum that is to be made now. GCC turns a chain of sums into a tree, whose branches do not fit the registers.
+ZX_INLINE __m256i in_order(__m256i sum) {
+#if defined(__GNUC__)
+    __asm__("" : "+x"(sum));
+#endif
+    return sum;
 }
 
-template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Quads* w, const uint8_t* x, size_t stride, Vec (*products)[M]) {
-    for (int panel = 0; panel < P; ++panel)
-        for (int m = 0; m < M; ++m)
-            products[panel][m] = dot<K, FIRST, LAST>(w[panel], *reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride));
+// Quads [FIRST, LAST) of a panel with M groups of activations: each of those is broadcast once for both halves of the panel.
+// maddubs adds two products into 16 bits; as many of its results are added there as cannot overflow:
+// 8 quads of 4 bits (8 * 2 * 15 * 127 = 30480), 4 of 5 bits (31496), 2 of 6 bits (32004), 1 of 8 bits (2 * 128 * 127).
+template <Kind K, int FIRST, int LAST, int M> ZX_INLINE void dots_of_panel(const uint8_t* body, const uint8_t* x, size_t stride, Vec (*products)[M]) {
+    constexpr int bits = K == Kind::B4L ? 8 : layout_of(K).bits, run = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+    constexpr int offset = layout_of(K).bits == 8 ? 0 : layout_of(K).offset;
+    const auto group = [&](int m) { return reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride); };
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i total[2][M];
+    ZX_ALL_OF_8
+    for (int first = FIRST; first < LAST; first += run) {
+        __m256i pairs[2][M];
+        ZX_ALL_OF_8
+        for (int quad = first; quad < first + run; ++quad) {
+            const __m256i w[2] = {quad_at<K>(body, 0, quad), quad_at<K>(body, 1, quad)};
+            const __m256i size[2] = {_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])};
+            for (int m = 0; m < M; ++m) {
+                const __m256i four = broadcast_quad(group(m)->q + quad * 4);
+                for (int part = 0; part < 2; ++part) {
+                    __m256i& sum = pairs[part][m];
+                    if constexpr (bits == 8) {  // weights may be -128, activations may not: so these take the sign
+                        sum = _mm256_maddubs_epi16(size[part], _mm256_sign_epi8(four, w[part]));
+                    } else {
+                        const __m256i two = _mm256_maddubs_epi16(w[part], four);
+                        sum = quad == first ? two : in_order(_mm256_add_epi16(sum, two));
+                    }
+                }
+            }
+        }
+        for (int part = 0; part < 2; ++part)
+            for (int m = 0; m < M; ++m) {
+                const __m256i four = _mm256_madd_epi16(pairs[part][m], ones);
+                total[part][m] = first == FIRST ? four : in_order(_mm256_add_epi32(total[part][m], four));
+            }
+    }
+    for (int part = 0; part < 2; ++part)
+        for (int m = 0; m < M; ++m) {
+            if constexpr (offset != 0) total[part][m] = _mm256_add_epi32(total[part][m], _mm256_set1_epi32(offset * minus_sum<FIRST, LAST>(*group(m))));
+            products[part][m] = _mm256_cvtepi32_ps(total[part][m]);
+        }
+}
+
+template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Quads* w, const uint8_t* x, size_t stride, Vec (*products)[2][M]) {
+    for (int panel = 0; panel < P; ++panel) dots_of_panel<K, FIRST, LAST, M>(w[panel].body, x, stride, products[panel]);
 }

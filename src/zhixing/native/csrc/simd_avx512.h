@@ -66,7 +66,7 @@ struct Quads { __m512i at[8]; };
 ZX_INLINE __m512i load512(const uint8_t* p) { return _mm512_loadu_si512(p); }
 constexpr int A_OR_B_AND_C = 0xf8;  // truth table for ternarylogic
 
-template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, int, Quads& w) {
+template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, Quads& w) {
     constexpr int bits = layout_of(K).bits;
     if constexpr (bits == 8) {
         for (int quad = 0; quad < 8; ++quad) w.at[quad] = load512(body + quad * 64);
@@ -106,7 +106,7 @@ template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, int, Quads& w) 
 // Quads [FIRST, LAST) of the weights of P panels, unsigned, times those of M groups of activations, four products a lane,
 // exactly in 32 bits. The offset of the weights is taken off by starting at -offset * sum of the activations. Quad by quad
 // over all rows: so many sums are under way that none waits for itself.
-template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Quads* w, const uint8_t* x, size_t stride, Vec (*products)[M]) {
+template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Quads* w, const uint8_t* x, size_t stride, Vec (*products)[1][M]) {
     constexpr int offset = layout_of(K).offset, shift = offset == 128 ? 7 : offset == 32 ? 5 : offset == 16 ? 4 : 3;
     static_assert(offset == 0 || offset == 1 << shift, "offsets are powers of two");
     const auto at = [&](int m) { return reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride); };
@@ -134,6 +134,6 @@ template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Q
     }
     for (int panel = 0; panel < P; ++panel) {
         ZX_UNROLL
-        for (int m = 0; m < M; ++m) products[panel][m] = _mm512_cvtepi32_ps(total[panel][m]);
+        for (int m = 0; m < M; ++m) products[panel][0][m] = _mm512_cvtepi32_ps(total[panel][m]);
     }
 }

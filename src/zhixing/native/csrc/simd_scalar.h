@@ -49,7 +49,7 @@ ZX_INLINE void prefetch(const void*) {}
 // The quads of one group, 16 rows side by side, as signed or unsigned small integers.
 struct Quads { int16_t at[8][64]; };
 
-template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, int, Quads& w) {
+template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, Quads& w) {
     constexpr int bits = layout_of(K).bits, offset = layout_of(K).offset;
     for (int quad = 0; quad < 8; ++quad) {
         for (int place = 0; place < 64; ++place) {
@@ -64,7 +64,7 @@ template <Kind K> ZX_INLINE void load_quads(const uint8_t* body, int, Quads& w) 
 }
 
 // Sums of products of quads [FIRST, LAST) of P panels with M groups of activations, one lane per row of weights.
-template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Quads* w, const uint8_t* x, size_t stride, Vec (*products)[M]) {
+template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Quads* w, const uint8_t* x, size_t stride, Vec (*products)[1][M]) {
     for (int panel = 0; panel < P; ++panel)
         for (int m = 0; m < M; ++m) {
             const int8_t* const q = reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride)->q;
@@ -72,6 +72,6 @@ template <Kind K, int FIRST, int LAST, int M, int P> ZX_INLINE void dots(const Q
             for (int quad = FIRST; quad < LAST; ++quad)
                 for (int row = 0; row < LANES; ++row)
                     for (int i = 0; i < 4; ++i) sum[row] += int32_t(w[panel].at[quad][row * 4 + i]) * q[quad * 4 + i];
-            for (int i = 0; i < LANES; ++i) products[panel][m].at[i] = float(sum[i]);
+            for (int i = 0; i < LANES; ++i) products[panel][0][m].at[i] = float(sum[i]);
         }
 }
