@@ -12,9 +12,11 @@ from tests.tasks.support import run
 from zhixing.checkpoints.encoder_folder import load_encoder
 from zhixing.core.errors import BadInput
 from zhixing.models.ragged import Ragged
+from zhixing.native import library
+from zhixing.native.encoder import NativeEncoder
 from zhixing.tasks.base import run_texts
 from zhixing.tasks.classify import Classify
-from zhixing.tasks.encoders import windows_of
+from zhixing.tasks.encoders import EncoderRunner, windows_of
 
 TEXTS = ["a wonderful film", "boring and awful", "知行合一", "😀🎉", "Anna lives in Paris"]
 
@@ -28,6 +30,12 @@ def test_a_classifier_gives_its_own_probabilities(models: Path) -> None:
         expected = logits.softmax(0).tolist()
         assert result.probability == pytest.approx(max(expected), abs=2e-6)
         assert result.label == ("bad", "good")[int(np.argmax(expected))]
+
+
+@pytest.mark.skipif(library.absence() is not None, reason="the native core is not built")
+def test_the_core_computes_classifiers_and_taggers(models: Path) -> None:
+    assert isinstance(EncoderRunner.open(models / "classifier", "classify", "classify").model.encoder, NativeEncoder)
+    assert isinstance(EncoderRunner.open(models / "tagger", "tag", "tag").model.encoder, NativeEncoder)
 
 
 def test_several_labels_at_once(models: Path) -> None:

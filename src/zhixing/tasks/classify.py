@@ -17,14 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zhixing.checkpoints.encoder_folder import is_encoder, load_encoder
+from zhixing.checkpoints.encoder_folder import is_encoder
 from zhixing.checkpoints.references import resolve
 from zhixing.core.errors import BadInput
-from zhixing.models import ops
 from zhixing.models.ragged import Ragged
 from zhixing.tasks.base import TEXT, Row, check_labels
 from zhixing.tasks.embed import Embedder
-from zhixing.tasks.encoders import EncoderRunner
+from zhixing.tasks.encoders import EncoderRunner, open_folder
 from zhixing.tasks.prompting import Prompt, language_of, load_prompt
 from zhixing.tasks.writer import ChatWriter
 
@@ -247,8 +246,7 @@ def open_scorer(
     """Opens what gives texts their labels, by the kind of the model."""
     path = resolve(ref)
     if path.is_dir() and is_encoder(path):
-        folder = load_encoder(path)
-        ops.select_matmul()
+        folder = open_folder(path)
         kind = folder.model.head_config.kind
         if prompt is not None:
             raise BadInput(

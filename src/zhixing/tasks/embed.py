@@ -18,15 +18,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zhixing.checkpoints.encoder_folder import EncoderFolder, load_encoder
-from zhixing.checkpoints.references import resolve
+from zhixing.checkpoints.encoder_folder import EncoderFolder
 from zhixing.core.errors import BadInput
 from zhixing.core.progress import progress_bar
-from zhixing.models import ops
 from zhixing.models.ragged import Ragged
-from zhixing.native.encoder import put_on_core
 from zhixing.tasks.base import TEXT, Row
-from zhixing.tasks.encoders import EncoderRunner
+from zhixing.tasks.encoders import EncoderRunner, open_folder
 
 DEFAULT_EMBEDDER = "minilm"
 
@@ -128,11 +125,7 @@ def open_embedder(ref: str | Path = DEFAULT_EMBEDDER, *, engine: str = "auto", q
         MissingResource: There is no such model.
         BadInput: It is damaged, or no such encoder.
     """
-    folder = load_encoder(resolve(ref))
-    put_on_core(folder.model, engine, quantize)
-    embedder = Embedder(folder)
-    ops.select_matmul()
-    return embedder
+    return Embedder(open_folder(ref, engine, quantize))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from zhixing.core.errors import BadInput, MissingResource
 from zhixing.models import ops
 from zhixing.models.heads import EncoderModel, HeadKind
 from zhixing.models.ragged import Ragged, batches_by_length
+from zhixing.native.encoder import put_on_core
 from zhixing.tasks.fingerprint import model_fingerprint
 from zhixing.tokenization.framing import frame_of
 from zhixing.tokenization.tokenizer import Tokenizer
@@ -64,6 +65,24 @@ def windows_of(owner: int, length: int, room: int, overlap: float = OVERLAP) -> 
     return [Window(owner, begin, begin + room) for begin in (round(last * n / (count - 1)) for n in range(count))]
 
 
+def open_folder(ref: str | Path, engine: str = "auto", quantize: str | None = None) -> EncoderFolder:
+    """Opens an encoder by its reference, on the C++ core where that computes it; chooses the library for the rest.
+
+    Args:
+        ref: The reference.
+        engine: What computes: "native", the C++ core for CPUs, "torch", or "auto", the core wherever it can.
+        quantize: "q8" or "q4": let the core quantise the encoder's matrices.
+
+    Raises:
+        MissingResource: There is no such model.
+        BadInput: It is damaged, or no such encoder; or the core was asked for and cannot compute it.
+    """
+    folder = load_encoder(resolve(ref))
+    put_on_core(folder.model, engine, quantize)
+    ops.select_matmul()
+    return folder
+
+
 class EncoderRunner:
     """An encoder with its tokenizer, for texts of any length.
 
@@ -100,10 +119,8 @@ class EncoderRunner:
 
     @classmethod
     def open(cls, ref: str | Path, kind: HeadKind, task: str) -> EncoderRunner:
-        """Opens an encoder by its reference, and chooses the library for its products."""
-        runner = cls(load_encoder(resolve(ref)), kind, task)
-        ops.select_matmul()
-        return runner
+        """Opens an encoder by its reference; see `open_folder`."""
+        return cls(open_folder(ref), kind, task)
 
     def fingerprint(self) -> str:
         """Returns the hash of the model's content."""

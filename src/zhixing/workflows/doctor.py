@@ -187,7 +187,8 @@ def _paths(absence: str | None, device: str) -> dict[str, str]:
         if core == "the C++ core"
         else core,
         "decoders with rotary frequencies that depend on the length": torch_path,
-        "encoders": torch_path,
+        "encoders and encoder-decoders": core,
+        "recurrent networks, questions with their texts": torch_path,
         "n-gram models": "NumPy",
         "training": torch_path,
     }
