@@ -128,7 +128,7 @@ ZX_INLINE __m256i in_order(__m256i sum) {
 // 8 quads of 4 bits (8 * 2 * 15 * 127 = 30480), 4 of 5 bits (31496), 2 of 6 bits (32004), 1 of 8 bits (2 * 128 * 127).
 template <Kind K, int FIRST, int LAST, int M> ZX_INLINE void dots_of_panel(const uint8_t* body, const uint8_t* x, size_t stride, Vec (*products)[M]) {
     constexpr int bits = K == Kind::B4L ? 8 : layout_of(K).bits, run = bits == 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
-    constexpr int offset = layout_of(K).bits == 8 ? 0 : layout_of(K).offset;
+    constexpr int offset = bits == 8 ? 0 : layout_of(K).offset;
     const auto group = [&](int m) { return reinterpret_cast<const QuantGroup*>(x + size_t(m) * stride); };
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i total[2][M];
