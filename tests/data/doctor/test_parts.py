@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from zhixing.core.errors import BadInput
 from zhixing.data.doctor import examine, write_mended
+from zhixing.data.doctor import likeness as likeness_of_texts
 from zhixing.data.doctor.encodings import decode_line
 from zhixing.data.doctor.likeness import Likeness, stretches
 from zhixing.data.doctor.personal import mask
@@ -57,6 +58,25 @@ def test_personal_data(text, masked):
     flaws = []
     assert mask(text, flaws, "x") == masked
     assert len(flaws) == masked.count("<")
+
+
+def test_texts_from_one_template_are_not_all_compared_with_each_other(monkeypatch: pytest.MonkeyPatch):
+    calls = 0
+    common = likeness_of_texts._common
+
+    def counted(*arguments):
+        nonlocal calls
+        calls += 1
+        return common(*arguments)
+
+    monkeypatch.setattr(likeness_of_texts, "_common", counted)
+    likeness, rng = Likeness(), random.Random(0)
+    template = "Write a short and friendly answer to the customer with the number "
+    texts = [template + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=40)) for _ in range(600)]
+    assert all(likeness.near([text], number) is None for number, text in enumerate(texts))
+    assert calls <= likeness_of_texts.MOST * len(texts)
+    assert calls > 10 * len(texts), "the template is what they share"
+    assert likeness.near([texts[-1] + "!?"], 600) == (599, 1.0)
 
 
 def test_likeness_is_the_share_of_common_stretches():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,9 @@ import numpy.typing as npt
 STRETCH = 5
 BANDS, ROWS = 16, 4
 KEPT = 256
+MOST = 32
+"""Texts that a band remembers, the latest ones, and texts that a new one is compared with, those that share most bands
+first: records made from one template would otherwise all be compared with each other."""
 ALIKE = 0.85
 """Share of common stretches from which two texts are near duplicates."""
 SHORTEST = 40
@@ -63,7 +67,7 @@ class Likeness:
     def __init__(self, alike: float = ALIKE) -> None:
         self.alike = alike
         self._exact: dict[bytes, int] = {}
-        self._bands: list[dict[bytes, list[int]]] = [{} for _ in range(BANDS)]
+        self._bands: list[dict[bytes, deque[int]]] = [{} for _ in range(BANDS)]
         self._kept: dict[int, list[tuple[Hashes, bool]]] = {}
 
     def same(self, key: bytes, number: int) -> int | None:
@@ -85,7 +89,8 @@ class Likeness:
         sketches = [_sketch(text) for text in bare]
         keys = _bands(np.unique(np.concatenate([hashes for hashes, _ in sketches])))
         best: tuple[int, float] | None = None
-        for candidate in {one for band, key in zip(self._bands, keys, strict=True) for one in band.get(key, ())}:
+        shared = Counter(one for band, key in zip(self._bands, keys, strict=True) for one in band.get(key, ()))
+        for candidate, _ in shared.most_common(MOST):
             others = self._kept[candidate]
             if len(others) != len(sketches):
                 continue
@@ -95,7 +100,7 @@ class Likeness:
         if best is None:
             self._kept[number] = sketches
             for band, key in zip(self._bands, keys, strict=True):
-                band.setdefault(key, []).append(number)
+                band.setdefault(key, deque(maxlen=MOST)).append(number)
         return best
 
 
