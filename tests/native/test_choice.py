@@ -126,7 +126,6 @@ def test_settings_from_the_environment(monkeypatch, fresh):
     assert library.threads() == 3
 
 
-@pytest.mark.slow
 def test_after_a_fork_the_child_has_threads_of_its_own(folder):
     if not hasattr(os, "fork") or not native.is_available():
         pytest.skip("no fork here")

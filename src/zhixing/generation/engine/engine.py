@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -99,12 +100,25 @@ class Engine:
             self._worker = TorchWorker(model, tokenizer, owned)
         self._blocks = Blocks(-(-wanted // self._worker.block), self._worker.block, self._worker.shares)
         self._scheduler = Scheduler(self._blocks, self._worker.step_tokens, most)
+        self._begin_thread()
+        self._closing = self._forgetting = False
+        self._preempted = self._steps = 0
+
+    def _begin_thread(self) -> None:
+        """Makes what threads meet at; the thread itself begins with the first request."""
         self._changed = threading.Condition()
         self._arrived: list[Request] = []
         self._left: list[Request] = []
         self._thread: threading.Thread | None = None
-        self._closing = self._forgetting = False
-        self._preempted = self._steps = 0
+        self._process = os.getpid()
+
+    def _begin_in_child(self) -> None:
+        """Begins anew behind a fork: the thread is the parent's, and so are the answers that were under way."""
+        self._begin_thread()
+        under_way = [*self._scheduler.running, *self._scheduler.waiting]
+        for request in under_way:
+            request.end("interrupted", "the process was forked")
+        self._clear(under_way)
 
     @staticmethod
     def why_not(options: SamplingOptions) -> str | None:
@@ -163,6 +177,8 @@ class Engine:
                 f"prompt and answer can come to {request.longest} tokens, the cache holds {room}",
                 remedy="lower max_tokens, or give the engine a larger cache",
             )
+        if self._process != os.getpid():
+            self._begin_in_child()
         with self._changed:
             if self._closing:
                 raise BadInput("the engine is closed", remedy="make another one")
@@ -209,6 +225,8 @@ class Engine:
 
     def close(self) -> None:
         """Ends all answers and the thread; the engine cannot be used again."""
+        if self._process != os.getpid():
+            self._begin_in_child()
         with self._changed:
             self._closing = True
             self._changed.notify()
