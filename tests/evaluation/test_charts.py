@@ -1,6 +1,7 @@
 import math
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from zhixing.evaluation.charts import (
     smooth,
     thin,
 )
+from zhixing.evaluation.comparison_report import Trial, _curves
 
 numbers = st.floats(-1e9, 1e9, allow_nan=False)
 
@@ -125,3 +127,13 @@ def test_a_few_extreme_values_leave_the_frame_and_are_counted() -> None:
     assert plain is not None
     assert plain.y[1] > 500
     assert small_chart("norm", "norm", []) is None
+
+
+@pytest.mark.parametrize(("falls", "cut"), [(True, True), (False, False)])
+def test_a_comparison_cuts_only_first_losses_never_the_best_figures(falls: bool, cut: bool) -> None:
+    course = [float(value) for value in range(60)] + [500.0]
+    figures = [(step, float(step), {"bleu": value}) for step, value in enumerate(reversed(course) if falls else course)]
+    trial = Trial("a", 0, Path("a"), curve=tuple(figures))
+    chart = _curves([trial], {"a": "0"}, 0, "targets", "bleu", falls)
+    assert chart is not None
+    assert bool(chart.note) == cut

@@ -278,10 +278,11 @@ def _charts(
 ) -> list[tuple[str, Chart]]:
     """Returns the curves over tokens and over seconds."""
     key = _curve_key(standings, trials)
+    falls = standings is None or key != standings.measure or standings.lower_is_better
     unit = "tokens" if _on_text(standings) else "targets"
     charts = [
-        (f"over training {unit}", _curves(trials, colours, 0, unit, key)),
-        ("over seconds of training", _curves(trials, colours, 1, "seconds", key)),
+        (f"over training {unit}", _curves(trials, colours, 0, unit, key, falls)),
+        ("over seconds of training", _curves(trials, colours, 1, "seconds", key, falls)),
     ]
     if recipe.budget.seconds is not None:
         charts.reverse()
@@ -302,7 +303,9 @@ def _curve_key(standings: Standings | None, trials: Sequence[Trial]) -> str:
     return "loss"
 
 
-def _curves(trials: Sequence[Trial], colours: dict[str, str], place: int, unit: str, key: str) -> Chart | None:
+def _curves(
+    trials: Sequence[Trial], colours: dict[str, str], place: int, unit: str, key: str, falls: bool
+) -> Chart | None:
     """Draws the validations of every run; a model that is counted is a level line.
 
     Args:
@@ -311,6 +314,7 @@ def _curves(trials: Sequence[Trial], colours: dict[str, str], place: int, unit: 
         place: Of the horizontal value in `Trial.curve`.
         unit: Its name.
         key: The figure to draw.
+        falls: Lower is better: the few highest values are those of the beginning, for which the frame has no room.
     """
     trained = [trial for trial in trials if len({point[0] for point in trial.curve}) > 1]
     level = [trial for trial in trials if trial not in trained and trial.value is not None]
@@ -323,7 +327,8 @@ def _curves(trials: Sequence[Trial], colours: dict[str, str], place: int, unit: 
     values = sorted(value for points in lines.values() for _, value in points)
     if not values:
         return None
-    ends = [*values[: max(1, round(0.97 * len(values)))], *(trial.value for trial in level if trial.value is not None)]
+    shown = values[: max(1, round(0.97 * len(values)))] if falls else values
+    ends = [*shown, *(trial.value for trial in level if trial.value is not None)]
     y = Scale(*padded(ends))
     chart = frame(f"Validation over {unit}", x, y)
     chart.unit = unit
