@@ -68,14 +68,7 @@ def windows_of(owner: int, length: int, room: int, overlap: float = OVERLAP) -> 
 def open_folder(ref: str | Path, engine: str = "auto", quantize: str | None = None) -> EncoderFolder:
     """Opens an encoder by its reference, on the C++ core where that computes it; chooses the library for the rest.
 
-    Args:
-        ref: The reference.
-        engine: What computes: "native", the C++ core for CPUs, "torch", or "auto", the core wherever it can.
-        quantize: "q8" or "q4": let the core quantise the encoder's matrices.
-
-    Raises:
-        MissingResource: There is no such model.
-        BadInput: It is damaged, or no such encoder; or the core was asked for and cannot compute it.
+    For `engine` and `quantize` see `native.encoder.put_on_core`; for faults that too, and `load_encoder`.
     """
     folder = load_encoder(resolve(ref))
     put_on_core(folder.model, engine, quantize)

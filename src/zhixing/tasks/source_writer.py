@@ -10,7 +10,7 @@ from zhixing.core.errors import BadInput, MissingResource
 from zhixing.generation import Generation, Generator, LogitsProcessor, StoppingRule, options_from_config
 from zhixing.generation.opening import open_seq2seq
 from zhixing.tasks.fingerprint import model_fingerprint
-from zhixing.tasks.writer import LEAST_PART, SIDE_BY_SIDE, ChatWriter
+from zhixing.tasks.writer import LEAST_PART, ChatWriter, side_by_side
 
 
 class InstructedSource(ChatWriter):
@@ -78,12 +78,4 @@ class InstructedSource(ChatWriter):
         """Writes a target for each source, those of similar length side by side; see `ChatWriter.write`."""
         chosen = self.options.replace(**{"max_tokens": max_tokens, **options})
         generator = Generator(self.folder.model, self.tokenizers.target, processors=processors, rules=rules)
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        answers: dict[int, Generation] = {}
-        for start in range(0, len(order), SIDE_BY_SIDE):
-            group = order[start : start + SIDE_BY_SIDE]
-            for index, answer in zip(group, generator.generate([prompts[one] for one in group], chosen), strict=True):
-                if answer.finish_reason == "interrupted":
-                    raise KeyboardInterrupt
-                answers[index] = answer
-        return [answers[index] for index in range(len(prompts))]
+        return side_by_side(generator, prompts, chosen)

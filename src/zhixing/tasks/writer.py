@@ -43,6 +43,23 @@ def core_options(quantize: str | None, kv_cache: str | None) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def side_by_side(generator: Generator, prompts: Sequence[Sequence[int]], options: SamplingOptions) -> list[Generation]:
+    """Answers prompts, those of similar length together; returns the answers in the order of the prompts.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it: half an answer is none.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers: dict[int, Generation] = {}
+    for start in range(0, len(order), SIDE_BY_SIDE):
+        group = order[start : start + SIDE_BY_SIDE]
+        for index, answer in zip(group, generator.generate([prompts[one] for one in group], options), strict=True):
+            if answer.finish_reason == "interrupted":
+                raise KeyboardInterrupt
+            answers[index] = answer
+    return [answers[index] for index in range(len(prompts))]
+
+
 class ChatWriter:
     """A model that follows prompts.
 
@@ -169,15 +186,7 @@ class ChatWriter:
         """
         chosen = SamplingOptions(**{"temperature": 0.0, "max_tokens": max_tokens, "end_tokens": self.ends, **options})
         generator = Generator(self.network, self.tokenizer, owned=True, processors=processors, rules=rules)
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        answers: dict[int, Generation] = {}
-        for start in range(0, len(order), SIDE_BY_SIDE):
-            group = order[start : start + SIDE_BY_SIDE]
-            for index, answer in zip(group, generator.generate([prompts[one] for one in group], chosen), strict=True):
-                if answer.finish_reason == "interrupted":
-                    raise KeyboardInterrupt
-                answers[index] = answer
-        return [answers[index] for index in range(len(prompts))]
+        return side_by_side(generator, prompts, chosen)
 
     def label_scores(self, prompt: Sequence[int], labels: Sequence[str]) -> list[float]:
         """Returns the log-probability of each label as the whole answer, in nats."""

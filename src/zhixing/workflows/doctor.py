@@ -188,7 +188,7 @@ def _paths(absence: str | None, device: str) -> dict[str, str]:
         else core,
         "decoders with rotary frequencies that depend on the length": torch_path,
         "encoders and encoder-decoders": core,
-        "recurrent networks, questions with their texts": torch_path,
+        "recurrent networks, encoders that read pairs": torch_path,
         "n-gram models": "NumPy",
         "training": torch_path,
     }

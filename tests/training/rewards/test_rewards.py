@@ -218,14 +218,20 @@ def test_code_is_found_in_unfinished_blocks_too() -> None:
     assert find_code("x = 1") == "x = 1"
 
 
-def test_your_own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "reward_of_mine.py").write_text(
+@pytest.fixture
+def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose modules can be imported, and in which the user is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_your_own_function(importable: Path) -> None:
+    (importable / "reward_of_mine.py").write_text(
         "def brevity(attempt): return -len(attempt.completion)\n"
         "def broken(attempt): return 1 / 0\n"
         "def wrong(attempt): return 'good'\n"
     )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
     attempts = [Attempt("q", "abc")]
     rewards = build_rewards([RewardRecipe(kind="function", function="reward_of_mine:brevity")])
     assert rewards(attempts).total == [-3]
@@ -238,8 +244,8 @@ def test_your_own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             build_rewards([RewardRecipe(kind="function", function=reference)])
     with pytest.raises(MissingResource, match="cannot be imported"):
         build_rewards([RewardRecipe(kind="function", function="no_such_module_here:f")])
-    (tmp_path / "reward_unfinished.py").write_text("def f(attempt:\n")
-    (tmp_path / "reward_raises.py").write_text("1 / 0\n")
+    (importable / "reward_unfinished.py").write_text("def f(attempt:\n")
+    (importable / "reward_raises.py").write_text("1 / 0\n")
     for module, message in (("reward_unfinished", "SyntaxError"), ("reward_raises", "ZeroDivisionError")):
         with pytest.raises(BadInput, match=f"fails while it is imported: {message}"):
             build_rewards([RewardRecipe(kind="function", function=f"{module}:f")])
@@ -280,14 +286,12 @@ def test_faults_of_the_recipe() -> None:
         assert caught.value.where == place
 
 
-def test_a_function_says_where_it_fails_and_takes_any_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "reward_in_numbers.py").write_text(
+def test_a_function_says_where_it_fails_and_takes_any_number(importable: Path) -> None:
+    (importable / "reward_in_numbers.py").write_text(
         "import numpy, torch\ndef a(attempt): return numpy.float32(0.5)\ndef b(attempt): return torch.tensor(0.25)\n"
         "def c(attempt):\n    return attempt.record['none']\ndef d(attempt): return numpy.array([1.0, 2.0])\n"
         "def e(attempt): return float('nan')\ndef f(attempt): return '1'\n"
     )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
 
     def made(name: str) -> Any:
         return build_rewards([RewardRecipe(kind="function", function=f"reward_in_numbers:{name}")])
