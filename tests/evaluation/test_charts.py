@@ -103,6 +103,10 @@ def test_the_loss_chart_lets_only_the_first_fall_leave_the_frame() -> None:
         assert all(0 <= mark.x <= 100 and 0 <= mark.y <= 100 for mark in chart.marks)
         assert [row for row in chart.points if row[3] is not None][-1][3:] == [2.05, 0.8]
     assert linear.marks[0].x == pytest.approx(60)
+    assert linear.marks[-1].label == "best: 2.0500"
+    by_another_measure = loss_chart(train, validation, (250.0, 2.1), [], "linear")
+    assert by_another_measure is not None
+    assert by_another_measure.marks[-1].label == "published: 2.1000"
 
 
 @pytest.mark.parametrize("axis", ["linear", "log"])

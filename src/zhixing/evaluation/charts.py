@@ -284,7 +284,7 @@ def loss_chart(
     Args:
         train: (step, loss).
         validation: (step, loss, bits per byte or None).
-        best: (step, loss) of the best validation.
+        best: (step, loss) of the best validation; one that another measure chose is called the published one.
         events: (step, name) to mark.
         axis: Kind of the horizontal axis.
     """
@@ -321,8 +321,10 @@ def loss_chart(
         text = f"validation at step {step:,.0f}: {loss:.4f} nats" + (f", {bits:.4f} bits per byte" if bits else "")
         if y.low <= loss <= y.high:
             chart.marks.append(Mark("point", 100 * x(step), 100 * (1 - y(loss)), text))
+    lowest = min((loss for _, loss in measured), default=math.inf)
+    name = "best" if best is None or best[1] <= lowest else "published"
     if best is not None and x.low <= best[0] <= x.high and y.low <= best[1] <= y.high:
-        chart.marks.append(Mark("best", 100 * x(best[0]), 100 * (1 - y(best[1])), f"best: {best[1]:.4f}"))
+        chart.marks.append(Mark("best", 100 * x(best[0]), 100 * (1 - y(best[1])), f"{name}: {best[1]:.4f}"))
     chart.points = _readings(train, smoothed, validation, x)
     chart.names = ["train", "smoothed", "validation", "bits per byte"]
     return chart

@@ -105,6 +105,7 @@ def _content(run: Run) -> dict[str, Any]:
         "cards": _cards(run, summary),
         "progress": _progress(summary) if run.status in ("running", "interrupted", "stopped") else None,
         "loss_charts": _loss_charts(run),
+        "of_tokens": run.of_tokens,
         "small_charts": _small_charts(run),
         "validation_columns": [name.replace("_", " ") for name in _columns(run)],
         "validations": [_validation_row(record, _columns(run)) for record in run.validation],

@@ -71,6 +71,12 @@ class Run:
         measured = [record for record in self.validation if number(record.get("loss")) is not None]
         return min(measured, key=lambda record: float(record["loss"]), default=None)
 
+    @property
+    def of_tokens(self) -> bool:
+        """Whether its loss is that of tokens, and not of labels, places or rewards."""
+        measures = "measures" in section(self.facts, "evaluation")
+        return not measures and (self.best or {}).get("measure", "loss") == "loss"
+
     def summary(self) -> dict[str, Any]:
         """Returns the figures that stand for the run, None where it has none."""
         last = self.train[-1] if self.train else {}
@@ -78,8 +84,7 @@ class Run:
         best = self.best or {}
         loss = number(best.get("loss"))
         perplexity = number(evaluation.get("perplexity")) or number(best.get("perplexity"))
-        of_text = "measures" not in evaluation and best.get("measure", "loss") == "loss"
-        if perplexity is None and loss is not None and loss < 700 and of_text:
+        if perplexity is None and loss is not None and loss < 700 and self.of_tokens:
             perplexity = math.exp(loss)
         steps = [number(self.state.get("step")), number(last.get("step"))]
         return {
