@@ -34,7 +34,8 @@ def llama_cpp(file: str, threads: int) -> Work:
     def context(streams: int, room: int) -> object:
         settings = lib.llama_context_default_params()
         settings.n_ctx = streams * -(-room // 256) * 256
-        settings.n_batch = settings.n_ubatch = 512
+        settings.n_ubatch = 512  # computed together; a call may hold more
+        settings.n_batch = max(512, room)
         settings.n_seq_max = streams
         settings.n_threads = settings.n_threads_batch = threads
         return lib.llama_init_from_model(model, settings)
