@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from zhixing.core.errors import BadInput
+from zhixing.models import transformer
 from zhixing.models.config import RopeScaling, TransformerConfig
 from zhixing.models.transformer import Transformer
 
@@ -158,13 +159,24 @@ def test_remembered_tokens_follow_their_sequences():
 def test_activation_checkpointing_gives_the_same_gradients():
     tokens, targets = torch.randint(0, 31, (2, 10)), torch.randint(0, 31, (2, 10))
     results = []
-    for checkpointing in (False, True):
+    for checkpointing in (0, 1, 20, 21):
         model = build("llama").train()
         model.checkpoint_activations = checkpointing
         model.loss_sum(tokens, targets).backward()
         results.append([p.grad.clone() for p in model.parameters()])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b)
+    for kept, *others in zip(*results, strict=True):
+        for other in others:
+            torch.testing.assert_close(kept, other)
+
+
+@pytest.mark.parametrize("least", [0, 1, 20, 21])
+def test_only_passes_of_so_many_tokens_compute_activations_again(least, monkeypatch):
+    calls = []
+    monkeypatch.setattr(transformer, "checkpoint", lambda block, *parts, **_: calls.append(block) or block(*parts))
+    model = build("llama").train()
+    model.checkpoint_activations = least
+    model(torch.randint(0, 31, (2, 10)))
+    assert len(calls) == (len(model.blocks) if 0 < least <= 20 else 0)
 
 
 @pytest.mark.parametrize("tied", [False, True])

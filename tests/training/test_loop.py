@@ -16,6 +16,7 @@ VARIANTS = {
     "bfloat16": {"precision": "bfloat16"},
     "float16": {"precision": "float16"},
     "checkpointing": {"checkpoint_activations": True},
+    "checkpointing large passes": {"checkpoint_activations": 40},
 }
 
 

@@ -6,7 +6,7 @@ is decided in `training.resolve`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -208,7 +208,11 @@ class TrainRecipe(Section):
     )
     threads: int | None = Field(None, ge=1, description="default: as many as torch takes; rounding depends on it")
     compile: bool = False
-    checkpoint_activations: bool = False
+    checkpoint_activations: bool | Annotated[int, Field(ge=2)] = Field(
+        False,
+        description="compute activations again for the gradient instead of keeping them, which takes a third more time;"
+        " a number: only in forward passes of at least so many tokens",
+    )
     average_decay: float | None = Field(None, gt=0, lt=1, description="keep an exponential average of the weights")
     average_last: int = Field(1, ge=1, le=100, description="publish the mean of so many of the last kept checkpoints")
     seed: int = Field(0, ge=-INT64, lt=INT64)

@@ -44,7 +44,8 @@ class EncoderDecoder(nn.Module, Generic[SourcesT]):
     A class that derives from this one implements `config`, `output_matrix`, `hidden_states` and `reading`.
     """
 
-    checkpoint_activations: bool = False
+    checkpoint_activations: int = 0
+    """Forward passes of at least so many tokens compute activations again for the gradient; 0: none does."""
 
     @property
     def config(self) -> EncoderDecoderConfig:

@@ -56,7 +56,8 @@ class CausalNetwork(nn.Module):
     by gradients, `loss_sum`.
     """
 
-    checkpoint_activations: bool = False
+    checkpoint_activations: int = 0
+    """Forward passes of at least so many tokens compute activations again for the gradient; 0: none does."""
 
     own_threads: bool = False
     """Whether it computes on threads of its own. PyTorch's, which spin for a while after each operation that they

@@ -158,7 +158,7 @@ class Transformer(CausalNetwork):
         self.head = None if config.tied else Linear(config.width, config.vocab_size, bias=False)
         bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_bias else None
         self.register_parameter("head_bias", bias)
-        self.checkpoint_activations = False
+        self.checkpoint_activations = 0
         self._rotates = [config.layer_rotates(layer) for layer in range(config.layers)]
         self._local = [config.layer_is_local(layer) for layer in range(config.layers)]
         # Up to such a length keys are rotated in one way and beyond it in another.
@@ -282,10 +282,11 @@ class Transformer(CausalNetwork):
         x = self.dropout(x)
         rotation = self.rotary(positions, end, lengths) if self.rotary is not None else None
         local = self.local_rotary(positions, end, lengths) if self.local_rotary is not None else None
+        recomputed = self.training and 0 < self.checkpoint_activations <= tokens.numel()
         for index, block in enumerate(self.blocks):
             turn = (local if self._local[index] else rotation) if self._rotates[index] else None
             read = None if source is None else (source.keys[index], source.values[index], source.mask)
-            if self.checkpoint_activations and self.training:
+            if recomputed:
                 parts = (x, turn, mask, None, 0, read, layout)
                 x = cast(Tensor, checkpoint(block, *parts, use_reentrant=False))
             else:

@@ -149,7 +149,8 @@ def _check_memory(recipe: Recipe, config: TransformerConfig | RecurrentConfig) -
         where="model",
         remedy="lower model.depth, model.width or tokenizer.vocab_size",
     )
-    layers = 1 if train.checkpoint_activations else config.layers
+    recomputed = 0 < train.checkpoint_activations <= train.batch_size * train.block
+    layers = 1 if recomputed else config.layers
     check_memory(
         train.batch_size * train.block * (16 + 4 * config.width * layers),
         f"a batch of {train.batch_size} sequences of {train.block} tokens",
