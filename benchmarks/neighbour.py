@@ -41,7 +41,7 @@ def main() -> None:
     from zhixing.checkpoints.references import resolve
 
     path = resolve(arguments.model)
-    ours = Ours(path)
+    ours = Ours(path, None, None)
     contestants: dict[str, Ours | Peer] = {"zhixing": ours}
     for name in arguments.peer:
         contestants[name] = Peer(arguments.python, name, path, arguments.threads)

@@ -4,7 +4,8 @@
 
 6 layers, 6 heads, 384 wide, 65 characters, blocks of 256, batches of 8, AdamW, float32. The roof is the float32 rate of
 matrix products that this script measures in between, once with PyTorch's default library and once with the fastest that
-the machine offers. The work of a step is counted as 6 operations per matrix weight and token, plus attention in full.
+the machine offers: the best of eight, and what is sustained for as long as a step takes. The work of a step is counted
+as 6 operations per matrix weight and token, plus attention in full.
 With --peer, nanoGPT's own model takes the same step in turn.
 """
 
@@ -72,6 +73,16 @@ def nanogpt_step(checkout: Path) -> Callable[[], object]:
     return step
 
 
+def sustained(duration: float) -> float:
+    """Returns the mean rate of square products over a time, in GFLOP/s: what noise leaves of it for a step as well."""
+    left, right = torch.randn(ops.MATMUL_SIZE, ops.MATMUL_SIZE), torch.randn(ops.MATMUL_SIZE, ops.MATMUL_SIZE)
+    start, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < duration:
+        ops.product(left, right)
+        count += 1
+    return 2 * ops.MATMUL_SIZE**3 * count / spent / 1e9
+
+
 def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
@@ -96,6 +107,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in kinds}
     peer_times: list[float] = []
     roofs: dict[str, list[float]] = {"torch": [], best: []}
+    lasting: dict[str, list[float]] = {"torch": [], best: []}
     for run in range(runs + 2):
         for name, (step, _) in kinds.items():
             ops.set_matmul("torch" if "BLAS" in name else best)
@@ -105,14 +117,22 @@ def main() -> None:
         for library, rates in roofs.items():
             ops.set_matmul(library)  # type: ignore[arg-type]
             rates.append(ops.matmul_peak())
+            lasting[library].append(sustained(times["adamw"][-1]))
         if run == 1:  # the first two rounds warm up
-            for values in (*times.values(), peer_times, *roofs.values()):
+            for values in (*times.values(), peer_times, *roofs.values(), *lasting.values()):
                 values.clear()
     roof = {library: statistics.median(rates) for library, rates in roofs.items()}
     flops = kinds["adamw"][1]
     peer_ms = 1000 * statistics.median(peer_times) if peer_times else None
     rows = [
         common.Measurement(f"gemm.{library}", rate, "GFLOP/s", runs=roofs[library]) for library, rate in roof.items()
+    ]
+    long = {library: statistics.median(rates) for library, rates in lasting.items()}
+    rows += [
+        common.Measurement(
+            f"gemm.{library}, sustained", rate, "GFLOP/s", roof_share=rate / roof[library], runs=lasting[library]
+        )
+        for library, rate in long.items()
     ]
     for name, values in times.items():
         library = "torch" if "BLAS" in name else best
@@ -126,6 +146,9 @@ def main() -> None:
             )
         )  # fmt: skip
         rows.append(common.Measurement(f"rate.{name}", rate, "GFLOP/s", roof_share=rate / roof["torch"]))
+        rows.append(
+            common.Measurement(f"rate.{name} of what is sustained", rate, "GFLOP/s", roof_share=rate / long["torch"])
+        )
     if not options.json:
         print(
             f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__};"

@@ -33,6 +33,17 @@ int zx_step_reading(void*, void*, void*, int64_t, const int32_t*, const int32_t*
                     int64_t, const int32_t*, float*, int64_t, const int32_t*, const int32_t*, const int32_t*, int64_t);
 int zx_write(void*, void*, int64_t, const int32_t*, const int32_t*, const int32_t*, int64_t, const int32_t*, int64_t, int64_t,
              const int32_t*, float*, int64_t, const double*, const int32_t*, int64_t, int32_t*);
+using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+int zx_place_heads(Parallel, int, const float*, int64_t, int64_t, int64_t, int64_t, int64_t, const float*, const float*, int64_t, float,
+                   float, float*, float*, float*, float*);
+int zx_place_heads_gradient(Parallel, int, const float*, const float*, const float*, const float*, const float*, const float*, int64_t,
+                            int64_t, int64_t, int64_t, int64_t, const float*, const float*, int64_t, int, float, float*);
+int zx_norm_rows(Parallel, int, const float*, int64_t, int64_t, float, float*, float*);
+int zx_norm_rows_gradient(Parallel, int, const float*, const float*, const float*, int64_t, int64_t, float*);
+int zx_square_positive(Parallel, int, float*, int64_t, float*);
+int zx_square_positive_gradient(Parallel, int, float*, const float*, int64_t, float*);
+int zx_causal_weights(Parallel, int, float*, int64_t, int64_t, int64_t, int64_t);
+int zx_causal_weights_gradient(Parallel, int, float*, const float*, int64_t, int64_t, int64_t, int64_t);
 int zx_step(void*, void*, int64_t, const int32_t*, const float*, const int32_t*, const int32_t*, int64_t, const int32_t*,
             int64_t, int64_t, const int32_t*, float*);
 }
@@ -304,12 +315,58 @@ void run_changed(const File& file, const uint8_t* weights) {
 
 }  // namespace
 
+// As OpenMP starts its threads: the caller and some others do the same.
+void on_threads(void (*body)(void*), void* at, unsigned threads, unsigned) {
+    std::vector<std::thread> others;
+    for (unsigned i = 1; i < threads; ++i) others.emplace_back(body, at);
+    body(at);
+    for (auto& other : others) other.join();
+}
+
+std::vector<float> some(int64_t size) {
+    std::vector<float> values(static_cast<size_t>(size));
+    for (float& value : values) value = float(draw(-1000, 1000)) / 300.0f;
+    return values;
+}
+
+// Passes over rows in training, on shapes that fill no vector.
+void check_training() {
+    for (const char* name : KERNELS) {
+        if (!zx_supports(name)) continue;
+        need(zx_use_kernels(name) == 0, "kernels");
+        for (int round = 0; round < 40; ++round) {
+            const int64_t batch = draw(1, 3), time = draw(1, 40), heads = draw(1, 5), kv = draw(1, 3), size = draw(1, 70), half = draw(0, size / 2);
+            const int threads = int(draw(1, 4));
+            const bool normed = round % 2 == 0;
+            const int64_t all = batch * time * size;
+            const auto x = some(all * (heads + 2 * kv)), cos = some(time * half), sin = some(time * half);
+            std::vector<float> q(size_t(all * heads)), k(size_t(all * kv)), v(k), scales(size_t(batch * time * (heads + kv))), dx(x);
+            need(zx_place_heads(on_threads, threads, x.data(), batch, time, heads, kv, size, cos.data(), sin.data(), half,
+                                normed ? 1e-5f : -1.0f, 0.5f, q.data(), k.data(), v.data(), scales.data()) == 0, "placing heads");
+            need(zx_place_heads_gradient(on_threads, threads, q.data(), k.data(), v.data(), q.data(), k.data(), scales.data(), batch, time,
+                                         heads, kv, size, cos.data(), sin.data(), half, normed, 0.5f, dx.data()) == 0, "their gradient");
+            std::vector<float> y(x.size()), norms(size_t(batch * time * (heads + 2 * kv)));
+            need(zx_norm_rows(on_threads, threads, x.data(), int64_t(norms.size()), size, 1e-5f, y.data(), norms.data()) == 0, "norms");
+            need(zx_norm_rows_gradient(on_threads, threads, x.data(), y.data(), norms.data(), int64_t(norms.size()), size, dx.data()) == 0, "norms");
+            need(zx_square_positive(on_threads, threads, dx.data(), int64_t(dx.size()), y.data()) == 0, "squares");
+            need(zx_square_positive_gradient(on_threads, threads, y.data(), x.data(), int64_t(x.size()), dx.data()) == 0, "squares");
+            const int64_t before = draw(0, 20), keys = before + time + draw(0, 9);
+            auto scores = some(batch * time * keys), weights = scores;
+            need(zx_causal_weights(on_threads, threads, weights.data(), batch, time, keys, before) == 0, "weights");
+            need(zx_causal_weights_gradient(on_threads, threads, scores.data(), weights.data(), batch, time, keys, before) == 0, "weights");
+        }
+    }
+    need(zx_causal_weights(nullptr, 1, nullptr, 1, 5, 4, 0) < 0, "scores of too few keys");
+    need(zx_norm_rows(nullptr, 1, nullptr, 0, 5, 0.0f, nullptr, nullptr) < 0, "no rows");
+}
+
 int main(int count, char** arguments) {
     const int rounds = std::atoi(arguments[1]);
     zx_set_threads(2, 4);
     check_choices();
     check_products();
     check_candidates();
+    check_training();
     for (int i = 2; i < count; ++i) {
         if (std::string(arguments[i]) == "+") {  // a reader and the writer that goes with it
             const File reader(arguments[++i]), writer(arguments[++i]);

@@ -1,88 +1,33 @@
 """Scaled dot-product attention: the module with its projections, and the product itself.
 
-On a CPU, short causal sequences in training take `_CausalBlocks`, which skips the masked half and keeps the weights
-for the gradient. Layers with a window shorter than the text or with soft-capped scores take `attend_in_blocks`, which
-never holds all scores at once; everything else takes PyTorch's fused kernel.
+On a CPU, short causal sequences in training go by blocks (`models.causal_blocks`), which skip the masked half and keep
+the weights for the gradient. Layers with a window shorter than the text or with soft-capped scores take
+`attend_in_blocks`, which never holds all scores at once; everything else takes PyTorch's fused kernel.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from zhixing.models import ops
 from zhixing.models.cache import LayerCache
+from zhixing.models.causal_blocks import BLOCK, LONGEST_BLOCKED, causal_blocks, placed_heads
 from zhixing.models.config import TransformerConfig
 from zhixing.models.dropout import dropout as drop
 from zhixing.models.layers import Linear, Norm, side_by_side
 from zhixing.models.packing import Packing
 from zhixing.models.ragged import Ragged
-
-BLOCK = 64
-"""Rows of queries that `_CausalBlocks` handles at a time."""
-
-LONGEST_BLOCKED = 512
-"""Beyond this many tokens the stored attention weights cost more than they save."""
+from zhixing.models.row_kernels import row_kernels
 
 SHORTEST_READ, LONGEST_READ = 96, 768
 """Numbers of positions between which `fused_causal` goes by blocks."""
 
 ROWS = 128
 """Rows of queries that `attend_in_blocks` handles at a time: scores that stay in the cache, and few calls."""
-
-
-class _CausalBlocks(torch.autograd.Function):
-    """Causal attention by blocks of queries, each against the keys up to its end: about 5/8 of the full work at 256.
-
-    q, k, v: (n, time, head_dim) with n = batch * heads; the weights are kept for the gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        time = q.shape[1]
-        q = q * scale
-        hidden = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype).triu_(1)  # masks the block's own future
-        kept: list[Tensor] = []
-        outs: list[Tensor] = []
-        for start in range(0, time, BLOCK):
-            end = min(start + BLOCK, time)
-            scores = torch.bmm(q[:, start:end], k[:, :end].transpose(1, 2))  # (n, rows, end)
-            scores[:, :, start:].add_(hidden[: end - start, : end - start])
-            weights = torch.softmax(scores, dim=-1)
-            outs.append(torch.bmm(weights, v[:, :end]))
-            kept.append(weights)
-        ctx.save_for_backward(q, k, v, *kept)
-        ctx.scale = scale
-        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, *kept = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_k = grad_v = torch.empty(0)
-        grads_q: list[Tensor] = []
-        # The last block attends to all keys, so its products are the sums that the earlier blocks add to.
-        for index in reversed(range(len(kept))):
-            weights = kept[index]
-            start, end = index * BLOCK, weights.shape[2]
-            piece = grad[:, start:end]
-            grad_weights = torch.bmm(piece, v[:, :end].transpose(1, 2))  # (n, rows, end)
-            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, q.dtype)
-            grads_q.append(torch.bmm(grad_scores, k[:, :end]))
-            part_v = torch.bmm(weights.transpose(1, 2), piece)
-            part_k = torch.bmm(grad_scores.transpose(1, 2), q[:, start:end])
-            if index == len(kept) - 1:
-                grad_v, grad_k = part_v, part_k
-            else:
-                grad_v[:, :end].add_(part_v)
-                grad_k[:, :end].add_(part_k)
-        grad_q = grads_q[0] if len(grads_q) == 1 else torch.cat(grads_q[::-1], dim=1)
-        return grad_q.mul_(ctx.scale), grad_k, grad_v, None
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
@@ -104,8 +49,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
         if k.shape[2] != heads:
             k = k.repeat_interleave(heads // k.shape[2], dim=2)
             v = v.repeat_interleave(heads // v.shape[2], dim=2)
-        flat = [t.transpose(1, 2).reshape(batch * heads, time, head_dim) for t in (q, k, v)]
-        out = ops.apply(_CausalBlocks, *flat, scale)
+        q, k, v = (t.transpose(1, 2).reshape(batch * heads, time, head_dim) for t in (q, k, v))
+        out = causal_blocks(q, k, v, scale)
         return out.view(batch, heads, time, head_dim).transpose(1, 2)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     return fused_causal(q, k, v, scale, dropout).transpose(1, 2)
@@ -260,6 +205,8 @@ class Attention(nn.Module):
         Returns:
             (batch, time, width), or (1, total, width).
         """
+        if mask is None and cache is None and layout is None and self._goes_by_blocks(x, rotation):
+            return cast(Tensor, self.output(self._mix_by_blocks(x, rotation)))
         q, k, v = self._project(x, rotation)
         if layout is not None:
             q, k, v = (layout.rows(part[0]) for part in (q, k, v))
@@ -298,6 +245,32 @@ class Attention(nn.Module):
             q, k, v, attn_mask=mask, is_causal=causal, scale=self.scale, dropout_p=dropout,
             enable_gqa=k.shape[1] != q.shape[1],
         ).transpose(1, 2)  # fmt: skip
+
+    def _goes_by_blocks(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> bool:
+        """Whether plain causal attention in training goes by blocks, with heads placed by one pass of the core."""
+        time, norm, config = x.shape[1], self.query_norm, self.config
+        plain = self.training and torch.is_grad_enabled() and not config.attention_dropout and time <= LONGEST_BLOCKED
+        if not plain or (self.window is not None and time > self.window) or self.softcap is not None:
+            return False
+        if rotation is not None and rotation[0].dim() != 3:  # every sequence at positions of its own
+            return False
+        stretched = config.rope_scaling is not None and config.rope_scaling.attention_factor != 1
+        if norm is not None and (norm.kind != "rms" or norm.weight is not None or self.norm_together or stretched):
+            return False
+        return row_kernels(x) is not None
+
+    def _mix_by_blocks(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Mixes positions, (batch, time, width), causally; returns what the output map reads."""
+        batch, time, _ = x.shape
+        heads, kv_heads = self.config.heads, self.config.kv_heads
+        joined = side_by_side(x, (self.query, self.key, self.value)).view(batch, time, heads + 2 * kv_heads, -1)
+        eps = None if self.query_norm is None else self.query_norm.eps
+        q, k, v = placed_heads(joined, heads, kv_heads, rotation, eps, self.scale)
+        if kv_heads != heads:
+            k, v = (
+                t.view(batch, kv_heads, time, -1).repeat_interleave(heads // kv_heads, 1).flatten(0, 1) for t in (k, v)
+            )
+        return causal_blocks(q, k, v, 1.0).view(batch, heads, time, -1).transpose(1, 2).reshape(batch, time, -1)
 
     def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries, keys and values, (batch, time, heads or kv_heads, head_dim), normalised and rotated."""

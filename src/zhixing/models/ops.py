@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from zhixing.models.row_kernels import row_kernels
+
 Matmul = Literal["torch", "onednn", "mixed"]
 """PyTorch's default library, oneDNN, or oneDNN for all products but the gradients of weights."""
 
@@ -314,18 +316,30 @@ class _SquaredReLUFeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (tokens, width)
-        positive = _product_relu(rows, up)  # (tokens, hidden)
+        kernels = row_kernels(x) if _matmul == "torch" else None  # oneDNN does the first half of the pass
+        if kernels is not None:
+            positive = rows @ up.t()
+            squared = kernels.square_positive(positive)
+        else:
+            positive = _product_relu(rows, up)  # (tokens, hidden)
+            squared = positive * positive
         ctx.save_for_backward(rows, up, down, positive)
         ctx.shape = x.shape
-        return product(positive * positive, down).view(x.shape)
+        return product(squared, down).view(x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         rows, up, down, positive = ctx.saved_tensors
         grad_rows = grad.reshape(-1, grad.shape[-1])
-        grad_hidden = product(grad_rows, down.t()).mul_(positive)  # half of the gradient before the activation
-        grad_down = weight_gradient(grad_rows, positive.square())
+        grad_hidden = product(grad_rows, down.t())
+        kernels = row_kernels(positive)
+        if kernels is not None:
+            squared = kernels.square_positive_gradient(grad_hidden, positive)
+        else:
+            grad_hidden, squared = grad_hidden.mul_(positive), positive.square()
+        # What goes on is half of the gradient before the activation.
+        grad_down = weight_gradient(grad_rows, squared)
         grad_up = weight_gradient(grad_hidden, rows).mul_(2)
         grad_x = product(grad_hidden, up.t()).mul_(2).view(ctx.shape) if ctx.needs_input_grad[0] else None
         return grad_x, grad_up, grad_down
@@ -343,9 +357,13 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
-        scale = scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        y: Tensor = x * scale
+        kernels = row_kernels(x) if x.is_contiguous() else None
+        if kernels is not None:
+            y, scale = kernels.norm(x, eps)
+        else:
+            scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # (..., 1)
+            scale = scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+            y = x * scale
         ctx.save_for_backward(y, scale)
         return y
 
@@ -353,6 +371,9 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         y, scale = ctx.saved_tensors
+        kernels = row_kernels(y) if y.is_contiguous() else None
+        if kernels is not None:
+            return kernels.norm_gradient(grad.contiguous(), y, scale), None
         mean = torch.linalg.vecdot(grad, y).div_(y.shape[-1]).unsqueeze(-1)  # (..., 1)
         return torch.addcmul(grad, y, mean, value=-1).mul_(scale), None
 

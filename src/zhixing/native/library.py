@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from ctypes import c_char_p, c_double, c_int, c_int64, c_void_p
+from ctypes import c_char_p, c_double, c_float, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from zhixing.core.device import usable_threads
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.native.hashing import source_hash
 
-ABI = 5
+ABI = 6
 """Must equal zx_abi() in csrc/api.cpp."""
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -28,6 +28,8 @@ _TOKENS = [c_int64, c_void_p]
 """How many, and their ids. Then `inputs` in `zx_step`, instead of ids."""
 _PLACES = [c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p]
 """sequence, position, sequences, pages, page_stride, outputs, rows, out: as for `step_of` in csrc/api_model.cpp."""
+_ON = [c_void_p, c_int]
+"""How PyTorch's threads are started, and how many: see csrc/api_train.cpp."""
 _SOURCES_READ = [c_int64, c_void_p, c_void_p, c_void_p, c_int64]
 """sources, owner, source_lengths, source_pages, source_page_stride."""
 
@@ -65,6 +67,20 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_memory_free": (None, [c_void_p]),
     "zx_bandwidth": (c_double, [c_int64, c_int]),
     "zx_round_activations": (c_int, [c_void_p, c_int64, c_int64, c_void_p]),
+    "zx_place_heads": (
+        c_int,
+        [*_ON, c_void_p, *[c_int64] * 5, c_void_p, c_void_p, c_int64, c_float, c_float, *[c_void_p] * 4],
+    ),
+    "zx_place_heads_gradient": (
+        c_int,
+        [*_ON, *[c_void_p] * 6, *[c_int64] * 5, c_void_p, c_void_p, c_int64, c_int, c_float, c_void_p],
+    ),
+    "zx_norm_rows": (c_int, [*_ON, c_void_p, c_int64, c_int64, c_float, c_void_p, c_void_p]),
+    "zx_norm_rows_gradient": (c_int, [*_ON, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_void_p]),
+    "zx_square_positive": (c_int, [*_ON, c_void_p, c_int64, c_void_p]),
+    "zx_square_positive_gradient": (c_int, [*_ON, c_void_p, c_void_p, c_int64, c_void_p]),
+    "zx_causal_weights": (c_int, [*_ON, c_void_p, *[c_int64] * 4]),
+    "zx_causal_weights_gradient": (c_int, [*_ON, c_void_p, c_void_p, *[c_int64] * 4]),
 }
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zhixing.core.errors import BadInput
 from zhixing.core.recipe import Recipe
+from zhixing.native.training import use_row_kernels
 from zhixing.training.objectives import Objective, RecordObjective, Sampler
 from zhixing.training.objectives.causal import Causal
 from zhixing.training.optimizers import MuonAdamW, clip_gradients
@@ -97,6 +98,7 @@ class Trainer:
         self._loss_sum = self.objective.loss_sum
         if recipe.train.compile:
             self._loss_sum = torch.compile(self.objective.loss_sum, dynamic=False)
+        use_row_kernels()
         model.train()
 
     def autocast(self) -> Any:

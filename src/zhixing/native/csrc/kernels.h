@@ -106,6 +106,14 @@ struct Kernels {
     float (*survey)(const float* x, int64_t size, float* sum);
     // y = e^(x / temperature - highest); returns their sum.
     float (*weigh)(const float* x, int64_t size, float temperature, float highest, float* y);
+    // Training: see train.inl.
+    float (*place_row)(const float* x, int64_t size, const float* cos, const float* sin, int64_t half, float eps, float factor, float* y);
+    void (*place_row_gradient)(const float* dy, const float* y, int64_t size, const float* cos, const float* sin, int64_t half,
+                               bool normed, float scale, float factor, float* dx);
+    void (*square_positive)(float* x, int64_t size, float* y);
+    void (*square_positive_gradient)(float* dy, const float* x, int64_t size, float* y);
+    void (*weigh_row)(float* x, int64_t seen, int64_t size);
+    void (*weigh_row_gradient)(float* dw, const float* w, int64_t seen, int64_t size);
 };
 
 extern const Kernels SCALAR_KERNELS;

@@ -1,0 +1,92 @@
+"""Passes over rows in training that the C++ core, where it is there, does in one go: what they are, and who does them.
+
+PyTorch's own operations read and write all of memory for each step of a formula: a norm with a rotation and a change of
+layout takes eight passes, one here. The layers ask `row_kernels` and go by PyTorch where it gives None. What is not
+here: the formulas (`models.ops`, `models.attention`) and the binding of the core (`native.training`), which sets them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class RowKernels(Protocol):
+    """Operations on contiguous float32 tensors on the CPU. None keeps a reference to its arguments."""
+
+    def place_heads(
+        self,
+        joined: Tensor,
+        heads: int,
+        kv_heads: int,
+        rotation: tuple[Tensor, Tensor] | None,
+        eps: float | None,
+        factor: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Normalises, rotates and lays out what one product gave for all heads.
+
+        Args:
+            joined: (batch, time, heads + 2 * kv_heads, head_dim): queries, keys, values.
+            heads: Number of heads of the queries.
+            kv_heads: Number of heads of the keys and of the values.
+            rotation: Cosines and sines, (time, half) each, or None.
+            eps: Of the root mean square that queries and keys are divided by, or None where they are not.
+            factor: On the queries, at last.
+
+        Returns:
+            Queries, (batch * heads, time, head_dim), keys and values, (batch * kv_heads, time, head_dim), and the
+            inverse root mean squares, (batch, time, heads + kv_heads).
+        """
+
+    def place_heads_gradient(
+        self,
+        grads: tuple[Tensor, Tensor, Tensor],
+        placed: tuple[Tensor, Tensor],
+        scales: Tensor,
+        rotation: tuple[Tensor, Tensor] | None,
+        normed: bool,
+        factor: float,
+    ) -> Tensor:
+        """Returns the gradient of `joined` from those of queries, keys and values, and from queries and keys."""
+
+    def norm(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """Returns x / rms(x), (..., size), and the inverse root mean squares, (..., 1)."""
+
+    def norm_gradient(self, grad: Tensor, y: Tensor, scales: Tensor) -> Tensor:
+        """Returns the gradient of x from that of y."""
+
+    def square_positive(self, x: Tensor) -> Tensor:
+        """Turns x into max(x, 0) and returns the square of that."""
+
+    def square_positive_gradient(self, grad: Tensor, positive: Tensor) -> Tensor:
+        """Multiplies a gradient by what `square_positive` left, and returns the square of that."""
+
+    def causal_weights(self, scores: Tensor, before: int) -> None:
+        """Turns scores, (n, rows, keys), into attention weights: row r sees the first before + r + 1 keys."""
+
+    def causal_weights_gradient(self, grad: Tensor, weights: Tensor, before: int) -> None:
+        """Turns the gradient of the weights into that of the scores."""
+
+
+_kernels: RowKernels | None = None
+
+
+def set_row_kernels(kernels: RowKernels | None) -> None:
+    """Sets what does the passes; None leaves them to PyTorch."""
+    global _kernels
+    _kernels = kernels
+
+
+def row_kernels(x: Tensor) -> RowKernels | None:
+    """Returns what can do the passes over a tensor in training, or None."""
+    if (
+        _kernels is None
+        or not x.numel()
+        or x.dtype != torch.float32
+        or x.device.type != "cpu"
+        or torch.compiler.is_compiling()
+    ):
+        return None
+    return None if torch.is_autocast_enabled("cpu") else _kernels

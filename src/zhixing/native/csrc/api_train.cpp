@@ -1,0 +1,149 @@
+// The C interface, part three: passes over rows in training, on the threads that PyTorch computes its own operations on.
+//
+// Those threads spin for a while after each operation, so that others beside them would not get a processor. `parallel` is
+// the function by which PyTorch's OpenMP starts them, GOMP_parallel of libgomp; null means the calling thread alone.
+#include <algorithm>
+#include <atomic>
+
+#include "core.h"
+
+using namespace zx;
+
+namespace {
+
+using Parallel = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);
+
+// Calls work(first, last) for runs of at most `block` units that cover [0, units). Every unit's result is its own, so
+// that who does it changes nothing.
+template <typename Work> void on_threads(Parallel parallel, int threads, int64_t units, int64_t block, const Work& work) {
+    struct Shared {
+        const Work* work;
+        int64_t units, block;
+        std::atomic<int64_t> next{0};
+    } shared;
+    shared.work = &work;
+    shared.units = units;
+    shared.block = block;
+    void (*const body)(void*) = [](void* at) {
+        Shared& s = *static_cast<Shared*>(at);
+        for (int64_t first; (first = s.next.fetch_add(s.block, std::memory_order_relaxed)) < s.units;)
+            (*s.work)(first, std::min(s.units, first + s.block));
+    };
+    if (parallel && threads > 1 && units > block) parallel(body, &shared, unsigned(threads), 0);
+    else body(&shared);
+}
+
+bool in_range(std::initializer_list<int64_t> sizes) {
+    return std::all_of(sizes.begin(), sizes.end(), [](int64_t size) { return size >= 1 && size <= int64_t(1) << 32; });
+}
+
+constexpr int64_t TOKENS_AT_ONCE = 16, NUMBERS_AT_ONCE = 1 << 14, ROWS_AT_ONCE = 64;
+
+}  // namespace
+
+// From joined projections x, (batch, time, heads + 2 * kv_heads, size), to queries, (batch, heads, time, size), keys and values,
+// (batch, kv_heads, time, size): queries and keys normalised (eps >= 0) and rotated by cos and sin, (time, half), queries times
+// `factor`. scales, (batch, time, heads + kv_heads): what they were multiplied by.
+ZX_API int zx_place_heads(Parallel parallel, int threads, const float* x, int64_t batch, int64_t time, int64_t heads, int64_t kv_heads,
+                          int64_t size, const float* cos, const float* sin, int64_t half, float eps, float factor, float* q, float* k,
+                          float* v, float* scales) {
+    if (!in_range({batch, time, heads, kv_heads, size}) || half < 0 || 2 * half > size) return fail("no such heads");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, batch * time, TOKENS_AT_ONCE, [&](int64_t first, int64_t last) {
+        for (int64_t token = first; token < last; ++token) {
+            const int64_t row = token / time, at = token % time;
+            const float* from = x + token * (heads + 2 * kv_heads) * size;
+            float* scale = scales + token * (heads + kv_heads);
+            for (int64_t h = 0; h < heads + kv_heads; ++h, from += size) {
+                float* to = h < heads ? q + ((row * heads + h) * time + at) * size : k + ((row * kv_heads + h - heads) * time + at) * size;
+                scale[h] = kernel.place_row(from, size, cos + at * half, sin + at * half, half, eps, h < heads ? factor : 1.0f, to);
+            }
+            for (int64_t h = 0; h < kv_heads; ++h, from += size) std::copy_n(from, size, v + ((row * kv_heads + h) * time + at) * size);
+        }
+    });
+    return 0;
+}
+
+// The gradient of x from those of q, k and v; `normed` says whether they were normalised.
+ZX_API int zx_place_heads_gradient(Parallel parallel, int threads, const float* dq, const float* dk, const float* dv, const float* q,
+                                   const float* k, const float* scales, int64_t batch, int64_t time, int64_t heads, int64_t kv_heads,
+                                   int64_t size, const float* cos, const float* sin, int64_t half, int normed, float factor, float* dx) {
+    if (!in_range({batch, time, heads, kv_heads, size}) || half < 0 || 2 * half > size) return fail("no such heads");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, batch * time, TOKENS_AT_ONCE, [&](int64_t first, int64_t last) {
+        for (int64_t token = first; token < last; ++token) {
+            const int64_t row = token / time, at = token % time;
+            float* to = dx + token * (heads + 2 * kv_heads) * size;
+            const float* scale = scales + token * (heads + kv_heads);
+            for (int64_t h = 0; h < heads + kv_heads; ++h, to += size) {
+                const bool query = h < heads;
+                const int64_t place = query ? ((row * heads + h) * time + at) * size : ((row * kv_heads + h - heads) * time + at) * size;
+                kernel.place_row_gradient((query ? dq : dk) + place, (query ? q : k) + place, size, cos + at * half, sin + at * half, half,
+                                          normed != 0, scale[h], query ? factor : 1.0f, to);
+            }
+            for (int64_t h = 0; h < kv_heads; ++h, to += size) std::copy_n(dv + ((row * kv_heads + h) * time + at) * size, size, to);
+        }
+    });
+    return 0;
+}
+
+// y = x / rms(x), (rows, size); scales, (rows): 1 / rms(x).
+ZX_API int zx_norm_rows(Parallel parallel, int threads, const float* x, int64_t rows, int64_t size, float eps, float* y, float* scales) {
+    if (!in_range({rows, size}) || eps < 0) return fail("no such rows");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, rows, std::max<int64_t>(1, NUMBERS_AT_ONCE / size), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row)
+            scales[row] = kernel.place_row(x + row * size, size, nullptr, nullptr, 0, eps, 1.0f, y + row * size);
+    });
+    return 0;
+}
+
+ZX_API int zx_norm_rows_gradient(Parallel parallel, int threads, const float* dy, const float* y, const float* scales, int64_t rows,
+                                 int64_t size, float* dx) {
+    if (!in_range({rows, size})) return fail("no such rows");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, rows, std::max<int64_t>(1, NUMBERS_AT_ONCE / size), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row)
+            kernel.place_row_gradient(dy + row * size, y + row * size, size, nullptr, nullptr, 0, true, scales[row], 1.0f, dx + row * size);
+    });
+    return 0;
+}
+
+// x becomes max(x, 0), y its square; of `size` numbers each.
+ZX_API int zx_square_positive(Parallel parallel, int threads, float* x, int64_t size, float* y) {
+    if (!in_range({size})) return fail("no such numbers");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, size, NUMBERS_AT_ONCE,
+               [&](int64_t first, int64_t last) { kernel.square_positive(x + first, last - first, y + first); });
+    return 0;
+}
+
+// dy becomes dy * x, half of the gradient before max(x, 0)^2; y becomes the square of x.
+ZX_API int zx_square_positive_gradient(Parallel parallel, int threads, float* dy, const float* x, int64_t size, float* y) {
+    if (!in_range({size})) return fail("no such numbers");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, size, NUMBERS_AT_ONCE,
+               [&](int64_t first, int64_t last) { kernel.square_positive_gradient(dy + first, x + first, last - first, y + first); });
+    return 0;
+}
+
+// Softmax of scores, (matrices, rows, keys), in place: row r sees the first `before` + r + 1 keys of them.
+ZX_API int zx_causal_weights(Parallel parallel, int threads, float* x, int64_t matrices, int64_t rows, int64_t keys, int64_t before) {
+    if (!in_range({matrices, rows, keys}) || before < 0 || before + rows > keys) return fail("no such scores");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, matrices * rows, ROWS_AT_ONCE, [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) kernel.weigh_row(x + row * keys, before + row % rows + 1, keys);
+    });
+    return 0;
+}
+
+// The gradient of the scores from that of the weights, in place.
+ZX_API int zx_causal_weights_gradient(Parallel parallel, int threads, float* dw, const float* w, int64_t matrices, int64_t rows,
+                                      int64_t keys, int64_t before) {
+    if (!in_range({matrices, rows, keys}) || before < 0 || before + rows > keys) return fail("no such scores");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, matrices * rows, ROWS_AT_ONCE, [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) kernel.weigh_row_gradient(dw + row * keys, w + row * keys, before + row % rows + 1, keys);
+    });
+    return 0;
+}

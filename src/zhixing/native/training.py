@@ -1,0 +1,125 @@
+"""The core's passes over rows in training (csrc/api_train.cpp), for the layers to use: see `models.row_kernels`.
+
+They run on PyTorch's own threads, which OpenMP starts: threads of another pool would have to share the processors with
+those, because they spin for a while after each operation.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zhixing.models.row_kernels import set_row_kernels
+from zhixing.native.library import check, is_available, library
+
+
+@cache
+def _openmp() -> int | None:
+    """Returns the address of GOMP_parallel in the OpenMP that PyTorch has loaded, or None where it has another one."""
+    folder = Path(torch.__file__).parent
+    for path in sorted([*folder.glob("lib/libgomp*"), *folder.parent.glob("torch.libs/libgomp*")]):
+        try:
+            return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+def use_row_kernels() -> bool:
+    """Lets training's passes over rows be done by the core, where it is there; returns whether they are."""
+    usable = is_available() and (_openmp() is not None or torch.get_num_threads() == 1)
+    set_row_kernels(CoreRowKernels() if usable else None)
+    return usable
+
+
+def _at(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+class CoreRowKernels:
+    """The operations of `models.row_kernels.RowKernels`, by the core."""
+
+    def __init__(self) -> None:
+        self._core, self._parallel = library(), _openmp()
+
+    def _threads(self) -> tuple[int | None, int]:
+        return self._parallel, torch.get_num_threads()
+
+    def place_heads(
+        self,
+        joined: Tensor,
+        heads: int,
+        kv_heads: int,
+        rotation: tuple[Tensor, Tensor] | None,
+        eps: float | None,
+        factor: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Places the heads of one product."""
+        batch, time, _, size = joined.shape
+        q = joined.new_empty(batch * heads, time, size)
+        k, v = joined.new_empty(batch * kv_heads, time, size), joined.new_empty(batch * kv_heads, time, size)
+        scales = joined.new_empty(batch, time, heads + kv_heads)
+        cos, sin = rotation if rotation is not None else (None, None)
+        check(self._core.zx_place_heads(
+            *self._threads(), _at(joined), batch, time, heads, kv_heads, size, _at(cos), _at(sin),
+            0 if cos is None else cos.shape[-1], -1.0 if eps is None else eps, factor,
+            _at(q), _at(k), _at(v), _at(scales),
+        ))  # fmt: skip
+        return q, k, v, scales
+
+    def place_heads_gradient(
+        self,
+        grads: tuple[Tensor, Tensor, Tensor],
+        placed: tuple[Tensor, Tensor],
+        scales: Tensor,
+        rotation: tuple[Tensor, Tensor] | None,
+        normed: bool,
+        factor: float,
+    ) -> Tensor:
+        """Returns the gradient of the product."""
+        (batch, time, both), size = scales.shape, grads[0].shape[-1]
+        heads, kv_heads = len(placed[0]) // batch, len(placed[1]) // batch
+        cos, sin = rotation if rotation is not None else (None, None)
+        out = scales.new_empty(batch, time, both + kv_heads, size)
+        check(self._core.zx_place_heads_gradient(
+            *self._threads(), *map(_at, (*grads, *placed, scales)), batch, time, heads, kv_heads, size,
+            _at(cos), _at(sin), 0 if cos is None else cos.shape[-1], normed, factor, _at(out),
+        ))  # fmt: skip
+        return out
+
+    def norm(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """Divides rows by their root mean square."""
+        y, scales = torch.empty_like(x), x.new_empty(*x.shape[:-1], 1)
+        check(self._core.zx_norm_rows(*self._threads(), _at(x), scales.numel(), x.shape[-1], eps, _at(y), _at(scales)))
+        return y, scales
+
+    def norm_gradient(self, grad: Tensor, y: Tensor, scales: Tensor) -> Tensor:
+        """Returns the gradient of the rows."""
+        out = torch.empty_like(y)
+        places = (_at(grad), _at(y), _at(scales))
+        check(self._core.zx_norm_rows_gradient(*self._threads(), *places, scales.numel(), y.shape[-1], _at(out)))
+        return out
+
+    def square_positive(self, x: Tensor) -> Tensor:
+        """Keeps what is positive; returns its square."""
+        y = torch.empty_like(x)
+        check(self._core.zx_square_positive(*self._threads(), _at(x), x.numel(), _at(y)))
+        return y
+
+    def square_positive_gradient(self, grad: Tensor, positive: Tensor) -> Tensor:
+        """Multiplies a gradient by what was kept; returns its square."""
+        y = torch.empty_like(positive)
+        check(self._core.zx_square_positive_gradient(*self._threads(), _at(grad), _at(positive), y.numel(), _at(y)))
+        return y
+
+    def causal_weights(self, scores: Tensor, before: int) -> None:
+        """Turns scores into weights."""
+        check(self._core.zx_causal_weights(*self._threads(), _at(scores), *scores.shape, before))
+
+    def causal_weights_gradient(self, grad: Tensor, weights: Tensor, before: int) -> None:
+        """Turns the weights' gradient into the scores'."""
+        check(self._core.zx_causal_weights_gradient(*self._threads(), _at(grad), _at(weights), *grad.shape, before))

@@ -1,0 +1,178 @@
+"""Passes over rows in training by the core, against the formulas in PyTorch: values, gradients, whole models."""
+
+import itertools
+
+import pytest
+import torch
+
+from zhixing.models import causal_blocks, ops
+from zhixing.models.config import RopeScaling, TransformerConfig
+from zhixing.models.row_kernels import row_kernels, set_row_kernels
+from zhixing.models.transformer import Transformer
+from zhixing.native.training import CoreRowKernels, use_row_kernels
+
+SIZES = {
+    "vocab_size": 31,
+    "width": 24,
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 4,
+    "head_dim": 6,
+    "mlp_width": 40,
+    "context": 96,
+}
+MODELS = {
+    "nanochat": {"norm_weight": False, "embedding_norm": True, "rope_reversed": True, "qk_norm": "after_rotary",
+                 "activation": "relu2", "gated": False, "logit_softcap": 15.0},
+    "norm before rotation": {"norm_weight": False, "qk_norm": "before_rotary"},
+    "llama, grouped heads": {"kv_heads": 2},
+    "scaled scores": {"attention_scale": 0.3, "kv_heads": 1},
+    "biases, no rotation": {"position": "learned", "attention_bias": True, "norm": "layer"},
+    "wide heads": {"head_dim": 40, "heads": 2, "kv_heads": 2},
+}  # fmt: skip
+OTHERS = {
+    "learned scales": {"qk_norm": "before_rotary"},
+    "one norm for all heads": {"norm_weight": False, "qk_norm": "before_rotary", "qk_norm_scope": "projection"},
+    "dropout": {"attention_dropout": 0.1},
+    "capped scores": {"attention_softcap": 20.0},
+    "a stretched rotation": {"norm_weight": False, "qk_norm": "before_rotary",
+                             "rope_scaling": RopeScaling("yarn", 4.0, 24, attention_factor=1.3)},
+}  # fmt: skip
+"""What is left to PyTorch."""
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was():
+    yield
+    set_row_kernels(None)
+
+
+@pytest.fixture(params=[1, 2])
+def core(request, kernels):
+    """The core's operations, with every kind of kernels, on one thread and on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    assert use_row_kernels()
+    yield CoreRowKernels()
+    torch.set_num_threads(before)
+
+
+def rotation_of(time, half, seed=0):
+    angles = torch.rand(time, half, generator=torch.Generator().manual_seed(seed)) * 6
+    return angles.cos(), angles.sin()
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "size", "half"), [(2, 2, 6, 3), (3, 1, 32, 16), (4, 2, 20, 4), (1, 1, 5, 0)]
+)
+@pytest.mark.parametrize("eps", [None, 1e-3])
+def test_placed_heads_are_the_formula_and_so_is_their_gradient(core, heads, kv_heads, size, half, eps):
+    batch, time, factor = 3, 37, 0.7
+    joined = torch.randn(batch, time, heads + 2 * kv_heads, size, requires_grad=True)
+    rotation = tuple(part.unsqueeze(1) for part in rotation_of(time, half)) if half else None
+    q, k, v = causal_blocks.placed_heads(joined, heads, kv_heads, rotation, eps, factor)
+
+    exact = joined.detach().double().requires_grad_()
+    both, values = exact[:, :, : heads + kv_heads], exact[:, :, heads + kv_heads :]
+    if eps is not None:
+        both = both / (both.square().mean(-1, keepdim=True) + eps).sqrt()
+    if rotation is not None:
+        cos, sin = (part.double() for part in rotation)
+        low, high, rest = both[..., :half], both[..., half : 2 * half], both[..., 2 * half :]
+        both = torch.cat([low * cos - high * sin, high * cos + low * sin, rest], -1)
+    expected = [
+        part.transpose(1, 2).flatten(0, 1) for part in (both[:, :, :heads] * factor, both[:, :, heads:], values)
+    ]
+    grads = [torch.randn(part.shape) for part in expected]
+    for mine, right in zip((q, k, v), expected, strict=True):
+        torch.testing.assert_close(mine, right.float())
+    sum((a * b).sum() for a, b in zip((q, k, v), grads, strict=True)).backward()
+    sum((a * b).sum() for a, b in zip(expected, grads, strict=True)).backward()
+    torch.testing.assert_close(joined.grad, exact.grad.float(), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 384])
+def test_norms_of_rows(core, size):
+    x, grad = torch.randn(5, 9, size), torch.randn(5, 9, size)
+    exact = x.double().requires_grad_()
+    right = exact / (exact.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    right.backward(grad.double())
+    y, scales = core.norm(x, 1e-5)
+    torch.testing.assert_close(y, right.float())
+    torch.testing.assert_close(core.norm_gradient(grad, y, scales), exact.grad.float(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 13, 40_000])
+def test_squares_of_what_is_positive(core, size):
+    x, grad = torch.randn(size), torch.randn(size)
+    positive, scaled = x.clone(), grad.clone()
+    assert torch.equal(core.square_positive(positive), x.clamp_min(0).square())
+    assert torch.equal(positive, x.clamp_min(0))
+    assert torch.equal(core.square_positive_gradient(scaled, positive), positive.square())
+    assert torch.equal(scaled, grad * positive)
+
+
+@pytest.mark.parametrize(("rows", "keys", "before"), list(itertools.product([1, 5, 64], [64, 90], [0, 7])))
+def test_causal_weights_and_their_gradient(core, rows, keys, before):
+    if before + rows > keys:
+        return
+    scores, grad = 4 * torch.randn(3, rows, keys), torch.randn(3, rows, keys)
+    seen = torch.arange(keys) < torch.arange(before + 1, before + rows + 1)[:, None]
+    exact = scores.double().requires_grad_()
+    right = exact.masked_fill(~seen, float("-inf")).softmax(-1)
+    right.backward(grad.double())
+    core.causal_weights(scores, before)
+    torch.testing.assert_close(scores, right.float())
+    assert not scores[:, ~seen].any()
+    core.causal_weights_gradient(grad, scores, before)
+    torch.testing.assert_close(grad, exact.grad.float(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [0, 9, 20])
+def test_scores_that_are_no_numbers_stay_so(core, bad, place):
+    scores = torch.randn(1, 1, 21)
+    scores[..., place] = bad
+    core.causal_weights(scores, 20)
+    assert scores.isnan().any()
+
+
+def gradients_of(config, time):
+    torch.manual_seed(0)
+    model = Transformer(config).train()
+    tokens = torch.randint(0, 31, (3, time + 1), generator=torch.Generator().manual_seed(1))
+    loss = model.loss_sum(tokens[:, :-1], tokens[:, 1:])
+    loss.backward()
+    return [loss.detach(), *(parameter.grad for parameter in model.parameters())]
+
+
+@pytest.mark.parametrize("name", [*MODELS, *OTHERS])
+@pytest.mark.parametrize("time", [1, 50, 90])
+def test_whole_models_learn_the_same(name, time, monkeypatch):
+    config = TransformerConfig(**SIZES | (MODELS | OTHERS)[name])
+    expected = gradients_of(config, time)
+    calls = []
+    assert use_row_kernels()
+    placed = CoreRowKernels.place_heads
+    monkeypatch.setattr(CoreRowKernels, "place_heads", lambda *parts: calls.append(1) or placed(*parts))
+    for mine, right in zip(gradients_of(config, time), expected, strict=True):
+        torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-4)
+    assert len(calls) == (config.layers if name in MODELS else 0)
+
+
+def test_only_float32_on_the_cpu_goes_there():
+    assert use_row_kernels()
+    assert row_kernels(torch.ones(2)) is not None
+    assert row_kernels(torch.ones(2, dtype=torch.float64)) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert row_kernels(torch.ones(2)) is None
+    set_row_kernels(None)
+    assert row_kernels(torch.ones(2)) is None
+    assert ops.rms_norm(torch.ones(2, 3), None, 0.0).eq(1).all()
+
+
+def test_shapes_that_do_not_fit_are_refused(core):
+    with pytest.raises(ValueError, match="scores"):
+        core.causal_weights(torch.ones(1, 5, 4), 0)
+    with pytest.raises(ValueError, match="heads"):
+        core.place_heads(torch.ones(1, 2, 3, 4), 1, 1, rotation_of(2, 3), None, 1.0)
