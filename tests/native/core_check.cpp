@@ -42,6 +42,8 @@ int zx_norm_rows(Parallel, int, const float*, int64_t, int64_t, float, float*, f
 int zx_norm_rows_gradient(Parallel, int, const float*, const float*, const float*, int64_t, int64_t, float*);
 int zx_square_positive(Parallel, int, float*, int64_t, float*);
 int zx_square_positive_gradient(Parallel, int, float*, const float*, int64_t, float*);
+int zx_gate(Parallel, int, const float*, int64_t, int64_t, float*);
+int zx_gate_gradient(Parallel, int, const float*, const float*, int64_t, int64_t, float*);
 int zx_causal_weights(Parallel, int, float*, int64_t, int64_t, int64_t, int64_t);
 int zx_causal_weights_gradient(Parallel, int, float*, const float*, int64_t, int64_t, int64_t, int64_t);
 int zx_step(void*, void*, int64_t, const int32_t*, const float*, const int32_t*, const int32_t*, int64_t, const int32_t*,
@@ -350,6 +352,10 @@ void check_training() {
             need(zx_norm_rows_gradient(on_threads, threads, x.data(), y.data(), norms.data(), int64_t(norms.size()), size, dx.data()) == 0, "norms");
             need(zx_square_positive(on_threads, threads, dx.data(), int64_t(dx.size()), y.data()) == 0, "squares");
             need(zx_square_positive_gradient(on_threads, threads, y.data(), x.data(), int64_t(x.size()), dx.data()) == 0, "squares");
+            const auto pairs = some(2 * all), grad = some(all);
+            std::vector<float> opened(grad.size()), both(pairs.size());
+            need(zx_gate(on_threads, threads, pairs.data(), batch * time, size, opened.data()) == 0, "gates");
+            need(zx_gate_gradient(on_threads, threads, grad.data(), pairs.data(), batch * time, size, both.data()) == 0, "gates");
             const int64_t before = draw(0, 20), keys = before + time + draw(0, 9);
             auto scores = some(batch * time * keys), weights = scores;
             need(zx_causal_weights(on_threads, threads, weights.data(), batch, time, keys, before) == 0, "weights");

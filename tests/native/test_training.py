@@ -112,6 +112,18 @@ def test_squares_of_what_is_positive(core, size):
     assert torch.equal(scaled, grad * positive)
 
 
+@pytest.mark.parametrize("size", [1, 13, 1536])
+def test_gates(core, size):
+    x, grad = 4 * torch.randn(3, 11, 2 * size), torch.randn(3, 11, size)
+    x[0, 0, 0], x[0, 1, 0] = -200.0, 200.0
+    exact = x.double().requires_grad_()
+    gate, up = exact.chunk(2, dim=-1)
+    right = torch.nn.functional.silu(gate) * up
+    right.backward(grad.double())
+    torch.testing.assert_close(core.gate(x), right.float(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(core.gate_gradient(grad, x), exact.grad.float(), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("rows", "keys", "before"), list(itertools.product([1, 5, 64], [64, 90], [0, 7])))
 def test_causal_weights_and_their_gradient(core, rows, keys, before):
     if before + rows > keys:

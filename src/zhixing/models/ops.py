@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from zhixing.models.row_kernels import row_kernels
+from zhixing.models.row_kernels import RowKernels, row_kernels
 
 Matmul = Literal["torch", "onednn", "mixed"]
 """PyTorch's default library, oneDNN, or oneDNN for all products but the gradients of weights."""
@@ -274,6 +274,9 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, activation: str) -> Tensor:
         ctx.save_for_backward(x)
         ctx.activation = activation
+        kernels = _gate_kernels(x, activation)
+        if kernels is not None:
+            return kernels.gate(x)
         gate, up = x.chunk(2, dim=-1)
         return GATES[activation][0](gate).mul_(up)
 
@@ -281,6 +284,9 @@ class _Gated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
+        kernels = _gate_kernels(x, ctx.activation)
+        if kernels is not None:
+            return kernels.gate_gradient(grad.contiguous(), x), None
         forward, backward = GATES[ctx.activation]
         gate, up = x.chunk(2, dim=-1)
         result = torch.empty_like(x)
@@ -300,6 +306,10 @@ GATES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Te
     "relu": (F.relu, lambda grad, gate: grad * (gate > 0)),
 }
 """Non-linearities of gates, and their gradients from the gradient and the input."""
+
+
+def _gate_kernels(x: Tensor, activation: str) -> RowKernels | None:
+    return row_kernels(x) if activation == "silu" and x.is_contiguous() else None
 
 
 def gated(x: Tensor, activation: str) -> Tensor:

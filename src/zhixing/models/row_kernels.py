@@ -69,6 +69,12 @@ class RowKernels(Protocol):
     def causal_weights_gradient(self, grad: Tensor, weights: Tensor, before: int) -> None:
         """Turns the gradient of the weights into that of the scores."""
 
+    def gate(self, x: Tensor) -> Tensor:
+        """Returns silu(g) * u of x = [g, u]: (..., 2 * size) -> (..., size)."""
+
+    def gate_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
+        """Returns the gradient of x, (..., 2 * size), from that of what `gate` gave, (..., size)."""
+
 
 _kernels: RowKernels | None = None
 

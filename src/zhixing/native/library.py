@@ -80,6 +80,8 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_square_positive": (c_int, [*_ON, c_void_p, c_int64, c_void_p]),
     "zx_square_positive_gradient": (c_int, [*_ON, c_void_p, c_void_p, c_int64, c_void_p]),
     "zx_causal_weights": (c_int, [*_ON, c_void_p, *[c_int64] * 4]),
+    "zx_gate": (c_int, [*_ON, c_void_p, c_int64, c_int64, c_void_p]),
+    "zx_gate_gradient": (c_int, [*_ON, c_void_p, c_void_p, c_int64, c_int64, c_void_p]),
     "zx_causal_weights_gradient": (c_int, [*_ON, c_void_p, c_void_p, *[c_int64] * 4]),
 }
 

@@ -123,3 +123,16 @@ class CoreRowKernels:
     def causal_weights_gradient(self, grad: Tensor, weights: Tensor, before: int) -> None:
         """Turns the weights' gradient into the scores'."""
         check(self._core.zx_causal_weights_gradient(*self._threads(), _at(grad), _at(weights), *grad.shape, before))
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Opens the second half of rows by the SiLU of the first."""
+        size = x.shape[-1] // 2
+        y = x.new_empty(*x.shape[:-1], size)
+        check(self._core.zx_gate(*self._threads(), _at(x), y.numel() // size, size, _at(y)))
+        return y
+
+    def gate_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
+        """Returns the gradient of both halves."""
+        size, out = grad.shape[-1], torch.empty_like(x)
+        check(self._core.zx_gate_gradient(*self._threads(), _at(grad), _at(x), grad.numel() // size, size, _at(out)))
+        return out

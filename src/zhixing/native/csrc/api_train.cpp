@@ -147,3 +147,23 @@ ZX_API int zx_causal_weights_gradient(Parallel parallel, int threads, float* dw,
     });
     return 0;
 }
+
+// y = silu(g) * u of x = [g, u], (rows, 2 * size): (rows, size).
+ZX_API int zx_gate(Parallel parallel, int threads, const float* x, int64_t rows, int64_t size, float* y) {
+    if (!in_range({rows, size})) return fail("no such rows");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, rows, std::max<int64_t>(1, NUMBERS_AT_ONCE / size), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) kernel.gate_row(x + 2 * row * size, size, y + row * size);
+    });
+    return 0;
+}
+
+// The gradient of x, (rows, 2 * size), from that of y.
+ZX_API int zx_gate_gradient(Parallel parallel, int threads, const float* dy, const float* x, int64_t rows, int64_t size, float* dx) {
+    if (!in_range({rows, size})) return fail("no such rows");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, rows, std::max<int64_t>(1, NUMBERS_AT_ONCE / size), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row) kernel.gate_row_gradient(dy + row * size, x + 2 * row * size, size, dx + 2 * row * size);
+    });
+    return 0;
+}
