@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MOST_STEPS = 999_999_999
 """The names of checkpoints have nine digits."""
@@ -181,6 +181,11 @@ class ScheduleRecipe(Section):
     final: float = Field(0.0, ge=0, le=1, description="share of the peak at the end")
 
 
+def _number(value: Any) -> Any:
+    """Reads yes and no as one and none."""
+    return int(value) if isinstance(value, bool) else value
+
+
 class TrainRecipe(Section):
     """The loop."""
 
@@ -208,10 +213,11 @@ class TrainRecipe(Section):
     )
     threads: int | None = Field(None, ge=1, description="default: as many as torch takes; rounding depends on it")
     compile: bool = False
-    checkpoint_activations: bool | Annotated[int, Field(ge=2)] = Field(
-        False,
-        description="compute activations again for the gradient instead of keeping them, which takes a third more time;"
-        " a number: only in forward passes of at least so many tokens",
+    checkpoint_activations: Annotated[int, BeforeValidator(_number)] = Field(
+        0,
+        ge=0,
+        description="compute activations again for the gradient instead of keeping them, which takes a third more time:"
+        " true, or only in forward passes of at least so many tokens",
     )
     average_decay: float | None = Field(None, gt=0, lt=1, description="keep an exponential average of the weights")
     average_last: int = Field(1, ge=1, le=100, description="publish the mean of so many of the last kept checkpoints")

@@ -92,8 +92,8 @@ class Trainer:
         # float16 gradients underflow, so the loss is scaled up; None means no scaling.
         self.loss_scale = FIRST_LOSS_SCALE if dtype == torch.float16 else None
         if recipe.train.checkpoint_activations:
-            # A plain number, not a part of the network; True is 1, and no pass has fewer tokens.
-            model.checkpoint_activations = int(recipe.train.checkpoint_activations)  # type: ignore[assignment]
+            # A plain number, not a part of the network.
+            model.checkpoint_activations = recipe.train.checkpoint_activations  # type: ignore[assignment]
         self._mixout = Mixout(model, recipe.optimizer.mixout) if recipe.optimizer.mixout else None
         self._loss_sum = self.objective.loss_sum
         if recipe.train.compile:
