@@ -133,7 +133,9 @@ class TuneRecipe(Section):
     rslora: bool = Field(False, description="lora: scale by the rank's root instead of the rank")
     dora: bool = Field(False, description="lora: learn the length of each row by itself")
     targets: list[str] | None = Field(
-        None, description="lora: which linear maps, such as [attention.query, mlp.down]; default: all in the blocks"
+        None,
+        description="lora: which linear maps, such as [attention.query, mlp.down] or [q_proj, down_proj];"
+        " default: all in the blocks",
     )
     bits: Literal["int8", "int4"] | None = Field(None, description="keep what is frozen in so few bits (QLoRA)")
     layers: int = Field(2, ge=1, le=1000, description="last: how many")

@@ -254,6 +254,18 @@ def test_a_prompt_learns_alone(model):
         attach_prompt(model, torch.zeros(3, 32))
 
 
+def test_targets_may_have_the_names_that_peft_gives_them(model):
+    attach(model, LowRankSpec(rank=2), targets=["q_proj", "v_proj", "down_proj"])
+    own = ("attention.query", "attention.value", "mlp.down")
+    assert set(adapted(model)) == {f"blocks.{i}.{name}" for i in range(3) for name in own}
+    detach(model)
+    attach(model, LowRankSpec(rank=2), targets=["all-linear"])
+    everything = set(adapted(model))
+    detach(model)
+    attach(model, LowRankSpec(rank=2))
+    assert everything == set(adapted(model))
+
+
 def test_targets_are_named_by_their_endings(model):
     attach(model, LowRankSpec(rank=2), targets=["query", "mlp.down"])
     assert set(adapted(model)) == {f"blocks.{i}.{name}" for i in range(3) for name in ("attention.query", "mlp.down")}

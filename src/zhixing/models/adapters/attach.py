@@ -38,12 +38,25 @@ def adapter_names(model: nn.Module) -> list[str]:
     return list(dict.fromkeys(name for module in adapted(model).values() for name in module.adapters))
 
 
+_QUERY_KEY_VALUE = ("attention.query", "attention.key", "attention.value")
+PUBLISHED_TARGETS: dict[str, tuple[str, ...]] = {
+    "all-linear": ("",),
+    "q_proj": ("attention.query",), "k_proj": ("attention.key",), "v_proj": ("attention.value",),
+    "o_proj": ("attention.output",), "gate_proj": ("mlp.gate",), "up_proj": ("mlp.up",), "down_proj": ("mlp.down",),
+    "qkv_proj": _QUERY_KEY_VALUE, "gate_up_proj": ("mlp.gate", "mlp.up"),
+    "query_key_value": _QUERY_KEY_VALUE, "dense_h_to_4h": ("mlp.up",), "dense_4h_to_h": ("mlp.down",),
+    "c_attn": _QUERY_KEY_VALUE, "c_fc": ("mlp.up",),
+}  # fmt: skip
+"""What published models, and so the recipes of PEFT, call the maps; "" means all of them."""
+
+
 def chosen_maps(model: nn.Module, targets: Iterable[str] | None) -> list[str]:
     """Returns the names of the maps that are meant.
 
     Args:
         model: The network.
-        targets: Endings of names, such as "attention.query" or "down"; None for all linear maps of the blocks.
+        targets: Endings of names, such as "attention.query" or "down", or the names that PEFT knows them by, such as
+            "q_proj" or "all-linear"; None for all linear maps of the blocks.
 
     Raises:
         BadInput: One fits no map.
@@ -51,7 +64,9 @@ def chosen_maps(model: nn.Module, targets: Iterable[str] | None) -> list[str]:
     maps = linear_maps(model)
     if targets is None:
         return list(maps)
-    wanted = list(targets)
+    wanted = [own for target in targets for own in PUBLISHED_TARGETS.get(target, (target,))]
+    if "" in wanted:
+        return list(maps)
     for target in wanted:
         if not any(_ends_with(name, target) for name in maps):
             known = sorted({name.split(".", 2)[2] for name in maps})
