@@ -37,6 +37,9 @@ OTHERS = {
     "capped scores": {"attention_softcap": 20.0},
     "a stretched rotation": {"norm_weight": False, "qk_norm": "before_rotary",
                              "rope_scaling": RopeScaling("yarn", 4.0, 24, attention_factor=1.3)},
+    "a stretched rotation of windowed layers": {
+        "norm_weight": False, "qk_norm": "before_rotary", "window": 100, "local_rope_theta": 100.0,
+        "local_rope_scaling": RopeScaling("yarn", 4.0, 24, attention_factor=1.5)},
 }  # fmt: skip
 """What is left to PyTorch."""
 
@@ -147,6 +150,15 @@ def test_scores_that_are_no_numbers_stay_so(core, bad, place):
     scores[..., place] = bad
     core.causal_weights(scores, 20)
     assert scores.isnan().any()
+
+
+@pytest.mark.parametrize("size", [3, 16, 21])
+def test_what_is_no_number_is_not_taken_for_negative(core, size):
+    for place in range(size):
+        x = torch.randn(size)
+        x[place] = float("nan")
+        squared = core.square_positive(x)
+        assert x.isnan().nonzero().flatten().tolist() == squared.isnan().nonzero().flatten().tolist() == [place]
 
 
 def gradients_of(config, time):

@@ -254,7 +254,8 @@ class Attention(nn.Module):
             return False
         if rotation is not None and rotation[0].dim() != 3:  # every sequence at positions of its own
             return False
-        stretched = config.rope_scaling is not None and config.rope_scaling.attention_factor != 1
+        scalings = (config.rope_scaling, config.local_rope_scaling)
+        stretched = any(scaling is not None and scaling.attention_factor != 1 for scaling in scalings)
         if norm is not None and (norm.kind != "rms" or norm.weight is not None or self.norm_together or stretched):
             return False
         return row_kernels(x) is not None

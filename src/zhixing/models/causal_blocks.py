@@ -103,18 +103,16 @@ class _PlacedHeads(torch.autograd.Function):
         rotation = None if cos is None or sin is None else (cos, sin)
         q, k, v, scales = kernels.place_heads(joined.contiguous(), heads, kv_heads, rotation, eps, factor)
         ctx.save_for_backward(q, k, scales, cos, sin)
-        ctx.normed, ctx.factor = eps is not None, factor
+        ctx.kernels, ctx.normed, ctx.factor = kernels, eps is not None, factor
         return q, k, v
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
         q, k, scales, cos, sin = ctx.saved_tensors
-        kernels = row_kernels(q)
-        assert kernels is not None
         dq, dk, dv = (grad.contiguous() for grad in grads)
         rotation = None if cos is None else (cos, sin)
-        joined = kernels.place_heads_gradient((dq, dk, dv), (q, k), scales, rotation, ctx.normed, ctx.factor)
+        joined = ctx.kernels.place_heads_gradient((dq, dk, dv), (q, k), scales, rotation, ctx.normed, ctx.factor)
         return joined, None, None, None, None, None, None
 
 

@@ -1,5 +1,7 @@
 """Adapted maps: the hand-written gradient against automatic differentiation, and training against PEFT's own."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -264,6 +266,14 @@ def test_targets_may_have_the_names_that_peft_gives_them(model):
     detach(model)
     attach(model, LowRankSpec(rank=2))
     assert everything == set(adapted(model))
+    detach(model)
+    for wrong in (["all-linear", "nonsense"], [""], ["nonsense"], ["q_proj", "c_projection"]):
+        with pytest.raises(BadInput, match=wrong[-1] or "''"):
+            attach(model, LowRankSpec(rank=2), targets=wrong)
+    with pytest.raises(BadInput, match="gate_up_proj"):
+        attach(
+            Transformer(dataclasses.replace(model.config, gated=False)), LowRankSpec(rank=2), targets=["gate_up_proj"]
+        )
 
 
 def test_targets_are_named_by_their_endings(model):

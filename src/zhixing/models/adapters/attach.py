@@ -40,14 +40,16 @@ def adapter_names(model: nn.Module) -> list[str]:
 
 _QUERY_KEY_VALUE = ("attention.query", "attention.key", "attention.value")
 PUBLISHED_TARGETS: dict[str, tuple[str, ...]] = {
-    "all-linear": ("",),
     "q_proj": ("attention.query",), "k_proj": ("attention.key",), "v_proj": ("attention.value",),
     "o_proj": ("attention.output",), "gate_proj": ("mlp.gate",), "up_proj": ("mlp.up",), "down_proj": ("mlp.down",),
     "qkv_proj": _QUERY_KEY_VALUE, "gate_up_proj": ("mlp.gate", "mlp.up"),
     "query_key_value": _QUERY_KEY_VALUE, "dense_h_to_4h": ("mlp.up",), "dense_4h_to_h": ("mlp.down",),
     "c_attn": _QUERY_KEY_VALUE, "c_fc": ("mlp.up",),
 }  # fmt: skip
-"""What published models, and so the recipes of PEFT, call the maps; "" means all of them."""
+"""What published models, and so the recipes of PEFT, call the maps."""
+
+ALL_LINEAR = "all-linear"
+"""PEFT's word for all of them."""
 
 
 def chosen_maps(model: nn.Module, targets: Iterable[str] | None) -> list[str]:
@@ -64,11 +66,12 @@ def chosen_maps(model: nn.Module, targets: Iterable[str] | None) -> list[str]:
     maps = linear_maps(model)
     if targets is None:
         return list(maps)
-    wanted = [own for target in targets for own in PUBLISHED_TARGETS.get(target, (target,))]
-    if "" in wanted:
-        return list(maps)
-    for target in wanted:
-        if not any(_ends_with(name, target) for name in maps):
+    wanted: list[str] = []
+    for target in targets:
+        own = list(maps) if target == ALL_LINEAR else PUBLISHED_TARGETS.get(target, (target,))
+        found = [ending for ending in own if any(_ends_with(name, ending) for name in maps)]
+        wanted += found
+        if len(found) < len(own):
             known = sorted({name.split(".", 2)[2] for name in maps})
             raise unknown_name("linear map", target, known, where="the adapter's targets")
     return [name for name in maps if any(_ends_with(name, target) for target in wanted)]

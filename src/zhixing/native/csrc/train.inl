@@ -66,16 +66,16 @@ static void place_row_gradient(const float* dy, const float* y, int64_t size, co
     for (; i < size; ++i) dx[i] = one(i);
 }
 
-// x becomes max(x, 0), and y its square.
+// x becomes max(x, 0), and y its square. What is not a number stays so: of the two operands, the second is taken then.
 static void square_positive(float* x, int64_t size, float* y) {
     int64_t i = 0;
     for (; i + LANES <= size; i += LANES) {
-        const Vec value = vmax(vload(x + i), vset(0.0f));
+        const Vec value = vmax(vset(0.0f), vload(x + i));
         vstore(x + i, value);
         vstore(y + i, vmul(value, value));
     }
     for (; i < size; ++i) {
-        x[i] = x[i] > 0.0f ? x[i] : 0.0f;
+        x[i] = x[i] < 0.0f ? 0.0f : x[i];
         y[i] = x[i] * x[i];
     }
 }
@@ -123,7 +123,7 @@ static void weigh_row(float* x, int64_t seen, int64_t size) {
     for (; i < size; ++i) x[i] = 0.0f;
 }
 
-// The gradient of the scores from that of the weights w, in place: w * (dw - sum(w * dw)); where w is 0 it is 0.
+// The gradient of the scores from that of the weights w, in place: w * (dw - sum(w * dw)), and 0 behind what is seen.
 static void weigh_row_gradient(float* dw, const float* w, int64_t seen, int64_t size) {
     Vec products = vset(0.0f);
     int64_t i = 0;
