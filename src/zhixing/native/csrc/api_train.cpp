@@ -153,7 +153,10 @@ ZX_API int zx_gate(Parallel parallel, int threads, const float* x, int64_t rows,
     if (!in_range({rows, size})) return fail("no such rows");
     const Kernels& kernel = kernels();
     on_threads(parallel, threads, rows, std::max<int64_t>(1, NUMBERS_AT_ONCE / size), [&](int64_t first, int64_t last) {
-        for (int64_t row = first; row < last; ++row) kernel.gate_row(x + 2 * row * size, size, y + row * size);
+        for (int64_t row = first; row < last; ++row) {
+            const float* gate = x + 2 * row * size;
+            kernel.activate(gate, gate + size, size, Activation::Silu, y + row * size);
+        }
     });
     return 0;
 }

@@ -114,7 +114,6 @@ struct Kernels {
     void (*square_positive_gradient)(float* dy, const float* x, int64_t size, float* y);
     void (*weigh_row)(float* x, int64_t seen, int64_t size);
     void (*weigh_row_gradient)(float* dw, const float* w, int64_t seen, int64_t size);
-    void (*gate_row)(const float* x, int64_t size, float* y);
     void (*gate_row_gradient)(const float* dy, const float* x, int64_t size, float* dx);
 };
 

@@ -135,20 +135,8 @@ static void weigh_row_gradient(float* dw, const float* w, int64_t seen, int64_t 
     for (; i < size; ++i) dw[i] = 0.0f;
 }
 
-// y = g * s(g) * u with the logistic function s (SiLU, and a gate) of x = [g, u], `size` numbers each.
-static void gate_row(const float* x, int64_t size, float* y) {
-    const Vec one = vset(1.0f), zero = vset(0.0f);
-    for (int64_t i = 0; i < size; i += LANES) {
-        const int64_t left = size - i;
-        const bool whole = left >= LANES;
-        const Vec gate = whole ? vload(x + i) : load_some(x + i, left), up = whole ? vload(x + size + i) : load_some(x + size + i, left);
-        const Vec value = vmul(vdiv(gate, vadd(one, vexp(vsub(zero, gate)))), up);
-        if (whole) vstore(y + i, value);
-        else store_some(y + i, value, left);
-    }
-}
-
-// The gradient of x from that of y: [dy * u * s * (1 + g * (1 - s)), dy * g * s].
+// The gradient of x = [g, u], `size` numbers each, from that of y = g * s(g) * u with the logistic function s (`activate` with
+// SiLU): [dy * u * s * (1 + g * (1 - s)), dy * g * s].
 static void gate_row_gradient(const float* dy, const float* x, int64_t size, float* dx) {
     const Vec one = vset(1.0f), zero = vset(0.0f);
     for (int64_t i = 0; i < size; i += LANES) {
