@@ -1,9 +1,24 @@
-"""Dropout against its definition and against PyTorch's."""
+"""Dropout against its definition and against PyTorch's: with random numbers of the core and with PyTorch's."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from zhixing.models.dropout import Dropout, dropout
+from zhixing.models.row_kernels import set_row_kernels
+from zhixing.native.library import is_available
+from zhixing.native.training import use_row_kernels
+
+
+@pytest.fixture(params=["PyTorch", "core"], autouse=True)
+def _numbers(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.param == "core":
+        if not is_available():
+            pytest.skip("the core is not built")
+        assert use_row_kernels()
+    yield
+    set_row_kernels(None)
 
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.25, 0.5, 0.9])
@@ -25,6 +40,16 @@ def test_neighbours_are_independent() -> None:
     for distance in (1, 2, 3, 4, 8):  # within one draw of 64 bits and from one to the next
         both = (gone[:-distance] * gone[distance:]).mean().item()
         assert both == pytest.approx(0.09, abs=0.003), distance
+
+
+def test_one_call_tells_nothing_of_the_next() -> None:
+    torch.manual_seed(4)
+    x = torch.ones(400_000)
+    first, second, third = (dropout(x, 0.3) == 0 for _ in range(3))
+    for other in (second, third):
+        assert (first & other).double().mean().item() == pytest.approx(0.09, abs=0.003)
+        assert (first[:-1] & other[1:]).double().mean().item() == pytest.approx(0.09, abs=0.003)
+    assert ((first ^ second) & third).double().mean().item() == pytest.approx(0.42 * 0.3, abs=0.003)
 
 
 def test_gradient_is_zero_where_dropped_and_scaled_elsewhere() -> None:

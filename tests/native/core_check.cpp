@@ -42,6 +42,7 @@ int zx_norm_rows(Parallel, int, const float*, int64_t, int64_t, float, float*, f
 int zx_norm_rows_gradient(Parallel, int, const float*, const float*, const float*, int64_t, int64_t, float*);
 int zx_square_positive(Parallel, int, float*, int64_t, float*);
 int zx_square_positive_gradient(Parallel, int, float*, const float*, int64_t, float*);
+int zx_drop(Parallel, int, const float*, int64_t, uint64_t, uint32_t, float*);
 int zx_gate(Parallel, int, const float*, int64_t, int64_t, float*);
 int zx_gate_gradient(Parallel, int, const float*, const float*, int64_t, int64_t, float*);
 int zx_causal_weights(Parallel, int, float*, int64_t, int64_t, int64_t, int64_t);
@@ -352,6 +353,7 @@ void check_training() {
             need(zx_norm_rows_gradient(on_threads, threads, x.data(), y.data(), norms.data(), int64_t(norms.size()), size, dx.data()) == 0, "norms");
             need(zx_square_positive(on_threads, threads, dx.data(), int64_t(dx.size()), y.data()) == 0, "squares");
             need(zx_square_positive_gradient(on_threads, threads, y.data(), x.data(), int64_t(x.size()), dx.data()) == 0, "squares");
+            need(zx_drop(on_threads, threads, x.data(), int64_t(x.size()), 0x123456789abcdefull, 1u << 29, y.data()) == 0, "dropping");
             const auto pairs = some(2 * all), grad = some(all);
             std::vector<float> opened(grad.size()), both(pairs.size());
             need(zx_gate(on_threads, threads, pairs.data(), batch * time, size, opened.data()) == 0, "gates");
@@ -362,6 +364,7 @@ void check_training() {
             need(zx_causal_weights_gradient(on_threads, threads, scores.data(), weights.data(), batch, time, keys, before) == 0, "weights");
         }
     }
+    need(zx_drop(nullptr, 1, nullptr, 5, 0, 1u << 31, nullptr) < 0, "dropping all");
     need(zx_causal_weights(nullptr, 1, nullptr, 1, 5, 4, 0) < 0, "scores of too few keys");
     need(zx_norm_rows(nullptr, 1, nullptr, 0, 5, 0.0f, nullptr, nullptr) < 0, "no rows");
 }

@@ -115,6 +115,29 @@ def test_squares_of_what_is_positive(core, size):
     assert torch.equal(scaled, grad * positive)
 
 
+def mixed(x):
+    """The mixing of 32 bits in train.inl, in 64-bit integers."""
+    whole = 0xFFFFFFFF
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & whole
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & whole
+    return x ^ (x >> 16)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 0x123456789ABCDEF, 2**63 - 1])
+def test_what_is_dropped_is_decided_by_seed_and_place(core, seed):
+    x = torch.randn(3, 50_001)
+    places = torch.arange(x.numel())
+    drawn = mixed(mixed(places ^ (seed & 0xFFFFFFFF)) ^ (seed >> 32)) >> 1
+    share = 0.25
+    expected = torch.where(drawn.view_as(x) < share * 2**31, 0.0, x / (1 - share))
+    torch.testing.assert_close(core.drop(x, seed, int(share * 2**31)), expected)
+
+
+def test_all_may_not_be_dropped(core):
+    with pytest.raises(Exception, match="no such numbers or share"):
+        core.drop(torch.ones(4), 1, 1 << 31)
+
+
 @pytest.mark.parametrize("size", [1, 13, 1536])
 def test_gates(core, size):
     x, grad = 4 * torch.randn(3, 11, 2 * size), torch.randn(3, 11, size)

@@ -63,6 +63,9 @@ class RowKernels(Protocol):
     def square_positive_gradient(self, grad: Tensor, positive: Tensor) -> Tensor:
         """Multiplies a gradient by what `square_positive` left, and returns the square of that."""
 
+    def drop(self, x: Tensor, seed: int, levels: int) -> Tensor:
+        """Returns x / (1 - p), or 0 with p = levels / 2^31: the same numbers for the same seed of 63 bits."""
+
     def causal_weights(self, scores: Tensor, before: int) -> None:
         """Turns scores, (n, rows, keys), into attention weights: row r sees the first before + r + 1 keys."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from ctypes import c_char_p, c_double, c_float, c_int, c_int64, c_void_p
+from ctypes import c_char_p, c_double, c_float, c_int, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from zhixing.core.device import usable_threads
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.native.hashing import source_hash
 
-ABI = 6
+ABI = 7
 """Must equal zx_abi() in csrc/api.cpp."""
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -79,6 +79,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_norm_rows_gradient": (c_int, [*_ON, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_void_p]),
     "zx_square_positive": (c_int, [*_ON, c_void_p, c_int64, c_void_p]),
     "zx_square_positive_gradient": (c_int, [*_ON, c_void_p, c_void_p, c_int64, c_void_p]),
+    "zx_drop": (c_int, [*_ON, c_void_p, c_int64, c_uint64, c_uint32, c_void_p]),
     "zx_causal_weights": (c_int, [*_ON, c_void_p, *[c_int64] * 4]),
     "zx_gate": (c_int, [*_ON, c_void_p, c_int64, c_int64, c_void_p]),
     "zx_gate_gradient": (c_int, [*_ON, c_void_p, c_void_p, c_int64, c_int64, c_void_p]),

@@ -116,6 +116,12 @@ class CoreRowKernels:
         check(self._core.zx_square_positive_gradient(*self._threads(), _at(grad), _at(positive), y.numel(), _at(y)))
         return y
 
+    def drop(self, x: Tensor, seed: int, levels: int) -> Tensor:
+        """Drops some numbers and scales the others."""
+        y = torch.empty_like(x)
+        check(self._core.zx_drop(*self._threads(), _at(x), x.numel(), seed, levels, _at(y)))
+        return y
+
     def causal_weights(self, scores: Tensor, before: int) -> None:
         """Turns scores into weights."""
         check(self._core.zx_causal_weights(*self._threads(), _at(scores), *scores.shape, before))

@@ -171,7 +171,21 @@ def test_time_ends_answers_and_closing_ends_all(engine):
     assert request.generation().finish_reason in ("interrupted", "length")
 
 
-def test_streams_end_where_they_are_stopped(engine):
+@pytest.fixture
+def slow_engine(engine, monkeypatch):
+    """An engine of twenty milliseconds a step: no answer is whole before a test could stop it."""
+    run = engine._worker.run
+
+    def slow(*given):
+        time.sleep(0.02)
+        return run(*given)
+
+    monkeypatch.setattr(engine._worker, "run", slow)
+    return engine
+
+
+def test_streams_end_where_they_are_stopped(slow_engine):
+    engine = slow_engine
     options = SamplingOptions(max_tokens=200, temperature=0.0, end_tokens=())
     whole = RequestStream(engine.submit("a", SamplingOptions(max_tokens=20, temperature=0.0, end_tokens=())))
     with pytest.raises(BadInput, match="still being written"):
@@ -185,15 +199,8 @@ def test_streams_end_where_they_are_stopped(engine):
     assert shown == stopped.generation.text
 
 
-def test_an_interruption_ends_a_stream_with_what_is_there(engine, monkeypatch):
-    run = engine._worker.run
-
-    def slow(*given):  # or the answer would be whole before anybody could interrupt it
-        time.sleep(0.02)
-        return run(*given)
-
-    monkeypatch.setattr(engine._worker, "run", slow)
-    stream = RequestStream(engine.submit("a", SamplingOptions(max_tokens=200, temperature=0.0, end_tokens=())))
+def test_an_interruption_ends_a_stream_with_what_is_there(slow_engine, monkeypatch):
+    stream = RequestStream(slow_engine.submit("a", SamplingOptions(max_tokens=200, temperature=0.0, end_tokens=())))
     shown, events, pressed = next(stream), stream.request._events, []
 
     class Interrupted:

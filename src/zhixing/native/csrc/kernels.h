@@ -112,6 +112,7 @@ struct Kernels {
                                bool normed, float scale, float factor, float* dx);
     void (*square_positive)(float* x, int64_t size, float* y);
     void (*square_positive_gradient)(float* dy, const float* x, int64_t size, float* y);
+    void (*drop)(const float* x, uint32_t first, int64_t size, uint64_t seed, uint32_t levels, float scale, float* y);
     void (*weigh_row)(float* x, int64_t seen, int64_t size);
     void (*weigh_row_gradient)(float* dw, const float* w, int64_t seen, int64_t size);
     void (*gate_row_gradient)(const float* dy, const float* x, int64_t size, float* dx);

@@ -24,7 +24,7 @@ const Kernels SCALAR_KERNELS = {
     "scalar", scalar::TILE, scalar::product, scalar::quantise, scalar::norm, scalar::rotate, scalar::activate, scalar::add_rows,
     scalar::soft_cap, scalar::store_page, scalar::attend, scalar::merge_parts, scalar::candidates, scalar::survey,
     scalar::weigh_logits, scalar::place_row, scalar::place_row_gradient, scalar::square_positive,
-    scalar::square_positive_gradient, scalar::weigh_row, scalar::weigh_row_gradient,
+    scalar::square_positive_gradient, scalar::drop, scalar::weigh_row, scalar::weigh_row_gradient,
     scalar::gate_row_gradient,
 };
 

@@ -155,3 +155,22 @@ static void gate_row_gradient(const float* dy, const float* x, int64_t size, flo
         }
     }
 }
+
+// A number of 32 bits for each place and seed, of which no neighbouring one can be told: two rounds of the mixing of integers by
+// Wellons ("hash prospector", 2018), each with half of the seed.
+static inline uint32_t mixed(uint32_t x) {
+    x = (x ^ (x >> 16)) * 0x7feb352du;
+    x = (x ^ (x >> 15)) * 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+
+// y = scale * x, but 0 where the number of 31 bits that belongs to the place first + i is below `levels`: places and seed alone
+// decide, so that the gradient drops the same without a mask that would have to be kept.
+static void drop(const float* x, uint32_t first, int64_t size, uint64_t seed, uint32_t levels, float scale, float* y) {
+    const uint32_t low = uint32_t(seed), high = uint32_t(seed >> 32);
+    for (int64_t i = 0; i < size; ++i) {
+        const int32_t drawn = int32_t(mixed(mixed((first + uint32_t(i)) ^ low) ^ high) >> 1);
+        const float factor = drawn < int32_t(levels) ? 0.0f : scale;
+        y[i] = x[i] * factor;  // a branch less: compilers make vectors of it
+    }
+}
