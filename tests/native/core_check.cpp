@@ -34,10 +34,15 @@ int zx_step_reading(void*, void*, void*, int64_t, const int32_t*, const int32_t*
 int zx_write(void*, void*, int64_t, const int32_t*, const int32_t*, const int32_t*, int64_t, const int32_t*, int64_t, int64_t,
              const int32_t*, float*, int64_t, const double*, const int32_t*, int64_t, int32_t*);
 using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
-int zx_place_heads(Parallel, int, const float*, int64_t, int64_t, int64_t, int64_t, int64_t, const float*, const float*, int64_t, float,
+int zx_place_heads(Parallel, int, const float*, const int64_t*, int64_t, int64_t, int64_t, int64_t, int64_t, const float*, const float*, int64_t, float,
                    float, float*, float*, float*, float*);
-int zx_place_heads_gradient(Parallel, int, const float*, const float*, const float*, const float*, const float*, const float*, int64_t,
-                            int64_t, int64_t, int64_t, int64_t, const float*, const float*, int64_t, int, float, float*);
+int zx_place_heads_gradient(Parallel, int, const float*, const float*, const float*, const float*, const float*, const float*,
+                            const int64_t*, int64_t, int64_t, int64_t, int64_t, int64_t, const float*, const float*, int64_t, int, float,
+                            float*);
+int zx_take_heads(Parallel, int, const float*, const int64_t*, int64_t, int64_t, int64_t, int64_t, float*);
+int zx_take_heads_gradient(Parallel, int, const float*, const int64_t*, int64_t, int64_t, int64_t, int64_t, float*);
+int zx_scaled_norm_rows(Parallel, int, const float*, const float*, int64_t, int64_t, float, float*, float*);
+int zx_scaled_norm_rows_gradient(Parallel, int, const float*, const float*, const float*, const float*, int64_t, int64_t, float*);
 int zx_norm_rows(Parallel, int, const float*, int64_t, int64_t, float, float*, float*);
 int zx_norm_rows_gradient(Parallel, int, const float*, const float*, const float*, int64_t, int64_t, float*);
 int zx_square_positive(Parallel, int, float*, int64_t, float*);
@@ -342,15 +347,31 @@ void check_training() {
             const int threads = int(draw(1, 4));
             const bool normed = round % 2 == 0;
             const int64_t all = batch * time * size;
-            const auto x = some(all * (heads + 2 * kv)), cos = some(time * half), sin = some(time * half);
+            // Every token somewhere, in any order, some places empty; or all in their order.
+            const bool moved = round % 3 == 0;
+            std::vector<int64_t> at(size_t(batch * time), -1);
+            int64_t tokens = 0;
+            for (int64_t place = 0; place < batch * time; ++place)
+                if (place == 0 || draw(0, 3)) at[size_t(place)] = tokens++;
+            for (int64_t place = batch * time - 1; place > 0; --place) std::swap(at[size_t(place)], at[size_t(draw(0, int(place)))]);
+            const int64_t* places = moved ? at.data() : nullptr;
+            const int64_t turns = moved ? tokens : time;
+            const auto x = some(all * (heads + 2 * kv)), cos = some(turns * half), sin = some(turns * half);
             std::vector<float> q(size_t(all * heads)), k(size_t(all * kv)), v(k), scales(size_t(batch * time * (heads + kv))), dx(x);
-            need(zx_place_heads(on_threads, threads, x.data(), batch, time, heads, kv, size, cos.data(), sin.data(), half,
+            need(zx_place_heads(on_threads, threads, x.data(), places, batch, time, heads, kv, size, cos.data(), sin.data(), half,
                                 normed ? 1e-5f : -1.0f, 0.5f, q.data(), k.data(), v.data(), scales.data()) == 0, "placing heads");
-            need(zx_place_heads_gradient(on_threads, threads, q.data(), k.data(), v.data(), q.data(), k.data(), scales.data(), batch, time,
+            need(zx_place_heads_gradient(on_threads, threads, q.data(), k.data(), v.data(), q.data(), k.data(), scales.data(), places, batch, time,
                                          heads, kv, size, cos.data(), sin.data(), half, normed, 0.5f, dx.data()) == 0, "their gradient");
+            std::vector<float> taken(q.size());
+            need(zx_take_heads(on_threads, threads, q.data(), places, batch, time, heads, size, taken.data()) == 0, "taking heads");
+            need(zx_take_heads_gradient(on_threads, threads, taken.data(), places, batch, time, heads, size, q.data()) == 0, "their gradient");
             std::vector<float> y(x.size()), norms(size_t(batch * time * (heads + 2 * kv)));
             need(zx_norm_rows(on_threads, threads, x.data(), int64_t(norms.size()), size, 1e-5f, y.data(), norms.data()) == 0, "norms");
             need(zx_norm_rows_gradient(on_threads, threads, x.data(), y.data(), norms.data(), int64_t(norms.size()), size, dx.data()) == 0, "norms");
+            const auto weight = some(size);
+            need(zx_scaled_norm_rows(on_threads, threads, x.data(), weight.data(), int64_t(norms.size()), size, 1e-5f, y.data(), norms.data()) == 0, "norms");
+            need(zx_scaled_norm_rows_gradient(on_threads, threads, y.data(), x.data(), weight.data(), norms.data(), int64_t(norms.size()), size,
+                                              dx.data()) == 0, "norms");
             need(zx_square_positive(on_threads, threads, dx.data(), int64_t(dx.size()), y.data()) == 0, "squares");
             need(zx_square_positive_gradient(on_threads, threads, y.data(), x.data(), int64_t(x.size()), dx.data()) == 0, "squares");
             need(zx_drop(on_threads, threads, x.data(), int64_t(x.size()), 0x123456789abcdefull, 1u << 29, y.data()) == 0, "dropping");

@@ -5,8 +5,10 @@ import itertools
 import pytest
 import torch
 
-from zhixing.models import causal_blocks, ops
+from zhixing.models import ops
 from zhixing.models.config import RopeScaling, TransformerConfig
+from zhixing.models.head_places import Group, placed_heads, taken_heads
+from zhixing.models.packing import Packing
 from zhixing.models.row_kernels import row_kernels, set_row_kernels
 from zhixing.models.transformer import Transformer
 from zhixing.native.training import CoreRowKernels, use_row_kernels
@@ -72,8 +74,10 @@ def rotation_of(time, half, seed=0):
 def test_placed_heads_are_the_formula_and_so_is_their_gradient(core, heads, kv_heads, size, half, eps):
     batch, time, factor = 3, 37, 0.7
     joined = torch.randn(batch, time, heads + 2 * kv_heads, size, requires_grad=True)
-    rotation = tuple(part.unsqueeze(1) for part in rotation_of(time, half)) if half else None
-    q, k, v = causal_blocks.placed_heads(joined, heads, kv_heads, rotation, eps, factor)
+    turns = rotation_of(time, half) if half else None
+    groups = [Group(batch, time)]
+    [(q, k, v)] = placed_heads(joined.flatten(0, 1), heads, kv_heads, turns, eps, factor, groups)
+    rotation = None if turns is None else tuple(part.unsqueeze(1) for part in turns)
 
     exact = joined.detach().double().requires_grad_()
     both, values = exact[:, :, : heads + kv_heads], exact[:, :, heads + kv_heads :]
@@ -83,15 +87,66 @@ def test_placed_heads_are_the_formula_and_so_is_their_gradient(core, heads, kv_h
         cos, sin = (part.double() for part in rotation)
         low, high, rest = both[..., :half], both[..., half : 2 * half], both[..., 2 * half :]
         both = torch.cat([low * cos - high * sin, high * cos + low * sin, rest], -1)
-    expected = [
-        part.transpose(1, 2).flatten(0, 1) for part in (both[:, :, :heads] * factor, both[:, :, heads:], values)
-    ]
+    expected = [part.transpose(1, 2) for part in (both[:, :, :heads] * factor, both[:, :, heads:], values)]
     grads = [torch.randn(part.shape) for part in expected]
     for mine, right in zip((q, k, v), expected, strict=True):
         torch.testing.assert_close(mine, right.float())
     sum((a * b).sum() for a, b in zip((q, k, v), grads, strict=True)).backward()
     sum((a * b).sum() for a, b in zip(expected, grads, strict=True)).backward()
     torch.testing.assert_close(joined.grad, exact.grad.float(), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("eps", [None, 1e-3])
+def test_documents_are_placed_by_themselves_and_taken_back(core, eps):
+    heads, kv_heads, size, factor = 4, 2, 12, 0.6
+    packing = Packing(torch.tensor([[0] * 9 + [1] * 30 + [2] * 33 + [3], [4] * 40 + [5] * 10 + [6] * 23]))
+    tokens, groups = packing.segments.numel(), packing.groups
+    assert len(groups) > 2 and any((group.tokens < 0).any() for group in groups)
+    joined = torch.randn(tokens, heads + 2 * kv_heads, size, requires_grad=True)
+    turns = rotation_of(tokens, 6)
+    placed = placed_heads(joined, heads, kv_heads, turns, eps, factor, groups)
+
+    alone = joined.detach().clone().requires_grad_()
+    [whole] = placed_heads(alone, heads, kv_heads, turns, eps, factor, [Group(1, tokens)])
+    grads = []
+    for group, parts in zip(groups, placed, strict=True):
+        there = group.tokens >= 0
+        for part, right in zip(parts, whole, strict=True):
+            moved = torch.where(there[:, None, :, None], right[0][:, group.tokens].transpose(0, 1), 0.0)
+            assert torch.equal(part, moved)
+            grads.append(torch.randn(part.shape) * there[:, None, :, None])
+    flat = [part for parts in placed for part in parts]
+    sum((a * b).sum() for a, b in zip(flat, grads, strict=True)).backward()
+    for index, right in enumerate(whole):
+        grad = torch.zeros_like(right)
+        for at, group in enumerate(groups):
+            there = group.tokens >= 0
+            grad[0][:, group.tokens[there]] = grads[3 * at + index].transpose(0, 1)[:, there]
+        right.backward(grad, retain_graph=True)
+    torch.testing.assert_close(joined.grad, alone.grad)
+
+    queries = [q.detach().requires_grad_() for q, _, _ in placed]
+    taken = taken_heads(queries, groups, tokens)
+    assert torch.equal(taken, whole[0][0].transpose(0, 1))
+    upstream = torch.randn(taken.shape)
+    taken.backward(upstream)
+    for group, query in zip(groups, queries, strict=True):
+        there = (group.tokens >= 0)[:, None, :, None]
+        assert torch.equal(query.grad, torch.where(there, upstream[group.tokens].transpose(1, 2), 0.0))
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 384])
+def test_norms_of_rows_with_a_scale(core, size):
+    x, grad, weight = torch.randn(5, 9, size), torch.randn(5, 9, size), torch.randn(size)
+    exact, of = x.double().requires_grad_(), weight.double().requires_grad_()
+    (of * exact / (exact.square().mean(-1, keepdim=True) + 1e-5).sqrt()).backward(grad.double())
+    mine, scale = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    y = ops.rms_norm(mine, scale, 1e-5)
+    right = weight.double() * x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(y, right.float())
+    y.backward(grad)
+    torch.testing.assert_close(mine.grad, exact.grad.float(), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(scale.grad, of.grad.float(), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 384])
@@ -184,11 +239,11 @@ def test_what_is_no_number_is_not_taken_for_negative(core, size):
         assert x.isnan().nonzero().flatten().tolist() == squared.isnan().nonzero().flatten().tolist() == [place]
 
 
-def gradients_of(config, time):
+def gradients_of(config, time, segments=None):
     torch.manual_seed(0)
     model = Transformer(config).train()
     tokens = torch.randint(0, 31, (3, time + 1), generator=torch.Generator().manual_seed(1))
-    loss = model.loss_sum(tokens[:, :-1], tokens[:, 1:])
+    loss = model.loss_sum(tokens[:, :-1], tokens[:, 1:], segments)
     loss.backward()
     return [loss.detach(), *(parameter.grad for parameter in model.parameters())]
 
@@ -207,6 +262,21 @@ def test_whole_models_learn_the_same(name, time, monkeypatch):
     assert len(calls) == (config.layers if name in MODELS else 0)
 
 
+@pytest.mark.parametrize("name", [*MODELS, *OTHERS])
+@pytest.mark.parametrize("cuts", [(0, 0, 0), (20, 21, 60), (7, 40, 89)])
+def test_models_learn_the_same_from_documents_in_one_row(name, cuts, monkeypatch):
+    config = TransformerConfig(**SIZES | (MODELS | OTHERS)[name])
+    segments = torch.tensor([[sum(at >= cut for cut in cuts[: row + 1]) for at in range(90)] for row in range(3)])
+    expected = gradients_of(config, 90, segments)
+    calls = []
+    assert use_row_kernels()
+    taken = CoreRowKernels.take_heads
+    monkeypatch.setattr(CoreRowKernels, "take_heads", lambda *parts: calls.append(1) or taken(*parts))
+    for mine, right in zip(gradients_of(config, 90, segments), expected, strict=True):
+        torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-4)
+    assert (len(calls) >= config.layers) == (name in MODELS)
+
+
 def test_only_float32_on_the_cpu_goes_there():
     assert use_row_kernels()
     assert row_kernels(torch.ones(2)) is not None
@@ -222,4 +292,4 @@ def test_shapes_that_do_not_fit_are_refused(core):
     with pytest.raises(ValueError, match="scores"):
         core.causal_weights(torch.ones(1, 5, 4), 0)
     with pytest.raises(ValueError, match="heads"):
-        core.place_heads(torch.ones(1, 2, 3, 4), 1, 1, rotation_of(2, 3), None, 1.0)
+        core.place_heads(torch.ones(2, 3, 4), Group(1, 2), 1, 1, rotation_of(2, 3), None, 1.0, torch.empty(2, 2))

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from zhixing.models import ops
 from zhixing.models.cache import LayerCache
-from zhixing.models.causal_blocks import BLOCK, LONGEST_BLOCKED, causal_blocks, placed_heads
+from zhixing.models.causal_blocks import BLOCK, LONGEST_BLOCKED, causal_blocks
 from zhixing.models.config import TransformerConfig
 from zhixing.models.dropout import dropout as drop
+from zhixing.models.head_places import Group, placed_heads, taken_heads
 from zhixing.models.layers import Linear, Norm, side_by_side
 from zhixing.models.packing import Packing
 from zhixing.models.ragged import Ragged
@@ -43,15 +44,11 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
     Returns:
         (batch, time, heads, head_dim).
     """
-    batch, time, heads, head_dim = q.shape
+    time = q.shape[1]
     blocked = q.device.type == "cpu" and q.dtype == torch.float32 and time <= LONGEST_BLOCKED and not dropout
     if blocked and torch.is_grad_enabled() and q.requires_grad and not torch.compiler.is_compiling():
-        if k.shape[2] != heads:
-            k = k.repeat_interleave(heads // k.shape[2], dim=2)
-            v = v.repeat_interleave(heads // v.shape[2], dim=2)
-        q, k, v = (t.transpose(1, 2).reshape(batch * heads, time, head_dim) for t in (q, k, v))
-        out = causal_blocks(q, k, v, scale)
-        return out.view(batch, heads, time, head_dim).transpose(1, 2)
+        q, k, v = (t.transpose(1, 2).contiguous() for t in (q, k, v))
+        return causal_blocks(q, k, v, scale).transpose(1, 2)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     return fused_causal(q, k, v, scale, dropout).transpose(1, 2)
 
@@ -205,15 +202,16 @@ class Attention(nn.Module):
         Returns:
             (batch, time, width), or (1, total, width).
         """
-        if mask is None and cache is None and layout is None and self._goes_by_blocks(x, rotation):
-            return cast(Tensor, self.output(self._mix_by_blocks(x, rotation)))
+        packing = mask if isinstance(mask, Packing) else None
+        if mask is packing and cache is None and layout is None and self._goes_by_blocks(x, rotation, packing):
+            return cast(Tensor, self.output(self._mix_by_blocks(x, rotation, packing)))
         q, k, v = self._project(x, rotation)
         if layout is not None:
             q, k, v = (layout.rows(part[0]) for part in (q, k, v))
-        if isinstance(mask, Packing):
-            mixed = mask.attend(q, k, v, lambda q, k, v: self._mix(q, k, v, None, None, 0))
+        if packing is not None:
+            mixed = packing.attend(q, k, v, lambda q, k, v: self._mix(q, k, v, None, None, 0))
         else:
-            mixed = self._mix(q, k, v, mask, cache, start)
+            mixed = self._mix(q, k, v, cast(Tensor | None, mask), cache, start)
         mixed = mixed.reshape(*mixed.shape[:2], -1)
         y: Tensor = self.output(mixed if layout is None else layout.flat(mixed)[None])
         return y
@@ -246,13 +244,15 @@ class Attention(nn.Module):
             enable_gqa=k.shape[1] != q.shape[1],
         ).transpose(1, 2)  # fmt: skip
 
-    def _goes_by_blocks(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> bool:
+    def _goes_by_blocks(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing | None) -> bool:
         """Whether plain causal attention in training goes by blocks, with heads placed by one pass of the core."""
-        time, norm, config = x.shape[1], self.query_norm, self.config
-        plain = self.training and torch.is_grad_enabled() and not config.attention_dropout and time <= LONGEST_BLOCKED
-        if not plain or (self.window is not None and time > self.window) or self.softcap is not None:
+        norm, config = self.query_norm, self.config
+        if not self.training or not torch.is_grad_enabled() or config.attention_dropout or self.softcap is not None:
             return False
-        if rotation is not None and rotation[0].dim() != 3:  # every sequence at positions of its own
+        longest = x.shape[1] if packing is None else packing.longest
+        if longest > LONGEST_BLOCKED or (self.window is not None and longest > self.window):
+            return False
+        if packing is None and rotation is not None and rotation[0].dim() != 3:  # sequences at positions of their own
             return False
         scalings = (config.rope_scaling, config.local_rope_scaling)
         stretched = any(scaling is not None and scaling.attention_factor != 1 for scaling in scalings)
@@ -260,18 +260,19 @@ class Attention(nn.Module):
             return False
         return row_kernels(x) is not None
 
-    def _mix_by_blocks(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _mix_by_blocks(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing | None = None
+    ) -> Tensor:
         """Mixes positions, (batch, time, width), causally; returns what the output map reads."""
         batch, time, _ = x.shape
         heads, kv_heads = self.config.heads, self.config.kv_heads
-        joined = side_by_side(x, (self.query, self.key, self.value)).view(batch, time, heads + 2 * kv_heads, -1)
+        joined = side_by_side(x, (self.query, self.key, self.value)).view(batch * time, heads + 2 * kv_heads, -1)
         eps = None if self.query_norm is None else self.query_norm.eps
-        q, k, v = placed_heads(joined, heads, kv_heads, rotation, eps, self.scale)
-        if kv_heads != heads:
-            k, v = (
-                t.view(batch, kv_heads, time, -1).repeat_interleave(heads // kv_heads, 1).flatten(0, 1) for t in (k, v)
-            )
-        return causal_blocks(q, k, v, 1.0).view(batch, heads, time, -1).transpose(1, 2).reshape(batch, time, -1)
+        turns = None if rotation is None else (rotation[0].flatten(0, -2), rotation[1].flatten(0, -2))
+        groups = [Group(batch, time)] if packing is None else packing.groups
+        placed = placed_heads(joined, heads, kv_heads, turns, eps, self.scale, groups)
+        mixed = [causal_blocks(q, k, v, 1.0) for q, k, v in placed]
+        return taken_heads(mixed, groups, batch * time).view(batch, time, -1)
 
     def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries, keys and values, (batch, time, heads or kv_heads, head_dim), normalised and rotated."""

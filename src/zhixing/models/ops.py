@@ -388,11 +388,36 @@ class _RMSNorm(torch.autograd.Function):
         return torch.addcmul(grad, y, mean, value=-1).mul_(scale), None
 
 
+class _ScaledRMSNorm(torch.autograd.Function):
+    """y = w * x / rms(x) by the core, keeping x and 1/rms; dx of w * dy as in `_RMSNorm`, dw = sum(dy * x / rms)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, kernels: RowKernels) -> Tensor:
+        x, weight = x.contiguous(), weight.contiguous()
+        y, scale = kernels.scaled_norm(x, weight, eps)
+        ctx.save_for_backward(x, weight, scale)
+        ctx.kernels = kernels
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight, scale = ctx.saved_tensors
+        grad, grad_x, grad_weight = grad.contiguous(), None, None
+        if ctx.needs_input_grad[0]:
+            grad_x = ctx.kernels.scaled_norm_gradient(grad, x, weight, scale)
+        if ctx.needs_input_grad[1]:
+            grad_weight = (grad * x).view(-1, len(weight)).t() @ scale.flatten()
+        return grad_x, grad_weight, None, None
+
+
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """Divides by the root mean square over the last dimension (Zhang & Sennrich 2019, equation 4)."""
     if x.dtype != torch.float32 or torch.compiler.is_compiling():
         y = x.float()
         y = (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+    elif weight is not None and weight.dtype == x.dtype and (kernels := row_kernels(x)) is not None:
+        return apply(_ScaledRMSNorm, x, weight, eps, kernels)
     else:
         y = apply(_RMSNorm, x, eps)
     return y if weight is None else y * weight

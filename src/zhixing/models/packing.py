@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from zhixing.models import ops
+from zhixing.models.head_places import Group
 
 ALIKE = 0.75
 """Documents that are computed together have at least this share of the longest one's length."""
@@ -64,13 +65,8 @@ class Packing:
         return (same & (index[:, None] >= index[None, :]))[:, None]
 
     @cached_property
-    def _groups(self) -> tuple[list[tuple[int, int]], Tensor, Tensor, Tensor]:
-        """Lays documents of like length side by side, filled up to the longest of them.
-
-        Returns:
-            Documents and length of each group; the token at each place, (places); the place of each token, (tokens);
-            and the places that are filling.
-        """
+    def groups(self) -> list[Group]:
+        """Documents of like length side by side, filled up to the longest of them."""
         lengths, starts = self._lengths.tolist(), self._starts.tolist()
         order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
         groups: list[list[int]] = []
@@ -78,22 +74,27 @@ class Packing:
             if not groups or lengths[number] < ALIKE * lengths[groups[-1][0]]:
                 groups.append([])
             groups[-1].append(number)
-        shapes, places = [], []
+        found = []
         for group in groups:
             longest = lengths[group[0]]
-            shapes.append((len(group), longest))
             step = torch.arange(longest)
-            # Filling reads the document's last token; nothing that is real attends to it, because it comes later.
             last = torch.tensor([lengths[number] - 1 for number in group])[:, None]
             first = torch.tensor([starts[number] for number in group])[:, None]
-            places.append(torch.where(step <= last, first + step, -1).flatten())
-        token = torch.cat(places)
+            tokens = torch.where(step <= last, first + step, -1).to(self.segments.device)
+            found.append(Group(len(group), longest, tokens))
+        return found
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the token at each place of all groups, (places), the first one where there is none; the place of each
+        token, (tokens); and the places that are filling."""
+        token = torch.cat([group.tokens.flatten() for group in self.groups if group.tokens is not None])
         filling = (token < 0).nonzero()[:, 0]
         real = (token >= 0).nonzero()[:, 0]
-        place = torch.empty(len(real), dtype=torch.long)
+        place = torch.empty(len(real), dtype=torch.long, device=token.device)
         place[token[real]] = real
-        device = self.segments.device
-        return shapes, token.clamp_min(0).to(device), place.to(device), filling.to(device)
+        # Filling reads a token: nothing that is real attends to it, because it comes later.
+        return token.clamp_min(0), place, filling
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
         """Attends within documents.
@@ -107,10 +108,11 @@ class Packing:
         Returns:
             (batch, time, heads, head_dim).
         """
-        shapes, token, place, filling = self._groups
+        token, place, filling = self._places
         spread = [ops.apply(_Spread, t.flatten(0, 1), token, place) for t in (q, k, v)]  # (places, heads, head_dim)
         outs, start = [], 0
-        for documents, length in shapes:
+        for group in self.groups:
+            documents, length = group.documents, group.length
             end = start + documents * length
             parts = [t[start:end].view(documents, length, *t.shape[1:]) for t in spread]
             outs.append(attend(parts[0], parts[1], parts[2]).reshape(documents * length, *q.shape[2:]))

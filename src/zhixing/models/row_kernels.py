@@ -7,10 +7,13 @@ here: the formulas (`models.ops`, `models.attention`) and the binding of the cor
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from zhixing.models.head_places import Group
 
 
 class RowKernels(Protocol):
@@ -19,43 +22,60 @@ class RowKernels(Protocol):
     def place_heads(
         self,
         joined: Tensor,
+        group: Group,
         heads: int,
         kv_heads: int,
         rotation: tuple[Tensor, Tensor] | None,
         eps: float | None,
         factor: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normalises, rotates and lays out what one product gave for all heads.
+        scales: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalises, rotates and lays out what one product gave for all heads: see `head_places.placed_heads`.
 
         Args:
-            joined: (batch, time, heads + 2 * kv_heads, head_dim): queries, keys, values.
+            joined: (tokens, heads + 2 * kv_heads, head_dim): queries, keys, values.
+            group: Which of the tokens go where.
             heads: Number of heads of the queries.
             kv_heads: Number of heads of the keys and of the values.
-            rotation: Cosines and sines, (time, half) each, or None.
+            rotation: Cosines and sines, (tokens or length, half) each, or None.
             eps: Of the root mean square that queries and keys are divided by, or None where they are not.
             factor: On the queries, at last.
+            scales: (tokens, heads + kv_heads), which gets the inverse root mean squares of this group's tokens.
 
         Returns:
-            Queries, (batch * heads, time, head_dim), keys and values, (batch * kv_heads, time, head_dim), and the
-            inverse root mean squares, (batch, time, heads + kv_heads).
+            Queries, (documents, heads, length, head_dim), keys and values, (documents, kv_heads, length, head_dim).
         """
 
     def place_heads_gradient(
         self,
         grads: tuple[Tensor, Tensor, Tensor],
         placed: tuple[Tensor, Tensor],
+        group: Group,
         scales: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
         normed: bool,
         factor: float,
-    ) -> Tensor:
-        """Returns the gradient of `joined` from those of queries, keys and values, and from queries and keys."""
+        joined: Tensor,
+    ) -> None:
+        """Writes the gradient of `joined`, of this group's tokens, from those of its queries, keys and values."""
+
+    def take_heads(self, part: Tensor, group: Group, taken: Tensor) -> None:
+        """Writes results, (documents, heads, length, head_dim), to their tokens in (tokens, heads, head_dim)."""
+
+    def take_heads_gradient(self, grad: Tensor, group: Group) -> Tensor:
+        """Returns the gradient of a group's results from that of what was taken, zero where there is no token."""
 
     def norm(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """Returns x / rms(x), (..., size), and the inverse root mean squares, (..., 1)."""
 
     def norm_gradient(self, grad: Tensor, y: Tensor, scales: Tensor) -> Tensor:
         """Returns the gradient of x from that of y."""
+
+    def scaled_norm(self, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """Returns weight * x / rms(x), (..., size), and the inverse root mean squares, (..., 1)."""
+
+    def scaled_norm_gradient(self, grad: Tensor, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
+        """Returns the gradient of x from that of the result."""
 
     def square_positive(self, x: Tensor) -> Tensor:
         """Turns x into max(x, 0) and returns the square of that."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from zhixing.models.head_places import Group
 from zhixing.models.row_kernels import set_row_kernels
 from zhixing.native.library import check, is_available, library
 
@@ -52,43 +53,57 @@ class CoreRowKernels:
     def place_heads(
         self,
         joined: Tensor,
+        group: Group,
         heads: int,
         kv_heads: int,
         rotation: tuple[Tensor, Tensor] | None,
         eps: float | None,
         factor: float,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        scales: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Places the heads of one product."""
-        batch, time, _, size = joined.shape
-        q = joined.new_empty(batch * heads, time, size)
-        k, v = joined.new_empty(batch * kv_heads, time, size), joined.new_empty(batch * kv_heads, time, size)
-        scales = joined.new_empty(batch, time, heads + kv_heads)
+        size = joined.shape[-1]
+        q = joined.new_empty(group.documents, heads, group.length, size)
+        k, v = (joined.new_empty(group.documents, kv_heads, group.length, size) for _ in "kv")
         cos, sin = rotation if rotation is not None else (None, None)
         check(self._core.zx_place_heads(
-            *self._threads(), _at(joined), batch, time, heads, kv_heads, size, _at(cos), _at(sin),
-            0 if cos is None else cos.shape[-1], -1.0 if eps is None else eps, factor,
+            *self._threads(), _at(joined), _at(group.tokens), group.documents, group.length, heads, kv_heads, size,
+            _at(cos), _at(sin), 0 if cos is None else cos.shape[-1], -1.0 if eps is None else eps, factor,
             _at(q), _at(k), _at(v), _at(scales),
         ))  # fmt: skip
-        return q, k, v, scales
+        return q, k, v
 
     def place_heads_gradient(
         self,
         grads: tuple[Tensor, Tensor, Tensor],
         placed: tuple[Tensor, Tensor],
+        group: Group,
         scales: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
         normed: bool,
         factor: float,
-    ) -> Tensor:
-        """Returns the gradient of the product."""
-        (batch, time, both), size = scales.shape, grads[0].shape[-1]
-        heads, kv_heads = len(placed[0]) // batch, len(placed[1]) // batch
+        joined: Tensor,
+    ) -> None:
+        """Writes the gradient of the product."""
+        (documents, heads, length, size), kv_heads = placed[0].shape, placed[1].shape[1]
         cos, sin = rotation if rotation is not None else (None, None)
-        out = scales.new_empty(batch, time, both + kv_heads, size)
         check(self._core.zx_place_heads_gradient(
-            *self._threads(), *map(_at, (*grads, *placed, scales)), batch, time, heads, kv_heads, size,
-            _at(cos), _at(sin), 0 if cos is None else cos.shape[-1], normed, factor, _at(out),
+            *self._threads(), *map(_at, (*grads, *placed, scales, group.tokens)), documents, length, heads, kv_heads,
+            size, _at(cos), _at(sin), 0 if cos is None else cos.shape[-1], normed, factor, _at(joined),
         ))  # fmt: skip
+
+    def take_heads(self, part: Tensor, group: Group, taken: Tensor) -> None:
+        """Writes a group's results to its tokens."""
+        documents, heads, length, size = part.shape
+        places = (_at(part), _at(group.tokens))
+        check(self._core.zx_take_heads(*self._threads(), *places, documents, length, heads, size, _at(taken)))
+
+    def take_heads_gradient(self, grad: Tensor, group: Group) -> Tensor:
+        """Returns the gradient of a group's results."""
+        _, heads, size = grad.shape
+        out, places = grad.new_empty(group.documents, heads, group.length, size), (_at(grad), _at(group.tokens))
+        shape = (group.documents, group.length, heads, size)
+        check(self._core.zx_take_heads_gradient(*self._threads(), *places, *shape, _at(out)))
         return out
 
     def norm(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -102,6 +117,20 @@ class CoreRowKernels:
         out = torch.empty_like(y)
         places = (_at(grad), _at(y), _at(scales))
         check(self._core.zx_norm_rows_gradient(*self._threads(), *places, scales.numel(), y.shape[-1], _at(out)))
+        return out
+
+    def scaled_norm(self, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """Divides rows by their root mean square and scales what is left."""
+        y, scales = torch.empty_like(x), x.new_empty(*x.shape[:-1], 1)
+        sizes = (scales.numel(), x.shape[-1])
+        check(self._core.zx_scaled_norm_rows(*self._threads(), _at(x), _at(weight), *sizes, eps, _at(y), _at(scales)))
+        return y, scales
+
+    def scaled_norm_gradient(self, grad: Tensor, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
+        """Returns the gradient of the rows."""
+        out, places = torch.empty_like(x), tuple(map(_at, (grad, x, weight, scales)))
+        sizes = (scales.numel(), x.shape[-1])
+        check(self._core.zx_scaled_norm_rows_gradient(*self._threads(), *places, *sizes, _at(out)))
         return out
 
     def square_positive(self, x: Tensor) -> Tensor:

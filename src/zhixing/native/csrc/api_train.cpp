@@ -41,47 +41,88 @@ constexpr int64_t TOKENS_AT_ONCE = 16, NUMBERS_AT_ONCE = 1 << 14, ROWS_AT_ONCE =
 
 }  // namespace
 
-// From joined projections x, (batch, time, heads + 2 * kv_heads, size), to queries, (batch, heads, time, size), keys and values,
-// (batch, kv_heads, time, size): queries and keys normalised (eps >= 0) and rotated by cos and sin, (time, half), queries times
-// `factor`. scales, (batch, time, heads + kv_heads): what they were multiplied by.
-ZX_API int zx_place_heads(Parallel parallel, int threads, const float* x, int64_t batch, int64_t time, int64_t heads, int64_t kv_heads,
-                          int64_t size, const float* cos, const float* sin, int64_t half, float eps, float factor, float* q, float* k,
-                          float* v, float* scales) {
+// From joined projections x, (tokens, heads + 2 * kv_heads, size), to queries, (batch, heads, time, size), keys and values,
+// (batch, kv_heads, time, size): queries and keys normalised (eps >= 0) and rotated, queries times `factor`. scales, (tokens,
+// heads + kv_heads): what they were multiplied by. `at`, (batch, time), says which token is where, -1 where there is none, which
+// becomes zero; cos and sin are then (tokens, half). Null: the tokens in their order, and cos and sin are (time, half).
+ZX_API int zx_place_heads(Parallel parallel, int threads, const float* x, const int64_t* at, int64_t batch, int64_t time, int64_t heads,
+                          int64_t kv_heads, int64_t size, const float* cos, const float* sin, int64_t half, float eps, float factor,
+                          float* q, float* k, float* v, float* scales) {
     if (!in_range({batch, time, heads, kv_heads, size}) || half < 0 || 2 * half > size) return fail("no such heads");
     const Kernels& kernel = kernels();
     on_threads(parallel, threads, batch * time, TOKENS_AT_ONCE, [&](int64_t first, int64_t last) {
-        for (int64_t token = first; token < last; ++token) {
-            const int64_t row = token / time, at = token % time;
+        for (int64_t place = first; place < last; ++place) {
+            const int64_t row = place / time, step = place % time, token = at ? at[place] : place, turn = at ? token : step;
+            const auto query = [&](int64_t h) { return q + ((row * heads + h) * time + step) * size; };
+            const auto key = [&](int64_t h) { return k + ((row * kv_heads + h) * time + step) * size; };
+            const auto value = [&](int64_t h) { return v + ((row * kv_heads + h) * time + step) * size; };
+            if (token < 0) {
+                for (int64_t h = 0; h < heads; ++h) std::fill_n(query(h), size, 0.0f);
+                for (int64_t h = 0; h < kv_heads; ++h) std::fill_n(key(h), size, 0.0f), std::fill_n(value(h), size, 0.0f);
+                continue;
+            }
             const float* from = x + token * (heads + 2 * kv_heads) * size;
             float* scale = scales + token * (heads + kv_heads);
-            for (int64_t h = 0; h < heads + kv_heads; ++h, from += size) {
-                float* to = h < heads ? q + ((row * heads + h) * time + at) * size : k + ((row * kv_heads + h - heads) * time + at) * size;
-                scale[h] = kernel.place_row(from, size, cos + at * half, sin + at * half, half, eps, h < heads ? factor : 1.0f, to);
-            }
-            for (int64_t h = 0; h < kv_heads; ++h, from += size) std::copy_n(from, size, v + ((row * kv_heads + h) * time + at) * size);
+            for (int64_t h = 0; h < heads + kv_heads; ++h, from += size)
+                scale[h] = kernel.place_row(from, size, cos + turn * half, sin + turn * half, half, eps, h < heads ? factor : 1.0f,
+                                            h < heads ? query(h) : key(h - heads));
+            for (int64_t h = 0; h < kv_heads; ++h, from += size) std::copy_n(from, size, value(h));
         }
     });
     return 0;
 }
 
-// The gradient of x from those of q, k and v; `normed` says whether they were normalised.
+// The gradient of x from those of q, k and v, of those tokens alone that are there; `normed` says whether they were normalised.
 ZX_API int zx_place_heads_gradient(Parallel parallel, int threads, const float* dq, const float* dk, const float* dv, const float* q,
-                                   const float* k, const float* scales, int64_t batch, int64_t time, int64_t heads, int64_t kv_heads,
-                                   int64_t size, const float* cos, const float* sin, int64_t half, int normed, float factor, float* dx) {
+                                   const float* k, const float* scales, const int64_t* at, int64_t batch, int64_t time, int64_t heads,
+                                   int64_t kv_heads, int64_t size, const float* cos, const float* sin, int64_t half, int normed,
+                                   float factor, float* dx) {
     if (!in_range({batch, time, heads, kv_heads, size}) || half < 0 || 2 * half > size) return fail("no such heads");
     const Kernels& kernel = kernels();
     on_threads(parallel, threads, batch * time, TOKENS_AT_ONCE, [&](int64_t first, int64_t last) {
-        for (int64_t token = first; token < last; ++token) {
-            const int64_t row = token / time, at = token % time;
+        for (int64_t place = first; place < last; ++place) {
+            const int64_t row = place / time, step = place % time, token = at ? at[place] : place, turn = at ? token : step;
+            if (token < 0) continue;
             float* to = dx + token * (heads + 2 * kv_heads) * size;
             const float* scale = scales + token * (heads + kv_heads);
             for (int64_t h = 0; h < heads + kv_heads; ++h, to += size) {
                 const bool query = h < heads;
-                const int64_t place = query ? ((row * heads + h) * time + at) * size : ((row * kv_heads + h - heads) * time + at) * size;
-                kernel.place_row_gradient((query ? dq : dk) + place, (query ? q : k) + place, size, cos + at * half, sin + at * half, half,
+                const int64_t from = query ? ((row * heads + h) * time + step) * size : ((row * kv_heads + h - heads) * time + step) * size;
+                kernel.place_row_gradient((query ? dq : dk) + from, (query ? q : k) + from, size, cos + turn * half, sin + turn * half, half,
                                           normed != 0, scale[h], query ? factor : 1.0f, to);
             }
-            for (int64_t h = 0; h < kv_heads; ++h, to += size) std::copy_n(dv + ((row * kv_heads + h) * time + at) * size, size, to);
+            for (int64_t h = 0; h < kv_heads; ++h, to += size) std::copy_n(dv + ((row * kv_heads + h) * time + step) * size, size, to);
+        }
+    });
+    return 0;
+}
+
+// From x, (batch, heads, time, size), back to y, (tokens, heads, size): `at` as above.
+ZX_API int zx_take_heads(Parallel parallel, int threads, const float* x, const int64_t* at, int64_t batch, int64_t time, int64_t heads,
+                         int64_t size, float* y) {
+    if (!in_range({batch, time, heads, size})) return fail("no such heads");
+    on_threads(parallel, threads, batch * time, TOKENS_AT_ONCE, [&](int64_t first, int64_t last) {
+        for (int64_t place = first; place < last; ++place) {
+            const int64_t row = place / time, step = place % time, token = at ? at[place] : place;
+            for (int64_t h = 0; token >= 0 && h < heads; ++h)
+                std::copy_n(x + ((row * heads + h) * time + step) * size, size, y + (token * heads + h) * size);
+        }
+    });
+    return 0;
+}
+
+// The gradient of x from that of y: zero where there is no token.
+ZX_API int zx_take_heads_gradient(Parallel parallel, int threads, const float* dy, const int64_t* at, int64_t batch, int64_t time,
+                                  int64_t heads, int64_t size, float* dx) {
+    if (!in_range({batch, time, heads, size})) return fail("no such heads");
+    on_threads(parallel, threads, batch * time, TOKENS_AT_ONCE, [&](int64_t first, int64_t last) {
+        for (int64_t place = first; place < last; ++place) {
+            const int64_t row = place / time, step = place % time, token = at ? at[place] : place;
+            for (int64_t h = 0; h < heads; ++h) {
+                float* to = dx + ((row * heads + h) * time + step) * size;
+                if (token < 0) std::fill_n(to, size, 0.0f);
+                else std::copy_n(dy + (token * heads + h) * size, size, to);
+            }
         }
     });
     return 0;
@@ -178,6 +219,30 @@ ZX_API int zx_drop(Parallel parallel, int threads, const float* x, int64_t size,
     const float scale = float(2147483648.0 / (2147483648.0 - double(levels)));
     on_threads(parallel, threads, size, NUMBERS_AT_ONCE, [&](int64_t first, int64_t last) {
         kernel.drop(x + first, uint32_t(first), last - first, seed + (uint64_t(first >> 32) << 32), levels, scale, y + first);
+    });
+    return 0;
+}
+
+// y = weight * x / rms(x), (rows, size); scales, (rows): 1 / rms(x).
+ZX_API int zx_scaled_norm_rows(Parallel parallel, int threads, const float* x, const float* weight, int64_t rows, int64_t size, float eps,
+                               float* y, float* scales) {
+    if (!in_range({rows, size}) || eps < 0) return fail("no such rows");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, rows, std::max<int64_t>(1, NUMBERS_AT_ONCE / size), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row)
+            scales[row] = kernel.scaled_norm_row(x + row * size, weight, size, eps, y + row * size);
+    });
+    return 0;
+}
+
+// The gradient of x from that of y.
+ZX_API int zx_scaled_norm_rows_gradient(Parallel parallel, int threads, const float* dy, const float* x, const float* weight,
+                                        const float* scales, int64_t rows, int64_t size, float* dx) {
+    if (!in_range({rows, size})) return fail("no such rows");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, rows, std::max<int64_t>(1, NUMBERS_AT_ONCE / size), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; ++row)
+            kernel.scaled_norm_row_gradient(dy + row * size, x + row * size, weight, size, scales[row], dx + row * size);
     });
     return 0;
 }

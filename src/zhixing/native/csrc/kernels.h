@@ -110,6 +110,8 @@ struct Kernels {
     float (*place_row)(const float* x, int64_t size, const float* cos, const float* sin, int64_t half, float eps, float factor, float* y);
     void (*place_row_gradient)(const float* dy, const float* y, int64_t size, const float* cos, const float* sin, int64_t half,
                                bool normed, float scale, float factor, float* dx);
+    float (*scaled_norm_row)(const float* x, const float* weight, int64_t size, float eps, float* y);
+    void (*scaled_norm_row_gradient)(const float* dy, const float* x, const float* weight, int64_t size, float scale, float* dx);
     void (*square_positive)(float* x, int64_t size, float* y);
     void (*square_positive_gradient)(float* dy, const float* x, int64_t size, float* y);
     void (*drop)(const float* x, uint32_t first, int64_t size, uint64_t seed, uint32_t levels, float scale, float* y);

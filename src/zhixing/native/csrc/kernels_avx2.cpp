@@ -35,7 +35,8 @@ constexpr bool PAIRS = false;
 const Kernels AVX2_KERNELS = {
     "avx2", avx2::TILE, avx2::product, avx2::quantise, avx2::norm, avx2::rotate, avx2::activate, avx2::add_rows,
     avx2::soft_cap, avx2::store_page, avx2::attend, avx2::merge_parts, avx2::candidates, avx2::survey,
-    avx2::weigh_logits, avx2::place_row, avx2::place_row_gradient, avx2::square_positive,
+    avx2::weigh_logits, avx2::place_row, avx2::place_row_gradient, avx2::scaled_norm_row,
+    avx2::scaled_norm_row_gradient, avx2::square_positive,
     avx2::square_positive_gradient, avx2::drop, avx2::weigh_row, avx2::weigh_row_gradient,
     avx2::gate_row_gradient,
 };

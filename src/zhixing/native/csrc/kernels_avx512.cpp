@@ -35,7 +35,8 @@ constexpr bool PAIRS = true;
 const Kernels AVX512_KERNELS = {
     "avx512", avx512::TILE, avx512::product, avx512::quantise, avx512::norm, avx512::rotate, avx512::activate, avx512::add_rows,
     avx512::soft_cap, avx512::store_page, avx512::attend, avx512::merge_parts, avx512::candidates, avx512::survey,
-    avx512::weigh_logits, avx512::place_row, avx512::place_row_gradient, avx512::square_positive,
+    avx512::weigh_logits, avx512::place_row, avx512::place_row_gradient, avx512::scaled_norm_row,
+    avx512::scaled_norm_row_gradient, avx512::square_positive,
     avx512::square_positive_gradient, avx512::drop, avx512::weigh_row, avx512::weigh_row_gradient,
     avx512::gate_row_gradient,
 };

@@ -66,6 +66,36 @@ static void place_row_gradient(const float* dy, const float* y, int64_t size, co
     for (; i < size; ++i) dx[i] = one(i);
 }
 
+// y = weight * x / rms(x). Returns 1 / rms(x).
+static float scaled_norm_row(const float* x, const float* weight, int64_t size, float eps, float* y) {
+    Vec squares = vset(0.0f);
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) {
+        const Vec value = vload(x + i);
+        squares = vfma(value, value, squares);
+    }
+    float sum = vsum(squares);
+    for (; i < size; ++i) sum += x[i] * x[i];
+    const float scale = 1.0f / std::sqrt(sum / float(size) + eps);
+    for (i = 0; i + LANES <= size; i += LANES) vstore(y + i, vmul(vmul(vload(x + i), vset(scale)), vload(weight + i)));
+    for (; i < size; ++i) y[i] = x[i] * scale * weight[i];
+    return scale;
+}
+
+// The gradient of x from that of y: scale * (g - x * scale^2 * mean(g * x)) with g = weight * dy.
+static void scaled_norm_row_gradient(const float* dy, const float* x, const float* weight, int64_t size, float scale, float* dx) {
+    Vec products = vset(0.0f);
+    int64_t i = 0;
+    for (; i + LANES <= size; i += LANES) products = vfma(vmul(vload(dy + i), vload(weight + i)), vload(x + i), products);
+    float sum = vsum(products);
+    for (; i < size; ++i) sum += dy[i] * weight[i] * x[i];
+    const float along = -scale * scale * scale * sum / float(size);
+    const Vec a = vset(scale), b = vset(along);
+    for (i = 0; i + LANES <= size; i += LANES)
+        vstore(dx + i, vfma(vmul(vload(dy + i), vload(weight + i)), a, vmul(vload(x + i), b)));
+    for (; i < size; ++i) dx[i] = dy[i] * weight[i] * scale + x[i] * along;
+}
+
 // x becomes max(x, 0), and y its square. What is not a number stays so: of the two operands, the second is taken then.
 static void square_positive(float* x, int64_t size, float* y) {
     int64_t i = 0;
