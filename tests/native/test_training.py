@@ -7,6 +7,7 @@ import torch
 
 from zhixing.models import ops
 from zhixing.models.config import RopeScaling, TransformerConfig
+from zhixing.models.decoding import decode_step
 from zhixing.models.head_places import Group, placed_heads, taken_heads
 from zhixing.models.packing import Packing
 from zhixing.models.row_kernels import row_kernels, set_row_kernels
@@ -293,3 +294,36 @@ def test_shapes_that_do_not_fit_are_refused(core):
         core.causal_weights(torch.ones(1, 5, 4), 0)
     with pytest.raises(ValueError, match="heads"):
         core.place_heads(torch.ones(2, 3, 4), Group(1, 2), 1, 1, rotation_of(2, 3), None, 1.0, torch.empty(2, 2))
+
+
+READS = {
+    "llama, grouped heads": {"kv_heads": 2},
+    "nanochat": MODELS["nanochat"],
+    "biases": {"attention_bias": True},
+    "a short window": {"window": 50},
+    "learned scales": {"qk_norm": "before_rotary"},
+}
+
+
+@pytest.mark.parametrize("name", READS)
+@pytest.mark.parametrize("joined", [False, True])
+def test_prompts_are_read_the_same(name, joined, monkeypatch):
+    model = Transformer(TransformerConfig(**SIZES | {"context": 200} | READS[name]))
+    model.initialise(torch.Generator().manual_seed(3))
+    tokens = torch.randint(0, 31, (2, 130), generator=torch.Generator().manual_seed(1))
+
+    @torch.no_grad()
+    def read():
+        cache = model.eval().new_cache(2, 140)
+        first = model.next_logits(tokens, cache)
+        step = decode_step(model, cache, share=joined)  # lays the weights of one input into one matrix
+        return first, step(tokens[:, 0]), step(tokens[:, 1])
+
+    expected = read()
+    calls = []
+    assert use_row_kernels()
+    placed = CoreRowKernels.place_heads
+    monkeypatch.setattr(CoreRowKernels, "place_heads", lambda *parts: calls.append(1) or placed(*parts))
+    for mine, right in zip(read(), expected, strict=True):
+        torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-4)
+    assert len(calls) == (0 if name in ("a short window", "learned scales") else 2)

@@ -7,6 +7,7 @@ the weights for the gradient. Layers with a window shorter than the text or with
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -18,8 +19,8 @@ from zhixing.models.cache import LayerCache
 from zhixing.models.causal_blocks import BLOCK, LONGEST_BLOCKED, causal_blocks
 from zhixing.models.config import TransformerConfig
 from zhixing.models.dropout import dropout as drop
-from zhixing.models.head_places import Group, placed_heads, taken_heads
-from zhixing.models.layers import Linear, Norm, side_by_side
+from zhixing.models.head_places import Group, Heads, placed_heads, taken_heads
+from zhixing.models.layers import Linear, Norm, read_side_by_side, side_by_side
 from zhixing.models.packing import Packing
 from zhixing.models.ragged import Ragged
 from zhixing.models.row_kernels import row_kernels
@@ -66,6 +67,7 @@ def fused_causal(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float =
         return F.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=kv_heads != heads
         )
+    kernels = row_kernels(q)
     group, pairs = heads // kv_heads, batch * kv_heads
     # The heads of a group are rows of one product: they share keys and values without a copy of them.
     q = q.reshape(pairs, group, time, head_dim)
@@ -74,10 +76,15 @@ def fused_causal(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float =
     hidden = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype).triu_(1)  # masks the block's own future
     for start in range(0, time, BLOCK):
         end = min(start + BLOCK, time)
-        rows = (q[:, :, start:end] * scale).reshape(pairs, -1, head_dim)  # (pairs, group * rows, head_dim)
-        scores = torch.bmm(rows, k[:, :end].transpose(1, 2)).view(pairs, group, end - start, end)
-        scores[..., start:].add_(hidden[: end - start, : end - start])
-        weights = torch.softmax(scores, dim=-1).view(pairs, -1, end)
+        rows = q[:, :, start:end].reshape(pairs, -1, head_dim)  # (pairs, group * rows, head_dim)
+        rows = rows if scale == 1 else rows * scale
+        scores = torch.bmm(rows, k[:, :end].transpose(1, 2)).view(pairs * group, end - start, end)
+        if kernels is not None:
+            kernels.causal_weights(scores, start)
+        else:
+            scores[..., start:].add_(hidden[: end - start, : end - start])
+            scores = torch.softmax(scores, dim=-1)
+        weights = scores.view(pairs, -1, end)
         out[:, :, start:end] = torch.bmm(weights, v[:, :end]).view(pairs, group, end - start, head_dim)
     return out.view(batch, heads, time, head_dim)
 
@@ -205,6 +212,14 @@ class Attention(nn.Module):
         packing = mask if isinstance(mask, Packing) else None
         if mask is packing and cache is None and layout is None and self._goes_by_blocks(x, rotation, packing):
             return cast(Tensor, self.output(self._mix_by_blocks(x, rotation, packing)))
+        if (
+            mask is None
+            and cache is not None
+            and start == 0
+            and layout is None
+            and self._reads_in_one_pass(x, rotation)
+        ):
+            return cast(Tensor, self.output(self._read_in_one_pass(x, rotation, cache)))
         q, k, v = self._project(x, rotation)
         if layout is not None:
             q, k, v = (layout.rows(part[0]) for part in (q, k, v))
@@ -246,13 +261,25 @@ class Attention(nn.Module):
 
     def _goes_by_blocks(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing | None) -> bool:
         """Whether plain causal attention in training goes by blocks, with heads placed by one pass of the core."""
-        norm, config = self.query_norm, self.config
-        if not self.training or not torch.is_grad_enabled() or config.attention_dropout or self.softcap is not None:
+        if not self.training or not torch.is_grad_enabled() or self.config.attention_dropout:
             return False
         longest = x.shape[1] if packing is None else packing.longest
-        if longest > LONGEST_BLOCKED or (self.window is not None and longest > self.window):
+        return longest <= LONGEST_BLOCKED and self._placed_in_one_pass(x, rotation, longest, packing is not None)
+
+    def _reads_in_one_pass(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> bool:
+        """Whether the first tokens are read with heads placed by one pass of the core."""
+        if self.training or torch.is_grad_enabled() or x.shape[1] < SHORTEST_READ:
             return False
-        if packing is None and rotation is not None and rotation[0].dim() != 3:  # sequences at positions of their own
+        return self._placed_in_one_pass(x, rotation, x.shape[1], packed=False)
+
+    def _placed_in_one_pass(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, longest: int, packed: bool
+    ) -> bool:
+        """Whether the core can place the heads of plain causal attention over so many tokens."""
+        norm, config = self.query_norm, self.config
+        if self.softcap is not None or (self.window is not None and longest > self.window):
+            return False
+        if not packed and rotation is not None and rotation[0].dim() != 3:  # sequences at positions of their own
             return False
         scalings = (config.rope_scaling, config.local_rope_scaling)
         stretched = any(scaling is not None and scaling.attention_factor != 1 for scaling in scalings)
@@ -260,19 +287,34 @@ class Attention(nn.Module):
             return False
         return row_kernels(x) is not None
 
+    def _place_in_one_pass(
+        self, joined: Tensor, rotation: tuple[Tensor, Tensor] | None, groups: Sequence[Group]
+    ) -> list[Heads]:
+        """Lays out what one product gave, (batch, time, all heads * head_dim); queries are scaled."""
+        heads, kv_heads = self.config.heads, self.config.kv_heads
+        eps = None if self.query_norm is None else self.query_norm.eps
+        turns = None if rotation is None else (rotation[0].flatten(0, -2), rotation[1].flatten(0, -2))
+        rows = joined.view(-1, heads + 2 * kv_heads, self.config.head_dim)
+        return placed_heads(rows, heads, kv_heads, turns, eps, self.scale, groups)
+
     def _mix_by_blocks(
         self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, packing: Packing | None = None
     ) -> Tensor:
         """Mixes positions, (batch, time, width), causally; returns what the output map reads."""
         batch, time, _ = x.shape
-        heads, kv_heads = self.config.heads, self.config.kv_heads
-        joined = side_by_side(x, (self.query, self.key, self.value)).view(batch * time, heads + 2 * kv_heads, -1)
-        eps = None if self.query_norm is None else self.query_norm.eps
-        turns = None if rotation is None else (rotation[0].flatten(0, -2), rotation[1].flatten(0, -2))
         groups = [Group(batch, time)] if packing is None else packing.groups
-        placed = placed_heads(joined, heads, kv_heads, turns, eps, self.scale, groups)
+        placed = self._place_in_one_pass(side_by_side(x, (self.query, self.key, self.value)), rotation, groups)
         mixed = [causal_blocks(q, k, v, 1.0) for q, k, v in placed]
         return taken_heads(mixed, groups, batch * time).view(batch, time, -1)
+
+    def _read_in_one_pass(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: LayerCache) -> Tensor:
+        """Reads the first tokens, (batch, time, width), into the cache; returns what the output map reads."""
+        batch, time, _ = x.shape
+        groups = [Group(batch, time)]
+        joined = read_side_by_side(x, (self.query, self.key, self.value))
+        [(q, k, v)] = self._place_in_one_pass(joined, rotation, groups)
+        cache.update(k, v, 0)
+        return taken_heads([fused_causal(q, k, v, 1.0)], groups, batch * time).view(batch, time, -1)
 
     def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries, keys and values, (batch, time, heads or kv_heads, head_dim), normalised and rotated."""

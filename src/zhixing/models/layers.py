@@ -32,6 +32,14 @@ def side_by_side(x: Tensor, maps: Sequence[Linear]) -> Tensor:
     return kind.joined(x, maps)
 
 
+def read_side_by_side(x: Tensor, maps: Sequence[Linear]) -> Tensor:
+    """The same without gradient: one product only where the weights lie in one matrix, for a copy costs more."""
+    plain = all(type(each) is Linear and type(each.weight) is nn.Parameter for each in maps)
+    if plain and ops.adjacent([each.weight for each in maps]) is not None:
+        return Linear.joined(x, maps)
+    return torch.cat([each(x) for each in maps], dim=-1)
+
+
 class Embedding(nn.Embedding):
     """A table of vectors."""
 

@@ -201,7 +201,8 @@ def linear_silu_gated(x: Tensor, gate: Linear, up: Linear) -> Tensor:
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     packed = any(type(weight) not in (Tensor, nn.Parameter) for weight, _ in (gate, up))
     few = x.numel() <= x.shape[-1] * FEW_ROWS
-    if not packed and not torch.is_grad_enabled() and not _lies_whole(gate[0]):  # both in one that lies by columns
+    one = not packed and not torch.is_grad_enabled() and _one_product(x, gate, up, few)
+    if one:
         biases = [bias for _, bias in (gate, up) if bias is not None]
         whole = joined_rows([gate[0], up[0]])
         return gated(linear(x, whole, torch.cat(biases) if biases else None), "silu")
@@ -211,6 +212,14 @@ def linear_silu_gated(x: Tensor, gate: Linear, up: Linear) -> Tensor:
     opened = torch.ops.mkldnn._linear_pointwise(rows, gate[0], gate[1], "swish", [], "")
     result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, opened, up[0], up[1], "mul")
     return result.view(*x.shape[:-1], len(up[0]))
+
+
+def _one_product(x: Tensor, gate: Linear, up: Linear, few: bool) -> bool:
+    """Whether both maps of a gate are better read as one product: they lie by columns, or in one matrix behind which
+    the core opens the gate."""
+    if not _lies_whole(gate[0]):
+        return True
+    return _matmul == "torch" and not few and adjacent([gate[0], up[0]]) is not None and row_kernels(x) is not None
 
 
 def adjacent(weights: Sequence[Tensor]) -> Tensor | None:
@@ -316,6 +325,9 @@ def gated(x: Tensor, activation: str) -> Tensor:
     """Computes act(g) * u where x = [g, u] (Shazeer 2020): (..., 2 * hidden) -> (..., hidden)."""
     if _hand_written(x):
         return apply(_Gated, x, activation)
+    kernels = None if torch.is_grad_enabled() else _gate_kernels(x, activation)
+    if kernels is not None:
+        return kernels.gate(x)
     gate, up = x.chunk(2, dim=-1)
     return GATES[activation][0](gate) * up
 

@@ -1,4 +1,4 @@
-"""Passes over rows in training that the C++ core, where it is there, does in one go: what they are, and who does them.
+"""Passes over rows that the C++ core, where it is there, does in one go: what they are, and who does them.
 
 PyTorch's own operations read and write all of memory for each step of a formula: a norm with a rotation and a change of
 layout takes eight passes, one here. The layers ask `row_kernels` and go by PyTorch where it gives None. What is not

@@ -82,12 +82,16 @@ class Block(nn.Module):
         start: int = 0,
         source: SourceLayer | None = None,
         layout: Ragged | None = None,
+        last: bool = False,
     ) -> Tensor:
-        """Maps (batch, time, width) to the same shape; see `Attention.forward` for the rest."""
+        """Maps (batch, time, width) to the same shape, or to (batch, 1, width) where only the last position is wanted;
+        see `Attention.forward` for the rest."""
         if self.in_stream:
             return self._norms_in_stream(x, rotation, mask, cache, start, source, layout)
         read = x if self.attention_norm is None else self.attention_norm(x)
         mixed = self.attention(read, rotation, mask, cache, start, layout)
+        if last:
+            x, mixed = x[:, -1:], mixed[:, -1:]
         if self.attention_post_norm is not None:
             mixed = self.attention_post_norm(mixed)
         stream = x + self.dropout(mixed)
@@ -236,6 +240,7 @@ class Transformer(CausalNetwork):
         cache: KVCache | None = None,
         source: Source | None = None,
         layout: Ragged | None = None,
+        last: bool = False,
     ) -> Tensor:
         """Runs all blocks and the final norm.
 
@@ -250,9 +255,10 @@ class Transformer(CausalNetwork):
             cache: Earlier keys and values; these tokens come after them.
             source: What each sequence reads besides itself, with cross-attention; None: what the cache has.
             layout: Sequences of unequal length without padding: `tokens` are (1, total), these sequences end to end.
+            last: Only the last position is wanted; the last block may leave out the others.
 
         Returns:
-            (batch, time, width).
+            (batch, time, width), or with `last` some positions up to the last.
         """
         source = cache.source if source is None and cache is not None else source
         if (self.config.cross_width is None) != (source is None):
@@ -290,7 +296,8 @@ class Transformer(CausalNetwork):
                 parts = (x, turn, mask, None, 0, read, layout)
                 x = cast(Tensor, checkpoint(block, *parts, use_reentrant=False))
             else:
-                x = block(x, turn, mask, cache.layers[index] if cache is not None else None, start, read, layout)
+                stored = cache.layers[index] if cache is not None else None
+                x = block(x, turn, mask, stored, start, read, layout, last and index == len(self.blocks) - 1)
         if cache is not None:
             cache.length = end
         y: Tensor = x if self.final_norm is None else self.final_norm(x)
@@ -307,7 +314,7 @@ class Transformer(CausalNetwork):
     def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Reads tokens, (batch, time), behind those in the cache; returns the logits of the next, (batch, vocab)."""
         assert isinstance(cache, KVCache)
-        return self.logits(self.hidden_states(tokens, cache=cache)[:, -1])
+        return self.logits(self.hidden_states(tokens, cache=cache, last=True)[:, -1])
 
     def loss_sum(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
         """Returns the summed cross-entropy of the targets in nats; divide by their number yourself."""

@@ -9,6 +9,7 @@ from zhixing.native import library
 from zhixing.native.decoder import NativeDecoder
 from zhixing.native.packing import QUANTISERS
 from zhixing.native.runtime import HEADS, KV_CACHES
+from zhixing.native.training import use_row_kernels
 
 if TYPE_CHECKING:
     from zhixing.models.encoder_decoder import EncoderDecoder
@@ -109,6 +110,7 @@ def choose(
 
     check_engine(engine, quantize, kv_cache, head)
     if engine == "torch":
+        use_row_kernels()
         return Choice(None, "computed by PyTorch, as asked")
     reason = why_not(model)
     if reason is None:
@@ -118,7 +120,9 @@ def choose(
             return Choice(decoder, core_note(decoder))
         except Unsupported as error:
             reason = str(error)
-    return Choice(None, _fallback(reason, engine, quantize or kv_cache or head))
+    note = _fallback(reason, engine, quantize or kv_cache or head)
+    use_row_kernels()  # what PyTorch computes then has at least the core's passes over rows
+    return Choice(None, note)
 
 
 def choose_seq2seq(
