@@ -97,6 +97,11 @@ def test_sentences() -> None:
     assert "do not tell it apart" in " ".join(in_words(compare_systems(level)))
 
 
+def test_equal_means_share_the_first_place() -> None:
+    scores = {name: [scored(np.array([1.0, 0.0, 1.0, 0.0]))] for name in ("a", "b")}
+    assert in_words(compare_systems(scores))[0].startswith("a and b share the highest mean: 0.5")
+
+
 def test_lower_is_better_where_it_is() -> None:
     scores = {"a": [scored(np.array([1.0, 2.0, 3.0]), "lower")], "b": [scored(np.array([2.0, 3.0, 4.5]), "lower")]}
     result = compare_systems(scores)

@@ -252,8 +252,10 @@ def in_words(result: Standings, unit: str = "") -> list[str]:
         only = result.standings[0]
         return [f"{only.name} has {_figure(only.mean, only.interval, result.measure, unit)}; there is no other."]
     best = result.standings[0]
+    tied = [other.name for other in result.standings if other.mean == best.mean]
     sentences = [
-        f"{best.name} has the {'lowest' if result.lower_is_better else 'highest'} mean: "
+        f"{_listed(tied)} {'has' if len(tied) == 1 else 'share'} the "
+        f"{'lowest' if result.lower_is_better else 'highest'} mean: "
         f"{_figure(best.mean, best.interval, result.measure, unit)}."
     ]
     level = [other.name for other in result.standings[1:] if not result.pair(best.name, other.name).told_apart]
