@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from zhixing.models import ops
+from zhixing.models.attention import causal_attention
 from zhixing.models.config import RopeScaling, TransformerConfig
 from zhixing.models.decoding import decode_step
 from zhixing.models.head_places import Group, placed_heads, taken_heads
@@ -276,6 +277,36 @@ def test_models_learn_the_same_from_documents_in_one_row(name, cuts, monkeypatch
     for mine, right in zip(gradients_of(config, 90, segments), expected, strict=True):
         torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-4)
     assert (len(calls) >= config.layers) == (name in MODELS)
+
+
+@pytest.mark.parametrize("window", [None, 30, 560])
+def test_long_documents_and_windows_among_short_ones(window, monkeypatch):
+    config = TransformerConfig(**SIZES | {"context": 700, "window": window, "kv_heads": 2})
+    segments = torch.tensor([[0] * 40 + [1] * 560 + [2] * 10, [3] * 540 + [4] * 70, [5] * 300 + [6] * 310])
+    expected = gradients_of(config, 610, segments)
+    calls = []
+    assert use_row_kernels()
+    taken = CoreRowKernels.take_heads
+    monkeypatch.setattr(CoreRowKernels, "take_heads", lambda *parts: calls.append(1) or taken(*parts))
+    for mine, right in zip(gradients_of(config, 610, segments), expected, strict=True):
+        torch.testing.assert_close(mine, right, atol=5e-5, rtol=5e-4)
+    assert calls
+
+
+def test_half_precision_by_autocast_learns_with_normalised_heads():
+    config = TransformerConfig(**SIZES | {"qk_norm": "before_rotary"})
+    exact = gradients_of(config, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = gradients_of(config, 50)
+    torch.testing.assert_close(half[0].float(), exact[0], rtol=2e-2, atol=0.5)
+    assert all(grad.isfinite().all() for grad in half)
+
+
+def test_no_texts_and_scales_of_another_size():
+    assert use_row_kernels()
+    q, k = torch.empty(0, 5, 4, 8, requires_grad=True), torch.empty(0, 5, 2, 8)
+    assert causal_attention(q, k, k, 1.0).shape == q.shape
+    assert ops.rms_norm(torch.ones(2, 8), torch.ones(1), 0.0).eq(1).all()
 
 
 def test_only_float32_on_the_cpu_goes_there():

@@ -46,7 +46,9 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
         (batch, time, heads, head_dim).
     """
     time = q.shape[1]
-    blocked = q.device.type == "cpu" and q.dtype == torch.float32 and time <= LONGEST_BLOCKED and not dropout
+    plain = q.device.type == "cpu" and q.dtype == k.dtype == v.dtype == torch.float32
+    plain = plain and not torch.is_autocast_enabled("cpu")
+    blocked = plain and time <= LONGEST_BLOCKED and not dropout
     if blocked and torch.is_grad_enabled() and q.requires_grad and not torch.compiler.is_compiling():
         q, k, v = (t.transpose(1, 2).contiguous() for t in (q, k, v))
         return causal_blocks(q, k, v, scale).transpose(1, 2)
@@ -76,7 +78,7 @@ def fused_causal(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float =
     hidden = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype).triu_(1)  # masks the block's own future
     for start in range(0, time, BLOCK):
         end = min(start + BLOCK, time)
-        rows = q[:, :, start:end].reshape(pairs, -1, head_dim)  # (pairs, group * rows, head_dim)
+        rows = q[:, :, start:end].reshape(pairs, group * (end - start), head_dim)  # (pairs, group * rows, head_dim)
         rows = rows if scale == 1 else rows * scale
         scores = torch.bmm(rows, k[:, :end].transpose(1, 2)).view(pairs * group, end - start, end)
         if kernels is not None:
@@ -263,21 +265,23 @@ class Attention(nn.Module):
         """Whether plain causal attention in training goes by blocks, with heads placed by one pass of the core."""
         if not self.training or not torch.is_grad_enabled() or self.config.attention_dropout:
             return False
-        longest = x.shape[1] if packing is None else packing.longest
-        return longest <= LONGEST_BLOCKED and self._placed_in_one_pass(x, rotation, longest, packing is not None)
+        if packing is not None:
+            return self._placed_in_one_pass(x, rotation, packed=True)
+        time = x.shape[1]
+        short = time <= LONGEST_BLOCKED and (self.window is None or time <= self.window)
+        return short and self._placed_in_one_pass(x, rotation)
 
     def _reads_in_one_pass(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> bool:
         """Whether the first tokens are read with heads placed by one pass of the core."""
-        if self.training or torch.is_grad_enabled() or x.shape[1] < SHORTEST_READ:
+        time = x.shape[1]
+        if self.training or torch.is_grad_enabled() or not SHORTEST_READ <= time <= LONGEST_READ:
             return False
-        return self._placed_in_one_pass(x, rotation, x.shape[1], packed=False)
+        return (self.window is None or time <= self.window) and self._placed_in_one_pass(x, rotation)
 
-    def _placed_in_one_pass(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, longest: int, packed: bool
-    ) -> bool:
-        """Whether the core can place the heads of plain causal attention over so many tokens."""
+    def _placed_in_one_pass(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, packed: bool = False) -> bool:
+        """Whether the core can place the heads of causal attention."""
         norm, config = self.query_norm, self.config
-        if self.softcap is not None or (self.window is not None and longest > self.window):
+        if self.softcap is not None:
             return False
         if not packed and rotation is not None and rotation[0].dim() != 3:  # sequences at positions of their own
             return False
@@ -304,8 +308,15 @@ class Attention(nn.Module):
         batch, time, _ = x.shape
         groups = [Group(batch, time)] if packing is None else packing.groups
         placed = self._place_in_one_pass(side_by_side(x, (self.query, self.key, self.value)), rotation, groups)
-        mixed = [causal_blocks(q, k, v, 1.0) for q, k, v in placed]
+        mixed = [self._mix_placed(q, k, v) for q, k, v in placed]
         return taken_heads(mixed, groups, batch * time).view(batch, time, -1)
+
+    def _mix_placed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attends with scaled queries: (batch, heads, time, head_dim), keys and values with at most as many heads."""
+        time = q.shape[2]
+        if self.window is not None and time > self.window:
+            return attend_in_blocks(q, k, v, 1.0, window=self.window)
+        return causal_blocks(q, k, v, 1.0) if time <= LONGEST_BLOCKED else fused_causal(q, k, v, 1.0)
 
     def _read_in_one_pass(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: LayerCache) -> Tensor:
         """Reads the first tokens, (batch, time, width), into the cache; returns what the output map reads."""

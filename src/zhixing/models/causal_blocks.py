@@ -50,7 +50,7 @@ class _CausalBlocks(torch.autograd.Function):
             outs.append(torch.bmm(weights, v[:, :end]).view(pairs, group, end - start, head_dim))
             kept.append(weights)
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.scale = scale
+        ctx.scale, ctx.kernels = scale, kernels
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
 
     @staticmethod
@@ -58,7 +58,7 @@ class _CausalBlocks(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *kept = ctx.saved_tensors
         pairs, group, _, head_dim = q.shape
-        grad, kernels = grad.contiguous(), row_kernels(grad)
+        grad, kernels = grad.contiguous(), ctx.kernels
         grad_k = grad_v = torch.empty(0)
         grads_q: list[Tensor] = []
         # The last block attends to all keys, so its products are the sums that the earlier blocks add to.
@@ -87,7 +87,8 @@ class _CausalBlocks(torch.autograd.Function):
 
 def _rows(heads: Tensor, start: int, end: int) -> Tensor:
     """Takes a block of all heads of a group: (pairs, group, time, head_dim) -> (pairs, group * rows, head_dim)."""
-    return heads[:, :, start:end].reshape(len(heads), -1, heads.shape[3])
+    pairs, group, _, head_dim = heads.shape
+    return heads[:, :, start:end].reshape(pairs, group * (end - start), head_dim)
 
 
 def causal_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

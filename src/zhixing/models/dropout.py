@@ -24,6 +24,8 @@ LEVELS = 1 << 16
 """How finely the share of dropped values is set without the core: a draw of 16 bits is compared with it."""
 CORE_LEVELS = 1 << 31
 """The same with the core."""
+MOST_NUMBERS = 1 << 32
+"""Larger tensors than the core numbers the places of go without it."""
 
 
 def _dropped(x: Tensor, levels: int) -> Tensor:
@@ -69,7 +71,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
     levels = round(p * LEVELS)
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not 0 < levels < LEVELS:
         return F.dropout(x, p)
-    kernels = row_kernels(x)
+    kernels = row_kernels(x) if x.numel() <= MOST_NUMBERS else None
     return apply(_Dropout, x, levels) if kernels is None else apply(_CoreDropout, x, p, kernels)
 
 

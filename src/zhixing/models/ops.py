@@ -423,12 +423,16 @@ class _ScaledRMSNorm(torch.autograd.Function):
         return grad_x, grad_weight, None, None
 
 
+def _fits(weight: Tensor, x: Tensor) -> bool:
+    return weight.shape == x.shape[-1:] and weight.dtype == x.dtype and weight.device == x.device
+
+
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """Divides by the root mean square over the last dimension (Zhang & Sennrich 2019, equation 4)."""
     if x.dtype != torch.float32 or torch.compiler.is_compiling():
         y = x.float()
         y = (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
-    elif weight is not None and weight.dtype == x.dtype and (kernels := row_kernels(x)) is not None:
+    elif weight is not None and _fits(weight, x) and (kernels := row_kernels(x)) is not None:
         return apply(_ScaledRMSNorm, x, weight, eps, kernels)
     else:
         y = apply(_RMSNorm, x, eps)

@@ -136,6 +136,7 @@ def choose_seq2seq(
 
     check_engine(engine, quantize, kv_cache)
     if engine == "torch":
+        use_row_kernels()
         return Seq2SeqChoice(None, "computed by PyTorch, as asked")
     reason = seq2seq.why_not(model)
     if reason is None:
@@ -145,7 +146,9 @@ def choose_seq2seq(
             return Seq2SeqChoice(network, f"computed by the native core: {network.describe()}")
         except Unsupported as error:
             reason = str(error)
-    return Seq2SeqChoice(None, _fallback(reason, engine, quantize or kv_cache))
+    note = _fallback(reason, engine, quantize or kv_cache)
+    use_row_kernels()
+    return Seq2SeqChoice(None, note)
 
 
 def _fallback(reason: str, engine: str, option: str | None) -> str:

@@ -212,13 +212,13 @@ ZX_API int zx_gate_gradient(Parallel parallel, int threads, const float* dy, con
     return 0;
 }
 
-// y = x / (1 - p), of `size` numbers, each 0 with p = levels / 2^31 instead: which ones, the seed says. x may be y.
+// y = x / (1 - p), of at most 2^32 numbers, each 0 with p = levels / 2^31 instead: which ones, the seed says. x may be y.
 ZX_API int zx_drop(Parallel parallel, int threads, const float* x, int64_t size, uint64_t seed, uint32_t levels, float* y) {
     if (!in_range({size}) || levels >= uint32_t(1) << 31) return fail("no such numbers or share");
     const Kernels& kernel = kernels();
     const float scale = float(2147483648.0 / (2147483648.0 - double(levels)));
     on_threads(parallel, threads, size, NUMBERS_AT_ONCE, [&](int64_t first, int64_t last) {
-        kernel.drop(x + first, uint32_t(first), last - first, seed + (uint64_t(first >> 32) << 32), levels, scale, y + first);
+        kernel.drop(x + first, uint32_t(first), last - first, seed, levels, scale, y + first);
     });
     return 0;
 }

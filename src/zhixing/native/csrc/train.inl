@@ -89,7 +89,7 @@ static void scaled_norm_row_gradient(const float* dy, const float* x, const floa
     for (; i + LANES <= size; i += LANES) products = vfma(vmul(vload(dy + i), vload(weight + i)), vload(x + i), products);
     float sum = vsum(products);
     for (; i < size; ++i) sum += dy[i] * weight[i] * x[i];
-    const float along = -scale * scale * scale * sum / float(size);
+    const float along = -scale * (scale * sum / float(size) * scale);  // in this order nothing runs out of range early
     const Vec a = vset(scale), b = vset(along);
     for (i = 0; i + LANES <= size; i += LANES)
         vstore(dx + i, vfma(vmul(vload(dy + i), vload(weight + i)), a, vmul(vload(x + i), b)));
@@ -194,8 +194,8 @@ static inline uint32_t mixed(uint32_t x) {
     return x ^ (x >> 16);
 }
 
-// y = scale * x, but 0 where the number of 31 bits that belongs to the place first + i is below `levels`: places and seed alone
-// decide, so that the gradient drops the same without a mask that would have to be kept.
+// y = scale * x, or 0 * x where the number of 31 bits that belongs to the place first + i is below `levels`: places and seed alone
+// decide, so that the gradient drops the same without a mask that would have to be kept. What is not finite does not become 0.
 static void drop(const float* x, uint32_t first, int64_t size, uint64_t seed, uint32_t levels, float scale, float* y) {
     const uint32_t low = uint32_t(seed), high = uint32_t(seed >> 32);
     for (int64_t i = 0; i < size; ++i) {
