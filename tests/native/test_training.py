@@ -10,6 +10,7 @@ from zhixing.models.attention import causal_attention
 from zhixing.models.config import RopeScaling, TransformerConfig
 from zhixing.models.decoding import decode_step
 from zhixing.models.head_places import Group, placed_heads, taken_heads
+from zhixing.models.loss import IGNORED, cross_entropy_sum
 from zhixing.models.packing import Packing
 from zhixing.models.row_kernels import row_kernels, set_row_kernels
 from zhixing.models.transformer import Transformer
@@ -358,3 +359,26 @@ def test_prompts_are_read_the_same(name, joined, monkeypatch):
     for mine, right in zip(read(), expected, strict=True):
         torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-4)
     assert len(calls) == (0 if name in ("a short window", "learned scales") else 2)
+
+
+@pytest.mark.parametrize("cap", [None, 15.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+def test_losses_and_their_gradients(core, cap, smoothing, scale):
+    torch.manual_seed(5)
+    hidden, head, bias = torch.randn(1, 23, 12) * scale, torch.randn(301, 12), torch.randn(301)
+    targets = torch.randint(0, 301, (1, 23))
+    targets[0, 4] = IGNORED
+    given = [part.clone().requires_grad_() for part in (hidden, head, bias)]
+    total = cross_entropy_sum(given[0], given[1], targets, cap, bias=given[2], smoothing=smoothing)
+    total.backward()
+    exact = [part.double().requires_grad_() for part in (hidden, head, bias)]
+    logits = (exact[0] @ exact[1].t() + exact[2])[0]
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    right = torch.nn.functional.cross_entropy(
+        logits, targets[0], ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+    )
+    right.backward()
+    torch.testing.assert_close(total.double(), right, rtol=1e-5, atol=1e-4)
+    for mine, theirs in zip(given, exact, strict=True):
+        torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-4, atol=2e-4 * scale)

@@ -210,8 +210,9 @@ class TrainRecipe(Section):
     block: int | None = Field(None, ge=1, description="tokens per sequence; default: model.context")
     clip: float | None = Field(1.0, gt=0, allow_inf_nan=True, description="largest gradient norm")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    matmul: Literal["auto", "torch", "onednn", "mixed"] = Field(
-        "auto", description="library of float32 products on a CPU; mixed: oneDNN for all but weight gradients"
+    matmul: Literal["auto", "torch", "onednn", "mixed", "forward"] = Field(
+        "auto",
+        description="library of float32 products on a CPU; mixed: oneDNN but for weight gradients; forward: for no gradient",
     )
     threads: int | None = Field(None, ge=1, description="default: as many as torch takes; rounding depends on it")
     compile: bool = False

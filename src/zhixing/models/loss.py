@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from zhixing.models import ops
+from zhixing.models.row_kernels import row_kernels
 
 IGNORED = -100
 """The target of a position that carries no loss."""
@@ -36,6 +37,17 @@ def rows_at_once(head: Tensor) -> int:
 def soft_cap(logits: Tensor, cap: float | None) -> Tensor:
     """Computes cap * tanh(logits / cap), or returns the logits when there is no cap."""
     return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def _normalised(logits: Tensor, shares: bool) -> tuple[Tensor, Tensor]:
+    """Returns log(sum(e^x)), (rows), of logits x, (rows, vocab), and where wanted their softmax, in their memory."""
+    kernels = row_kernels(logits) if logits.is_contiguous() else None
+    if kernels is None or not shares:
+        normaliser = torch.logsumexp(logits, dim=-1)
+        return normaliser, logits.sub_(normaliser[:, None]).exp_() if shares else logits
+    highest = logits.amax(dim=-1)
+    kernels.causal_weights(logits[:, None], logits.shape[1] - 1)  # every row sees all of its keys
+    return highest - logits.amax(dim=-1).log(), logits  # the highest share is no smaller than 1 / vocab
 
 
 class _Loss(torch.autograd.Function):
@@ -70,13 +82,13 @@ class _Loss(torch.autograd.Function):
                 logits = logits.mul_(cap)
             kept = wanted != IGNORED
             safe = wanted.clamp_min(0)
-            normaliser = torch.logsumexp(logits, dim=-1)  # (rows)
-            losses = normaliser - (1 - smoothing) * logits.gather(1, safe[:, None])[:, 0]
+            reached = (1 - smoothing) * logits.gather(1, safe[:, None])[:, 0]
             if smoothing:
-                losses = losses - smoothing * logits.mean(1)
-            total += (losses * kept).sum()
+                reached = reached + smoothing * logits.mean(1)
+            normaliser, shares = _normalised(logits, needs)
+            total += ((normaliser - reached) * kept).sum()
             if needs:
-                grad = logits.sub_(normaliser[:, None]).exp_()  # softmax
+                grad = shares
                 if smoothing:
                     grad -= smoothing / grad.shape[1]
                 grad.scatter_add_(1, safe[:, None], torch.full_like(grad[:, :1], smoothing - 1.0))

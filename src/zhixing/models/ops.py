@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 
 from zhixing.models.row_kernels import RowKernels, row_kernels
 
-Matmul = Literal["torch", "onednn", "mixed"]
-"""PyTorch's default library, oneDNN, or oneDNN for all products but the gradients of weights."""
+Matmul = Literal["torch", "onednn", "mixed", "forward"]
+"""PyTorch's default library, oneDNN, oneDNN for all products but the gradients of weights, or for the forward pass."""
 
 FEW_ROWS = 8
 """Up to so many rows a product is bound by memory, and the default library is as good."""
@@ -67,14 +67,18 @@ PROBES = ((512, 576, 1536), (1024, 384, 768), (1024, 768, 384))
 """Rows, inputs and outputs of the products on which the libraries are compared."""
 
 
+GAIN = 1.05
+"""Another library than the default one must be faster by this factor."""
+
+
 def select_matmul(training: bool = False) -> Matmul:
     """Measures both libraries on products of a model's size, keeps the faster, and returns its name.
 
     The default BLAS of PyTorch (MKL) does not reach the peak of processors that are not Intel's, on some by half;
-    oneDNN does, but often not for the gradients of weights, whose sides are both transposed. Takes about 0.1 s.
+    oneDNN does, but often not for gradients, where one or both sides are transposed. Takes 0.1 to 0.3 s.
 
     Args:
-        training: Also compare those gradients; without them the answer is never "mixed".
+        training: Also compare those gradients; without them the answer is never "mixed" nor "forward".
     """
     probes = [(torch.randn(rows, inner), torch.randn(outer, inner)) for rows, inner, outer in PROBES]
     try:
@@ -84,17 +88,33 @@ def select_matmul(training: bool = False) -> Matmul:
     set_matmul("torch")
     if not usable:
         return _matmul
-    new = default = new_gradient = default_gradient = 0.0
-    for rows, weight in probes:
-        times = least_seconds(lambda: _onednn(rows, weight), lambda: rows @ weight.t())  # noqa: B023
-        new, default = new + times[0], default + times[1]
-        if training:
-            grad = torch.randn(len(rows), len(weight))
-            times = least_seconds(lambda: _onednn_gradient(grad, rows), lambda: grad.t() @ rows)  # noqa: B023
-            new_gradient, default_gradient = new_gradient + times[0], default_gradient + times[1]
-    if new < 0.95 * default:
-        set_matmul("mixed" if default_gradient < 0.95 * new_gradient else "onednn")
+    grads = [torch.randn(len(rows), len(weight)) for rows, weight in probes]
+    if _gain(_onednn, lambda rows, weight: rows @ weight.t(), probes) > GAIN:
+        set_matmul("onednn")
+        if (
+            training
+            and _gain(_onednn, _default_gradient, [(g, w.t()) for g, (_, w) in zip(grads, probes, strict=True)]) < 1
+        ):
+            set_matmul("forward")
+        elif training:
+            turned = [(grad, rows) for grad, (rows, _) in zip(grads, probes, strict=True)]
+            if _gain(_onednn_gradient, lambda grad, rows: grad.t() @ rows, turned) < 1 / GAIN:
+                set_matmul("mixed")
     return _matmul
+
+
+def _default_gradient(grad: Tensor, turned: Tensor) -> Tensor:
+    return grad @ turned.t()
+
+
+def _gain(
+    new: Callable[[Tensor, Tensor], object],
+    default: Callable[[Tensor, Tensor], object],
+    operands: Sequence[tuple[Tensor, Tensor]],
+) -> float:
+    """Returns how many times as fast one way to multiply is as another."""
+    times = [least_seconds(functools.partial(new, *pair), functools.partial(default, *pair)) for pair in operands]
+    return sum(slow for _, slow in times) / sum(fast for fast, _ in times)
 
 
 def _lies_whole(weight: Tensor) -> bool:
@@ -104,7 +124,8 @@ def _lies_whole(weight: Tensor) -> bool:
 
 def product(rows: Tensor, weight: Tensor) -> Tensor:
     """Computes rows @ weight.T for two-dimensional tensors, without gradient: (n, k), (m, k) -> (n, m)."""
-    if _matmul != "torch" and rows.dtype == torch.float32 and not rows.is_cuda and _lies_whole(weight):
+    usable = _matmul != "torch" and rows.dtype == torch.float32 and not rows.is_cuda and _lies_whole(weight)
+    if usable and (_matmul != "forward" or weight.is_contiguous()):  # gradients of inputs see weights transposed
         return _onednn(rows, weight)
     return rows @ weight.t()
 
