@@ -212,7 +212,7 @@ class TrainRecipe(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     matmul: Literal["auto", "torch", "onednn", "mixed", "forward"] = Field(
         "auto",
-        description="library of float32 products on a CPU; mixed: oneDNN but for weight gradients; forward: for no gradient",
+        description="library of float32 products on a CPU; mixed: not for gradients of weights; forward: for none",
     )
     threads: int | None = Field(None, ge=1, description="default: as many as torch takes; rounding depends on it")
     compile: bool = False
