@@ -7,6 +7,7 @@ import torch
 
 from zhixing.models import ops
 from zhixing.models.attention import causal_attention
+from zhixing.models.cache import LayerCache
 from zhixing.models.config import RopeScaling, TransformerConfig
 from zhixing.models.decoding import decode_step
 from zhixing.models.head_places import Group, placed_heads, taken_heads
@@ -359,6 +360,22 @@ def test_prompts_are_read_the_same(name, joined, monkeypatch):
     for mine, right in zip(read(), expected, strict=True):
         torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-4)
     assert len(calls) == (0 if name in ("a short window", "learned scales") else 2)
+
+
+def test_prompts_attend_to_what_the_cache_keeps(monkeypatch):
+    model = Transformer(TransformerConfig(**SIZES | {"context": 200, "kv_heads": 2}))
+    model.initialise(torch.Generator().manual_seed(3))
+    tokens = torch.randint(0, 31, (2, 130), generator=torch.Generator().manual_seed(1))
+    update = LayerCache.update
+    monkeypatch.setattr(LayerCache, "update", lambda self, k, v, start: update(self, k.round(decimals=1), 2 * v, start))
+
+    @torch.no_grad()
+    def read():
+        return model.eval().next_logits(tokens, model.new_cache(2, 140))
+
+    expected = read()
+    assert use_row_kernels()
+    torch.testing.assert_close(read(), expected, atol=2e-5, rtol=2e-4)
 
 
 @pytest.mark.parametrize("cap", [None, 15.0])

@@ -324,7 +324,7 @@ class Attention(nn.Module):
         groups = [Group(batch, time)]
         joined = read_side_by_side(x, (self.query, self.key, self.value))
         [(q, k, v)] = self._place_in_one_pass(joined, rotation, groups)
-        cache.update(k, v, 0)
+        k, v = cache.update(k, v, 0)  # as the cache keeps them
         return taken_heads([fused_causal(q, k, v, 1.0)], groups, batch * time).view(batch, time, -1)
 
     def _project(self, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:

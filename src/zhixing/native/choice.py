@@ -9,7 +9,6 @@ from zhixing.native import library
 from zhixing.native.decoder import NativeDecoder
 from zhixing.native.packing import QUANTISERS
 from zhixing.native.runtime import HEADS, KV_CACHES
-from zhixing.native.training import use_row_kernels
 
 if TYPE_CHECKING:
     from zhixing.models.encoder_decoder import EncoderDecoder
@@ -110,7 +109,7 @@ def choose(
 
     check_engine(engine, quantize, kv_cache, head)
     if engine == "torch":
-        use_row_kernels()
+        _help_pytorch()
         return Choice(None, "computed by PyTorch, as asked")
     reason = why_not(model)
     if reason is None:
@@ -121,7 +120,7 @@ def choose(
         except Unsupported as error:
             reason = str(error)
     note = _fallback(reason, engine, quantize or kv_cache or head)
-    use_row_kernels()  # what PyTorch computes then has at least the core's passes over rows
+    _help_pytorch()
     return Choice(None, note)
 
 
@@ -136,7 +135,7 @@ def choose_seq2seq(
 
     check_engine(engine, quantize, kv_cache)
     if engine == "torch":
-        use_row_kernels()
+        _help_pytorch()
         return Seq2SeqChoice(None, "computed by PyTorch, as asked")
     reason = seq2seq.why_not(model)
     if reason is None:
@@ -147,8 +146,15 @@ def choose_seq2seq(
         except Unsupported as error:
             reason = str(error)
     note = _fallback(reason, engine, quantize or kv_cache)
-    use_row_kernels()
+    _help_pytorch()
     return Seq2SeqChoice(None, note)
+
+
+def _help_pytorch() -> None:
+    """Gives what PyTorch computes at least the core's passes over rows, where it is there."""
+    from zhixing.native.training import use_row_kernels  # a start on the core alone imports no PyTorch
+
+    use_row_kernels()
 
 
 def _fallback(reason: str, engine: str, option: str | None) -> str:
