@@ -8,7 +8,7 @@ import torch
 from zhixing.models.dropout import Dropout, dropout
 from zhixing.models.row_kernels import set_row_kernels
 from zhixing.native.library import is_available
-from zhixing.native.training import use_row_kernels
+from zhixing.native.row_kernels import use_row_kernels
 
 
 @pytest.fixture(params=["PyTorch", "core"], autouse=True)

@@ -2,7 +2,7 @@
 
 PyTorch's own operations read and write all of memory for each step of a formula: a norm with a rotation and a change of
 layout takes eight passes, one here. The layers ask `row_kernels` and go by PyTorch where it gives None. What is not
-here: the formulas (`models.ops`, `models.attention`) and the binding of the core (`native.training`), which sets them.
+here: the formulas (`models.ops`, `models.attention`) and the binding of the core (`native.row_kernels`), which sets it.
 """
 
 from __future__ import annotations

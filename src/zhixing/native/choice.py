@@ -152,7 +152,7 @@ def choose_seq2seq(
 
 def _help_pytorch() -> None:
     """Gives what PyTorch computes at least the core's passes over rows, where it is there."""
-    from zhixing.native.training import use_row_kernels  # a start on the core alone imports no PyTorch
+    from zhixing.native.row_kernels import use_row_kernels  # a start on the core alone imports no PyTorch
 
     use_row_kernels()
 

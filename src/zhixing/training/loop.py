@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from zhixing.core.errors import BadInput
 from zhixing.core.recipe import Recipe
-from zhixing.native.training import use_row_kernels
+from zhixing.native.row_kernels import use_row_kernels
 from zhixing.training.objectives import Objective, RecordObjective, Sampler
 from zhixing.training.objectives.causal import Causal
 from zhixing.training.optimizers import MuonAdamW, clip_gradients

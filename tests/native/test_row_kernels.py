@@ -1,4 +1,4 @@
-"""Passes over rows in training by the core, against the formulas in PyTorch: values, gradients, whole models."""
+"""Passes over rows by the core, in training and in reading, against the formulas: values, gradients, models."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from zhixing.models.loss import IGNORED, cross_entropy_sum
 from zhixing.models.packing import Packing
 from zhixing.models.row_kernels import row_kernels, set_row_kernels
 from zhixing.models.transformer import Transformer
-from zhixing.native.training import CoreRowKernels, use_row_kernels
+from zhixing.native.row_kernels import CoreRowKernels, use_row_kernels
 
 SIZES = {
     "vocab_size": 31,
@@ -243,6 +243,14 @@ def test_what_is_no_number_is_not_taken_for_negative(core, size):
         assert x.isnan().nonzero().flatten().tolist() == squared.isnan().nonzero().flatten().tolist() == [place]
 
 
+def counted(monkeypatch, name):
+    """Turns the core's passes on; returns a list that gets an entry for each call of one of them."""
+    assert use_row_kernels()
+    calls, kernel = [], getattr(CoreRowKernels, name)
+    monkeypatch.setattr(CoreRowKernels, name, lambda *parts: calls.append(name) or kernel(*parts))
+    return calls
+
+
 def gradients_of(config, time, segments=None):
     torch.manual_seed(0)
     model = Transformer(config).train()
@@ -257,10 +265,7 @@ def gradients_of(config, time, segments=None):
 def test_whole_models_learn_the_same(name, time, monkeypatch):
     config = TransformerConfig(**SIZES | (MODELS | OTHERS)[name])
     expected = gradients_of(config, time)
-    calls = []
-    assert use_row_kernels()
-    placed = CoreRowKernels.place_heads
-    monkeypatch.setattr(CoreRowKernels, "place_heads", lambda *parts: calls.append(1) or placed(*parts))
+    calls = counted(monkeypatch, "place_heads")
     for mine, right in zip(gradients_of(config, time), expected, strict=True):
         torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-4)
     assert len(calls) == (config.layers if name in MODELS else 0)
@@ -272,10 +277,7 @@ def test_models_learn_the_same_from_documents_in_one_row(name, cuts, monkeypatch
     config = TransformerConfig(**SIZES | (MODELS | OTHERS)[name])
     segments = torch.tensor([[sum(at >= cut for cut in cuts[: row + 1]) for at in range(90)] for row in range(3)])
     expected = gradients_of(config, 90, segments)
-    calls = []
-    assert use_row_kernels()
-    taken = CoreRowKernels.take_heads
-    monkeypatch.setattr(CoreRowKernels, "take_heads", lambda *parts: calls.append(1) or taken(*parts))
+    calls = counted(monkeypatch, "take_heads")
     for mine, right in zip(gradients_of(config, 90, segments), expected, strict=True):
         torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-4)
     assert (len(calls) >= config.layers) == (name in MODELS)
@@ -286,10 +288,7 @@ def test_long_documents_and_windows_among_short_ones(window, monkeypatch):
     config = TransformerConfig(**SIZES | {"context": 700, "window": window, "kv_heads": 2})
     segments = torch.tensor([[0] * 40 + [1] * 560 + [2] * 10, [3] * 540 + [4] * 70, [5] * 300 + [6] * 310])
     expected = gradients_of(config, 610, segments)
-    calls = []
-    assert use_row_kernels()
-    taken = CoreRowKernels.take_heads
-    monkeypatch.setattr(CoreRowKernels, "take_heads", lambda *parts: calls.append(1) or taken(*parts))
+    calls = counted(monkeypatch, "take_heads")
     for mine, right in zip(gradients_of(config, 610, segments), expected, strict=True):
         torch.testing.assert_close(mine, right, atol=5e-5, rtol=5e-4)
     assert calls
@@ -353,10 +352,7 @@ def test_prompts_are_read_the_same(name, joined, monkeypatch):
         return first, step(tokens[:, 0]), step(tokens[:, 1])
 
     expected = read()
-    calls = []
-    assert use_row_kernels()
-    placed = CoreRowKernels.place_heads
-    monkeypatch.setattr(CoreRowKernels, "place_heads", lambda *parts: calls.append(1) or placed(*parts))
+    calls = counted(monkeypatch, "place_heads")
     for mine, right in zip(read(), expected, strict=True):
         torch.testing.assert_close(mine, right, atol=2e-5, rtol=2e-4)
     assert len(calls) == (0 if name in ("a short window", "learned scales") else 2)

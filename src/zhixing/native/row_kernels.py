@@ -1,4 +1,4 @@
-"""The core's passes over rows in training (csrc/api_train.cpp), for the layers to use: see `models.row_kernels`.
+"""The core's passes over rows (csrc/api_train.cpp), for the layers to use in PyTorch: see `models.row_kernels`.
 
 They run on PyTorch's own threads, which OpenMP starts: threads of another pool would have to share the processors with
 those, because they spin for a while after each operation.
