@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from zhixing.models import ops
+from zhixing.models.adapters.products import Term, adapted_linear
 from zhixing.models.attention import causal_attention
 from zhixing.models.cache import LayerCache
 from zhixing.models.config import RopeScaling, TransformerConfig
@@ -175,7 +176,7 @@ def test_squares_of_what_is_positive(core, size):
 
 
 def mixed(x):
-    """The mixing of 32 bits in train.inl, in 64-bit integers."""
+    """The mixing of 32 bits in rows.inl, in 64-bit integers."""
     whole = 0xFFFFFFFF
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & whole
     x = ((x ^ (x >> 15)) * 0x846CA68B) & whole
@@ -395,3 +396,56 @@ def test_losses_and_their_gradients(core, cap, smoothing, scale):
     torch.testing.assert_close(total.double(), right, rtol=1e-5, atol=1e-4)
     for mine, theirs in zip(given, exact, strict=True):
         torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-4, atol=2e-4 * scale)
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "rank"), [(1, 1, 1), (5, 63, 3), (19, 64, 16), (37, 700, 17), (448, 1100, 40)]
+)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("which", ["into", "back", "both"])
+def test_products_with_narrow_matrices_are_the_formula(core, rows, cols, rank, transposed, which):
+    whole = torch.randn(rows, cols + 5)
+    x = whole[:, 2 : cols + 2]  # part of a wider matrix
+
+    def narrow(n):
+        return torch.randn(rank, n).t() if transposed else torch.randn(n, rank)
+
+    p, q, into, back = narrow(cols), narrow(rows), narrow(rows), narrow(cols)
+    wanted_into, wanted_back = 0.5 * (x.double() @ p.double()), 0.5 * (x.t().double() @ q.double())
+    kept = into.clone(), back.clone()
+    core.low_rank_sums(x, 0.5, (p, into) if which != "back" else None, (q, back) if which != "into" else None)
+    expected = wanted_into.float() if which != "back" else kept[0]
+    torch.testing.assert_close(into, expected, rtol=1e-5, atol=1e-5 * cols**0.5)
+    expected = wanted_back.float() if which != "into" else kept[1]
+    torch.testing.assert_close(back, expected, rtol=1e-5, atol=1e-5 * rows**0.5)
+
+
+def test_adapted_maps_with_the_core_are_those_without(core):
+    torch.manual_seed(0)
+    x, weights = torch.randn(3, 7, 40, requires_grad=True), [torch.randn(70, 40), torch.randn(20, 40)]
+    factors = [torch.randn(shape, requires_grad=True) for shape in [(4, 40), (70, 4), (3, 40), (20, 3)]]
+    terms = [Term(factors[0], factors[1], 2.0, 0), Term(factors[2], factors[3], 0.5, 70)]
+
+    def computed():
+        y = adapted_linear(x, weights, terms)
+        return [y, *torch.autograd.grad(y.square().sum(), [x, *factors])]
+
+    with_core = computed()
+    set_row_kernels(None)
+    for one, other in zip(with_core, computed(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3 * float(other.abs().max()) * 1e-2)
+
+
+def test_products_with_narrow_matrices_do_not_depend_on_the_threads(kernels):
+    x, p, q = torch.randn(450, 1536), torch.randn(1536, 16), torch.randn(450, 16)
+    results, before = [], torch.get_num_threads()
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        assert use_row_kernels()
+        into, back = torch.empty(450, 16), torch.empty(1536, 16)
+        CoreRowKernels().low_rank_sums(x, 1.0, (p, into), (q, back))
+        results.append((into, back))
+    torch.set_num_threads(before)
+    for into, back in results[1:]:
+        assert torch.equal(into, results[0][0])
+        assert torch.equal(back, results[0][1])

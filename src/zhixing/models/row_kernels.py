@@ -98,6 +98,18 @@ class RowKernels(Protocol):
     def gate_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
         """Returns the gradient of x, (..., 2 * size), from that of what `gate` gave, (..., size)."""
 
+    def low_rank_sums(
+        self, x: Tensor, factor: float, into: tuple[Tensor, Tensor] | None, back: tuple[Tensor, Tensor] | None
+    ) -> None:
+        """Multiplies a matrix by narrow ones, in one reading of it. All may be parts of others, or transposed.
+
+        Args:
+            x: (n, m), its rows in one piece each.
+            factor: On both results.
+            into: p, (m, rank), and where factor * x p, (n, rank), is written; or None.
+            back: q, (n, rank), and where factor * x^T q, (m, rank), is written; or None.
+        """
+
 
 _kernels: RowKernels | None = None
 

@@ -13,7 +13,7 @@ from zhixing.core.device import usable_threads
 from zhixing.core.errors import BadInput, MissingResource
 from zhixing.native.hashing import source_hash
 
-ABI = 7
+ABI = 8
 """Must equal zx_abi() in csrc/api.cpp."""
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -29,7 +29,9 @@ _TOKENS = [c_int64, c_void_p]
 _PLACES = [c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p]
 """sequence, position, sequences, pages, page_stride, outputs, rows, out: as for `step_of` in csrc/api_model.cpp."""
 _ON = [c_void_p, c_int]
-"""How PyTorch's threads are started, and how many: see csrc/api_train.cpp."""
+"""How PyTorch's threads are started, and how many: see csrc/openmp.h."""
+_NARROW = [c_void_p, c_int64, c_int64]
+"""A matrix of few columns: where it is, and its two strides."""
 _SOURCES_READ = [c_int64, c_void_p, c_void_p, c_void_p, c_int64]
 """sources, owner, source_lengths, source_pages, source_page_stride."""
 
@@ -87,6 +89,8 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_causal_weights": (c_int, [*_ON, c_void_p, *[c_int64] * 4]),
     "zx_gate": (c_int, [*_ON, c_void_p, c_int64, c_int64, c_void_p]),
     "zx_gate_gradient": (c_int, [*_ON, c_void_p, c_void_p, c_int64, c_int64, c_void_p]),
+    "zx_low_rank_parts": (c_int64, [c_int64, c_int64, c_int64]),
+    "zx_low_rank_sums": (c_int, [*_ON, c_void_p, *[c_int64] * 4, c_float, *_NARROW * 4, c_void_p]),
     "zx_causal_weights_gradient": (c_int, [*_ON, c_void_p, c_void_p, *[c_int64] * 4]),
 }
 

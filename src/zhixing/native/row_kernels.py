@@ -1,4 +1,4 @@
-"""The core's passes over rows (csrc/api_train.cpp), for the layers to use in PyTorch: see `models.row_kernels`.
+"""The core's passes over rows (csrc/api_rows.cpp), for the layers to use in PyTorch: see `models.row_kernels`.
 
 They run on PyTorch's own threads, which OpenMP starts: threads of another pool would have to share the processors with
 those, because they spin for a while after each operation.
@@ -7,6 +7,7 @@ those, because they spin for a while after each operation.
 from __future__ import annotations
 
 import ctypes
+import itertools
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def use_row_kernels() -> bool:
 
 def _at(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
+
+
+def _narrow(x: Tensor | None) -> tuple[int | None, int, int]:
+    """Where a matrix is, and its strides."""
+    return (None, 0, 0) if x is None else (x.data_ptr(), x.stride(0), x.stride(1))
 
 
 class CoreRowKernels:
@@ -171,3 +177,14 @@ class CoreRowKernels:
         size, out = grad.shape[-1], torch.empty_like(x)
         check(self._core.zx_gate_gradient(*self._threads(), _at(grad), _at(x), grad.numel() // size, size, _at(out)))
         return out
+
+    def low_rank_sums(
+        self, x: Tensor, factor: float, into: tuple[Tensor, Tensor] | None, back: tuple[Tensor, Tensor] | None
+    ) -> None:
+        """Multiplies a matrix by narrow ones."""
+        (rows, cols), narrow = x.shape, [*(into or (None, None)), *(back or (None, None))]
+        rank = next(matrix.shape[1] for matrix in narrow if matrix is not None)
+        parts = x.new_empty(self._core.zx_low_rank_parts(rows, cols, rank)) if into is not None else None
+        places = itertools.chain.from_iterable(map(_narrow, narrow))
+        shape = (x.stride(0), rows, cols, rank)
+        check(self._core.zx_low_rank_sums(*self._threads(), _at(x), *shape, factor, *places, _at(parts)))

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from zhixing.models import ops
+from zhixing.models.row_kernels import row_kernels
 
 
 class Term(NamedTuple):
@@ -40,11 +41,12 @@ class _Adapted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, places: tuple[tuple[float, int], ...], *factors: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
+        rows = x.reshape(-1, x.shape[-1]).contiguous()  # (tokens, in)
         downs, ups = factors[: len(places)], factors[len(places) :]
         ranks = [len(down) for down in downs]
         down = downs[0] if len(downs) == 1 else torch.cat(downs)  # (sum of ranks, in)
-        z = ops.product(rows, down)  # (tokens, sum of ranks)
+        z = rows.new_empty(len(rows), len(down))  # (tokens, sum of ranks)
+        low_rank_sums(rows, 1.0, into=(down.t(), z))
         y = ops.product(rows, weight)  # (tokens, out)
         for (scale, start), up, part in zip(places, ups, torch.split(z, ranks, dim=1), strict=True):
             y[:, start : start + len(up)].addmm_(part, up.t(), alpha=scale)
@@ -56,22 +58,33 @@ class _Adapted(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, down, z, *ups = ctx.saved_tensors
-        grad_rows = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
-        grad_z = torch.empty_like(z)
-        grad_ups: list[Tensor] = []
-        first = 0
-        for (scale, start), up, rank in zip(ctx.places, ups, ctx.ranks, strict=True):
+        grad_rows = grad.reshape(-1, grad.shape[-1]).contiguous()  # (tokens, out)
+        grad_z, grad_down, grad_ups = torch.empty_like(z), torch.empty_like(down), [torch.empty_like(up) for up in ups]
+        parts = zip(torch.split(z, ctx.ranks, dim=1), torch.split(grad_z, ctx.ranks, dim=1), strict=True)
+        for (scale, start), up, grad_up, (part, grad_part) in zip(ctx.places, ups, grad_ups, parts, strict=True):
             piece = grad_rows[:, start : start + len(up)]
-            torch.mm(piece, up * scale, out=grad_z[:, first : first + rank])
-            grad_ups.append(torch.mm(piece.t(), z[:, first : first + rank]).mul_(scale))
-            first += rank
-        grad_downs = torch.split(torch.mm(grad_z.t(), rows), ctx.ranks)
+            low_rank_sums(piece, scale, into=(up, grad_part), back=(part, grad_up))
+        low_rank_sums(rows, 1.0, back=(grad_z, grad_down.t()))
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = ops.product(grad_rows, weight.t())
             grad_x.addmm_(grad_z, down)
             grad_x = grad_x.view(ctx.shape)
-        return grad_x, None, None, *grad_downs, *grad_ups
+        return grad_x, None, None, *torch.split(grad_down, ctx.ranks), *grad_ups
+
+
+def low_rank_sums(
+    x: Tensor, factor: float, into: tuple[Tensor, Tensor] | None = None, back: tuple[Tensor, Tensor] | None = None
+) -> None:
+    """Writes factor * x p and factor * x^T q; `into` is p and `back` is q, each with its place: see `RowKernels`."""
+    kernels = row_kernels(x)
+    if kernels is not None:
+        kernels.low_rank_sums(x, factor, into, back)
+        return
+    if into is not None:
+        torch.mm(x, into[0] * factor, out=into[1])
+    if back is not None:
+        back[1].copy_(torch.mm(x.t(), back[0]).mul_(factor))
 
 
 def adapted_linear(x: Tensor, weights: Sequence[Tensor], terms: Sequence[Term]) -> Tensor:

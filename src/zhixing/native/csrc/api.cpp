@@ -63,7 +63,7 @@ Pool& pool() {
 using namespace zx;
 
 // Changes whenever a signature or the layout of packed weights does.
-ZX_API int zx_abi() { return 7; }
+ZX_API int zx_abi() { return 8; }
 
 // A hash of the sources that this library was built from.
 #ifndef ZX_SOURCES

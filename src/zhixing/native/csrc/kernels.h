@@ -87,6 +87,24 @@ struct Attend {
     float* total[ATTEND_ROWS];  // null, or where (highest score, total weight) go: a part of a split
 };
 
+// A narrow matrix of `rank` columns, or its transpose: number (i, k) is at[i * stride + k * rank_stride]. Null: none.
+struct Narrow {
+    float* at;
+    int64_t stride, rank_stride;
+};
+
+constexpr int RANKS = 16;               // columns of a narrow matrix taken together
+constexpr int LOW_RANK_COLUMNS = 256;   // most columns of a wide matrix in one call: their part of a narrow one stays in a cache
+
+// Of x, (rows, cols): narrow = factor * x p, (rows, rank), if there is a p, and other = factor * x^T q, (cols, rank), if there
+// is a q.
+struct LowRankSums {
+    const float* x;
+    int64_t x_stride, rows, cols, rank;
+    float factor;
+    Narrow p, narrow, q, other;
+};
+
 struct Kernels {
     const char* name;
     int tile;  // most tokens that share one reading of a panel
@@ -106,7 +124,7 @@ struct Kernels {
     float (*survey)(const float* x, int64_t size, float* sum);
     // y = e^(x / temperature - highest); returns their sum.
     float (*weigh)(const float* x, int64_t size, float temperature, float highest, float* y);
-    // Training: see train.inl.
+    // For PyTorch: see rows.inl and low_rank.inl.
     float (*place_row)(const float* x, int64_t size, const float* cos, const float* sin, int64_t half, float eps, float factor, float* y);
     void (*place_row_gradient)(const float* dy, const float* y, int64_t size, const float* cos, const float* sin, int64_t half,
                                bool normed, float scale, float factor, float* dx);
@@ -118,6 +136,7 @@ struct Kernels {
     void (*weigh_row)(float* x, int64_t seen, int64_t size);
     void (*weigh_row_gradient)(float* dw, const float* w, int64_t seen, int64_t size);
     void (*gate_row_gradient)(const float* dy, const float* x, int64_t size, float* dx);
+    void (*low_rank_sums)(const LowRankSums&);
 };
 
 extern const Kernels SCALAR_KERNELS;

@@ -27,7 +27,8 @@ constexpr bool PAIRS = false;
 #include "product.inl"
 #include "vector.inl"
 #include "attend.inl"
-#include "train.inl"
+#include "rows.inl"
+#include "low_rank.inl"
 
 }  // namespace
 }  // namespace avx2
@@ -38,7 +39,7 @@ const Kernels AVX2_KERNELS = {
     avx2::weigh_logits, avx2::place_row, avx2::place_row_gradient, avx2::scaled_norm_row,
     avx2::scaled_norm_row_gradient, avx2::square_positive,
     avx2::square_positive_gradient, avx2::drop, avx2::weigh_row, avx2::weigh_row_gradient,
-    avx2::gate_row_gradient,
+    avx2::gate_row_gradient, avx2::low_rank_sums,
 };
 
 }  // namespace zx

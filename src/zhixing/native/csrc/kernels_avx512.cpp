@@ -27,7 +27,8 @@ constexpr bool PAIRS = true;
 #include "product.inl"
 #include "vector.inl"
 #include "attend.inl"
-#include "train.inl"
+#include "rows.inl"
+#include "low_rank.inl"
 
 }  // namespace
 }  // namespace avx512
@@ -38,7 +39,7 @@ const Kernels AVX512_KERNELS = {
     avx512::weigh_logits, avx512::place_row, avx512::place_row_gradient, avx512::scaled_norm_row,
     avx512::scaled_norm_row_gradient, avx512::square_positive,
     avx512::square_positive_gradient, avx512::drop, avx512::weigh_row, avx512::weigh_row_gradient,
-    avx512::gate_row_gradient,
+    avx512::gate_row_gradient, avx512::low_rank_sums,
 };
 
 }  // namespace zx

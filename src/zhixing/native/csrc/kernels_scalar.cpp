@@ -15,7 +15,8 @@ constexpr bool PAIRS = false;
 #include "product.inl"
 #include "vector.inl"
 #include "attend.inl"
-#include "train.inl"
+#include "rows.inl"
+#include "low_rank.inl"
 
 }  // namespace
 }  // namespace scalar
@@ -26,7 +27,7 @@ const Kernels SCALAR_KERNELS = {
     scalar::weigh_logits, scalar::place_row, scalar::place_row_gradient, scalar::scaled_norm_row,
     scalar::scaled_norm_row_gradient, scalar::square_positive,
     scalar::square_positive_gradient, scalar::drop, scalar::weigh_row, scalar::weigh_row_gradient,
-    scalar::gate_row_gradient,
+    scalar::gate_row_gradient, scalar::low_rank_sums,
 };
 
 }  // namespace zx

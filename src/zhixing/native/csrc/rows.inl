@@ -1,4 +1,4 @@
-// Passes over rows in training: normalising, rotating, and the gradients of both. A row is one head of one token, or one
+// Passes over rows for PyTorch's layers: normalising, rotating, and the gradients of both. A row is one head of one token, or one
 // token. They are bound by memory; what they save is reading it several times.
 
 // y = factor * rotated(x / rms(x)), of which the first 2 * half numbers are rotated in pairs (i, i + half). Returns 1 / rms(x);

@@ -1,0 +1,56 @@
+// The C interface, part four: products with matrices of a few columns, for low-rank additions, on PyTorch's own threads.
+#include "core.h"
+#include "openmp.h"
+
+using namespace zx;
+
+namespace {
+
+// Columns are taken in pieces of equal width, an even number of them where there are enough: two threads share them equally.
+// Their number does not depend on the threads, and so neither do the sums.
+int64_t pieces_of(int64_t cols) { return cols < 64 ? 1 : 2 * ((cols + 2 * LOW_RANK_COLUMNS - 1) / (2 * LOW_RANK_COLUMNS)); }
+
+struct Piece {
+    int64_t first, size;
+};
+
+Piece piece_at(int64_t cols, int64_t piece) {
+    const int64_t pieces = pieces_of(cols), width = ((cols + pieces - 1) / pieces + 31) / 32 * 32;  // whole vectors
+    const int64_t first = std::min(cols, piece * width);
+    return {first, std::min(cols, first + width) - first};
+}
+
+Narrow rows_from(Narrow n, int64_t first) { return {n.at ? n.at + first * n.stride : nullptr, n.stride, n.rank_stride}; }
+
+}  // namespace
+
+// How many numbers `parts` of zx_low_rank_sums must have room for.
+ZX_API int64_t zx_low_rank_parts(int64_t rows, int64_t cols, int64_t rank) { return pieces_of(cols) * rows * rank; }
+
+// Of x, (rows, cols): narrow = factor * x p, (rows, rank), and other = factor * x^T q, (cols, rank); p or q may be null. Narrow
+// matrices have two strides, so that they may be transposed. `parts` is room for sums over some of the columns.
+ZX_API int zx_low_rank_sums(Parallel parallel, int threads, const float* x, int64_t x_stride, int64_t rows, int64_t cols, int64_t rank,
+                            float factor, float* p, int64_t p_stride, int64_t p_rank_stride, float* narrow, int64_t narrow_stride,
+                            int64_t narrow_rank_stride, float* q, int64_t q_stride, int64_t q_rank_stride, float* other,
+                            int64_t other_stride, int64_t other_rank_stride, float* parts) {
+    if (!in_range({rows, cols, rank}) || (!p && !q)) return fail("no such product of low rank");
+    const Kernels& kernel = kernels();
+    const Narrow of_p{p, p_stride, p_rank_stride}, of_q{q, q_stride, q_rank_stride}, of_other{other, other_stride, other_rank_stride};
+    on_threads(parallel, threads, pieces_of(cols), 1, [&](int64_t begin, int64_t end) {
+        for (int64_t at = begin; at < end; ++at) {
+            const Piece piece = piece_at(cols, at);
+            if (!piece.size) {
+                if (p) std::fill_n(parts + at * rows * rank, rows * rank, 0.0f);
+                continue;
+            }
+            kernel.low_rank_sums({x + piece.first, x_stride, rows, piece.size, rank, factor, rows_from(of_p, piece.first),
+                                  {p ? parts + at * rows * rank : nullptr, rank, 1}, of_q, rows_from(of_other, piece.first)});
+        }
+    });
+    if (!p) return 0;
+    for (int64_t at = 1; at < pieces_of(cols); ++at)
+        for (int64_t i = 0; i < rows * rank; ++i) parts[i] += parts[at * rows * rank + i];
+    for (int64_t row = 0; row < rows; ++row)
+        for (int64_t k = 0; k < rank; ++k) narrow[row * narrow_stride + k * narrow_rank_stride] = parts[row * rank + k];
+    return 0;
+}
