@@ -3,7 +3,9 @@
 
 constexpr int PARTS = ROWS / LANES;
 constexpr int64_t FEW = 2;       // tokens whose rows are asked for at once
-constexpr size_t AHEAD = 2560;  // bytes between the group in work and the one asked for: covers the latency of memory
+// Bytes between the group in work and the one asked for: covers the latency of memory. They are asked into the second-level
+// cache, because the first has too few places for what is under way.
+constexpr size_t AHEAD = 8192;
 
 template <int M> ZX_INLINE void finish(const Product& p, int64_t panel, int64_t token, Vec (*sum)[PARTS]) {
     const int64_t row = panel * ROWS, left = p.weight->rows - row;
@@ -104,7 +106,7 @@ template <Kind K, int M, int P> static void quant_tile(const Product& p, int64_t
     const uint8_t *ahead = panels + AHEAD, *const stop = ahead + P * panel_stride;
     const size_t lines = (P * panel_stride / 64 + size_t(groups) - 1) / size_t(groups);
     for (int64_t group = 0; group < groups; ++group) {
-        for (size_t line = 0; line < lines && ahead < stop; ++line, ahead += 64) prefetch(ahead);
+        for (size_t line = 0; line < lines && ahead < stop; ++line, ahead += 64) prefetch_far(ahead);
         load(group);
         add_group<K, M, P, has_minimum(K)>(sum, w, scales, rows + size_t(group) * sizeof(QuantGroup), stride);
     }
@@ -139,7 +141,7 @@ template <Kind K, int M> static void float_tile(const Product& p, int64_t panel_
         for (int part = 0; part < PARTS; ++part) sum[m][part] = vset(0.0f);
     // Columns in order, whatever M is: a row's result must not depend on how many rows there are.
     for (int64_t k = 0; k < cols; ++k, w += ROWS * size) {
-        prefetch(w + AHEAD);
+        prefetch_far(w + AHEAD);
         for (int part = 0; part < PARTS; ++part) {
             const Vec weights = load_weights<K>(w + part * LANES * size);
             for (int m = 0; m < M; ++m) sum[m][part] = vfma(weights, vset(x[m][k]), sum[m][part]);

@@ -70,6 +70,7 @@ ZX_INLINE int32_t sum_of_16(const int8_t* q) {
     return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums))) - 16 * 128;
 }
 ZX_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+ZX_INLINE void prefetch_far(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 // Where the weights of one group lie; they are unpacked quad by quad as they are needed, because 16 registers hold no more.
 struct Quads { const uint8_t* body; };

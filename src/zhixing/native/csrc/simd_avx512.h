@@ -59,6 +59,7 @@ ZX_INLINE int32_t sum_of_16(const int8_t* q) {
     return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums))) - 16 * 128;
 }
 ZX_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+ZX_INLINE void prefetch_far(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 // The quads of one group, all unsigned.
 struct Quads { __m512i at[8]; };

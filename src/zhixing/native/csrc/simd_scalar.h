@@ -45,6 +45,7 @@ ZX_INLINE float vhighest(Vec a) {
     return best;
 }
 ZX_INLINE void prefetch(const void*) {}
+ZX_INLINE void prefetch_far(const void*) {}
 
 // The quads of one group, 16 rows side by side, as signed or unsigned small integers.
 struct Quads { int16_t at[8][64]; };
