@@ -7,7 +7,7 @@ import torch
 
 from zhixing.models import ops
 from zhixing.models.adapters.products import Term, adapted_linear
-from zhixing.models.attention import causal_attention
+from zhixing.models.attention import causal_attention, fused_causal
 from zhixing.models.cache import LayerCache
 from zhixing.models.config import RopeScaling, TransformerConfig
 from zhixing.models.decoding import decode_step
@@ -449,3 +449,35 @@ def test_products_with_narrow_matrices_do_not_depend_on_the_threads(kernels):
     for into, back in results[1:]:
         assert torch.equal(into, results[0][0])
         assert torch.equal(back, results[0][1])
+
+
+@pytest.mark.parametrize("time", [1, 5, 33, 64, 67, 200])
+@pytest.mark.parametrize(("batch", "heads", "kv_heads", "size"), [(1, 3, 1, 32), (2, 4, 2, 64), (1, 2, 2, 96)])
+def test_prompts_are_read_as_the_formula_says(core, time, batch, heads, kv_heads, size):
+    q = torch.randn(batch, heads, time, size) * size**-0.5
+    room = torch.randn(2, batch, kv_heads, time + 9, size)  # as a cache keeps them, with room behind
+    k, v = room[:, :, :, :time]
+    with torch.no_grad():
+        read = fused_causal(q, k, v, 1.0)
+    many = heads // kv_heads
+    scores = q.double() @ k.double().repeat_interleave(many, 1).transpose(-1, -2)
+    weights = scores.masked_fill(torch.ones(time, time).triu(1).bool(), -torch.inf).softmax(-1)
+    expected = weights @ v.double().repeat_interleave(many, 1)
+    torch.testing.assert_close(read, expected.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_what_follows_in_a_prompt_changes_no_number_and_what_is_none_stays_so(core):
+    q, k, v = torch.randn(1, 2, 130, 32), torch.randn(1, 1, 130, 32), torch.randn(1, 1, 130, 32)
+    with torch.no_grad():
+        before = fused_causal(q, k, v, 0.2)
+        k[:, :, 100:], v[:, :, 100:] = 1e20, -1e20
+        after = fused_causal(q, k, v, 0.2)
+        k[:, :, 100:] = torch.nan
+        none = fused_causal(q, k, v, 0.2)
+    assert torch.equal(before[:, :, :100], after[:, :, :100])
+    assert none[:, :, 100:].isnan().all()
+
+
+def test_heads_of_other_sizes_are_left_to_pytorch(core):
+    q, k, v = torch.randn(1, 4, 7, 40), torch.randn(1, 4, 7, 40), torch.randn(1, 4, 7, 40)
+    assert core.read_causally(q.view(4, 1, 7, 40), k.view(4, 7, 40), v.view(4, 7, 40)) is None

@@ -28,6 +28,9 @@ from zhixing.models.row_kernels import row_kernels
 SHORTEST_READ, LONGEST_READ = 96, 768
 """Numbers of positions between which `fused_causal` goes by blocks."""
 
+LONGEST_READ_BY_CORE = 4096
+"""Positions up to which the core reads faster than PyTorch's fused kernel: beyond, scores leave the cache."""
+
 ROWS = 128
 """Rows of queries that `attend_in_blocks` handles at a time: scores that stay in the cache, and few calls."""
 
@@ -64,13 +67,20 @@ def fused_causal(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float =
     """
     batch, heads, time, head_dim = q.shape
     kv_heads = k.shape[1]
+    group, pairs = heads // kv_heads, batch * kv_heads
     plain = q.device.type == "cpu" and q.dtype == torch.float32 and not dropout and not torch.is_grad_enabled()
-    if not plain or not SHORTEST_READ <= time <= LONGEST_READ or torch.compiler.is_compiling():
+    plain = plain and not torch.compiler.is_compiling()
+    kernels = row_kernels(q) if plain else None
+    if kernels is not None and time <= LONGEST_READ_BY_CORE:
+        grouped = (q if scale == 1 else q * scale).reshape(pairs, group, time, head_dim)
+        keys, values = k.reshape(pairs, time, head_dim), v.reshape(pairs, time, head_dim)
+        read = kernels.read_causally(grouped, keys, values)
+        if read is not None:
+            return read.view(batch, heads, time, head_dim)
+    if not plain or not SHORTEST_READ <= time <= LONGEST_READ:
         return F.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=kv_heads != heads
         )
-    kernels = row_kernels(q)
-    group, pairs = heads // kv_heads, batch * kv_heads
     # The heads of a group are rows of one product: they share keys and values without a copy of them.
     q = q.reshape(pairs, group, time, head_dim)
     k, v = k.reshape(pairs, time, head_dim), v.reshape(pairs, time, head_dim)

@@ -110,6 +110,13 @@ class RowKernels(Protocol):
             back: q, (n, rank), and where factor * x^T q, (m, rank), is written; or None.
         """
 
+    def read_causally(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        """Attends from scaled queries, (pairs, heads, time, head_dim), to keys and values, (pairs, time, head_dim).
+
+        Returns:
+            (pairs, heads, time, head_dim); None where heads are not of a size that it knows.
+        """
+
 
 _kernels: RowKernels | None = None
 

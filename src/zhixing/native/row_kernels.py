@@ -18,6 +18,9 @@ from zhixing.models.head_places import Group
 from zhixing.models.row_kernels import set_row_kernels
 from zhixing.native.library import check, is_available, library
 
+CAUSAL_MULTIPLE = 32
+"""What the size of heads must be a multiple of for `read_causally`: as in csrc/kernels.h."""
+
 
 @cache
 def _openmp() -> int | None:
@@ -188,3 +191,14 @@ class CoreRowKernels:
         places = itertools.chain.from_iterable(map(_narrow, narrow))
         shape = (x.stride(0), rows, cols, rank)
         check(self._core.zx_low_rank_sums(*self._threads(), _at(x), *shape, factor, *places, _at(parts)))
+
+    def read_causally(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+        """Attends causally."""
+        pairs, heads, time, size = q.shape
+        if size % CAUSAL_MULTIPLE:
+            return None
+        k, v = (part if part.stride()[1:] == (size, 1) else part.contiguous() for part in (k, v))
+        q = q.contiguous()
+        out, places = torch.empty_like(q), (_at(q), _at(k), k.stride(0), _at(v), v.stride(0))
+        check(self._core.zx_read_causally(*self._threads(), *places, pairs, heads, time, size, _at(out)))
+        return out

@@ -105,6 +105,18 @@ struct LowRankSums {
     Narrow p, narrow, q, other;
 };
 
+constexpr int CAUSAL_ROWS = 64, CAUSAL_MULTIPLE = 32;  // queries in a block; what the size of heads must be a multiple of
+
+// Queries [start, start + rows) of heads that share keys and values, each to those up to its own: queries and results, (heads,
+// rows, size), the heads `head_stride` apart; keys and values, (start + rows, size). Queries are scaled already.
+struct CausalBlock {
+    const float *q, *k, *v;
+    float *y, *scratch;
+    int64_t start, rows, heads, head_stride, size;
+};
+
+constexpr int64_t causal_scratch(int64_t keys, int64_t size) { return (keys + CAUSAL_MULTIPLE) * (size + CAUSAL_ROWS); }
+
 struct Kernels {
     const char* name;
     int tile;  // most tokens that share one reading of a panel
@@ -124,7 +136,7 @@ struct Kernels {
     float (*survey)(const float* x, int64_t size, float* sum);
     // y = e^(x / temperature - highest); returns their sum.
     float (*weigh)(const float* x, int64_t size, float temperature, float highest, float* y);
-    // For PyTorch: see rows.inl and low_rank.inl.
+    // For PyTorch: see rows.inl, low_rank.inl and causal.inl.
     float (*place_row)(const float* x, int64_t size, const float* cos, const float* sin, int64_t half, float eps, float factor, float* y);
     void (*place_row_gradient)(const float* dy, const float* y, int64_t size, const float* cos, const float* sin, int64_t half,
                                bool normed, float scale, float factor, float* dx);
@@ -137,6 +149,7 @@ struct Kernels {
     void (*weigh_row_gradient)(float* dw, const float* w, int64_t seen, int64_t size);
     void (*gate_row_gradient)(const float* dy, const float* x, int64_t size, float* dx);
     void (*low_rank_sums)(const LowRankSums&);
+    void (*read_causally)(const CausalBlock&);
 };
 
 extern const Kernels SCALAR_KERNELS;

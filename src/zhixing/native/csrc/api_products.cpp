@@ -1,4 +1,8 @@
-// The C interface, part four: products with matrices of a few columns, for low-rank additions, on PyTorch's own threads.
+// The C interface, part four: products for PyTorch's layers, on PyTorch's own threads: with matrices of a few columns, and of
+// causal attention.
+#include <new>
+#include <vector>
+
 #include "core.h"
 #include "openmp.h"
 
@@ -53,4 +57,30 @@ ZX_API int zx_low_rank_sums(Parallel parallel, int threads, const float* x, int6
     for (int64_t row = 0; row < rows; ++row)
         for (int64_t k = 0; k < rank; ++k) narrow[row * narrow_stride + k * narrow_rank_stride] = parts[row * rank + k];
     return 0;
+}
+
+// Causal attention: queries, scaled already, and results, (pairs, heads, time, size), the heads of a pair sharing keys and values,
+// (pairs, time, size), which lie `stride` numbers apart.
+ZX_API int zx_read_causally(Parallel parallel, int threads, const float* q, const float* k, int64_t k_stride, const float* v,
+                            int64_t v_stride, int64_t pairs, int64_t heads, int64_t time, int64_t size, float* y) {
+    if (!in_range({pairs, heads, time, size}) || size % CAUSAL_MULTIPLE) return fail("no such heads");
+    const Kernels& kernel = kernels();
+    const int64_t blocks = (time + CAUSAL_ROWS - 1) / CAUSAL_ROWS;
+    std::atomic<bool> short_of_memory{false};
+    on_threads(parallel, threads, pairs * blocks, 1, [&](int64_t begin, int64_t end) {
+        static thread_local std::vector<float> scratch;
+        try {
+            scratch.resize(size_t(causal_scratch(time, size)));
+        } catch (const std::bad_alloc&) {
+            short_of_memory = true;
+            return;
+        }
+        for (int64_t at = begin; at < end; ++at) {
+            // The last blocks have most to do, and begin: so threads end together.
+            const int64_t pair = at % pairs, start = (blocks - 1 - at / pairs) * CAUSAL_ROWS, first = (pair * heads * time + start) * size;
+            kernel.read_causally({q + first, k + pair * k_stride, v + pair * v_stride, y + first, scratch.data(), start,
+                                  std::min<int64_t>(CAUSAL_ROWS, time - start), heads, time * size, size});
+        }
+    });
+    return short_of_memory ? fail("not enough memory for attention") : 0;
 }
