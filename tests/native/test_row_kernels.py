@@ -208,6 +208,9 @@ def test_gates(core, size):
     right.backward(grad.double())
     torch.testing.assert_close(core.gate(x), right.float(), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(core.gate_gradient(grad, x), exact.grad.float(), atol=1e-5, rtol=1e-5)
+    opened, by = (half.contiguous() for half in x.chunk(2, dim=-1))
+    core.gate_by(opened, by)
+    torch.testing.assert_close(opened, right.float(), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "keys", "before"), list(itertools.product([1, 5, 64], [64, 90], [0, 7])))

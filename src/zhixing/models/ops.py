@@ -222,25 +222,22 @@ def linear_silu_gated(x: Tensor, gate: Linear, up: Linear) -> Tensor:
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     packed = any(type(weight) not in (Tensor, nn.Parameter) for weight, _ in (gate, up))
     few = x.numel() <= x.shape[-1] * FEW_ROWS
-    one = not packed and not torch.is_grad_enabled() and _one_product(x, gate, up, few)
-    if one:
+    if not packed and not torch.is_grad_enabled() and not _lies_whole(gate[0]):  # by columns, in one matrix
         biases = [bias for _, bias in (gate, up) if bias is not None]
         whole = joined_rows([gate[0], up[0]])
         return gated(linear(x, whole, torch.cat(biases) if biases else None), "silu")
     if _matmul == "torch" or not plain or packed or few or torch.is_grad_enabled():
-        return F.silu(linear(x, *gate)) * linear(x, *up)
+        opened, by = linear(x, *gate), linear(x, *up)
+        kernels = None if few or torch.is_grad_enabled() else row_kernels(opened)
+        if kernels is None or not (opened.is_contiguous() and by.is_contiguous()):
+            return F.silu(opened) * by
+        # Not as halves of one product: its rows would often be a multiple of 4 KB apart, in the same places of a cache.
+        kernels.gate_by(opened, by)
+        return opened
     rows = x.reshape(-1, x.shape[-1])
     opened = torch.ops.mkldnn._linear_pointwise(rows, gate[0], gate[1], "swish", [], "")
     result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, opened, up[0], up[1], "mul")
     return result.view(*x.shape[:-1], len(up[0]))
-
-
-def _one_product(x: Tensor, gate: Linear, up: Linear, few: bool) -> bool:
-    """Whether both maps of a gate are better read as one product: they lie by columns, or in one matrix behind which
-    the core opens the gate."""
-    if not _lies_whole(gate[0]):
-        return True
-    return _matmul == "torch" and not few and adjacent([gate[0], up[0]]) is not None and row_kernels(x) is not None
 
 
 def adjacent(weights: Sequence[Tensor]) -> Tensor | None:

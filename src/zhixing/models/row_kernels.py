@@ -95,6 +95,9 @@ class RowKernels(Protocol):
     def gate(self, x: Tensor) -> Tensor:
         """Returns silu(g) * u of x = [g, u]: (..., 2 * size) -> (..., size)."""
 
+    def gate_by(self, gate: Tensor, up: Tensor) -> None:
+        """Turns g into silu(g) * u, which has the same shape."""
+
     def gate_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
         """Returns the gradient of x, (..., 2 * size), from that of what `gate` gave, (..., size)."""
 

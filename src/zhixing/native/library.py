@@ -88,6 +88,7 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_drop": (c_int, [*_ON, c_void_p, c_int64, c_uint64, c_uint32, c_void_p]),
     "zx_causal_weights": (c_int, [*_ON, c_void_p, *[c_int64] * 4]),
     "zx_gate": (c_int, [*_ON, c_void_p, c_int64, c_int64, c_void_p]),
+    "zx_gate_by": (c_int, [*_ON, c_void_p, c_void_p, c_int64]),
     "zx_gate_gradient": (c_int, [*_ON, c_void_p, c_void_p, c_int64, c_int64, c_void_p]),
     "zx_low_rank_parts": (c_int64, [c_int64, c_int64, c_int64]),
     "zx_low_rank_sums": (c_int, [*_ON, c_void_p, *[c_int64] * 4, c_float, *_NARROW * 4, c_void_p]),

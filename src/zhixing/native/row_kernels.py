@@ -175,6 +175,10 @@ class CoreRowKernels:
         check(self._core.zx_gate(*self._threads(), _at(x), y.numel() // size, size, _at(y)))
         return y
 
+    def gate_by(self, gate: Tensor, up: Tensor) -> None:
+        """Opens one matrix by the SiLU of another, which becomes the result."""
+        check(self._core.zx_gate_by(*self._threads(), _at(gate), _at(up), gate.numel()))
+
     def gate_gradient(self, grad: Tensor, x: Tensor) -> Tensor:
         """Returns the gradient of both halves."""
         size, out = grad.shape[-1], torch.empty_like(x)

@@ -171,6 +171,15 @@ ZX_API int zx_gate(Parallel parallel, int threads, const float* x, int64_t rows,
     return 0;
 }
 
+// g becomes silu(g) * u; of `size` numbers each.
+ZX_API int zx_gate_by(Parallel parallel, int threads, float* g, const float* u, int64_t size) {
+    if (!in_range({size})) return fail("no such numbers");
+    const Kernels& kernel = kernels();
+    on_threads(parallel, threads, size, NUMBERS_AT_ONCE,
+               [&](int64_t first, int64_t last) { kernel.activate(g + first, u + first, last - first, Activation::Silu, g + first); });
+    return 0;
+}
+
 // The gradient of x, (rows, 2 * size), from that of y.
 ZX_API int zx_gate_gradient(Parallel parallel, int threads, const float* dy, const float* x, int64_t rows, int64_t size, float* dx) {
     if (!in_range({rows, size})) return fail("no such rows");
