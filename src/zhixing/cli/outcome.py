@@ -65,7 +65,8 @@ def _print_records(outcome: RecordOutcome, as_json: bool) -> None:
         spread = f"   {interval.low:.4f} to {interval.high:.4f} (95 %)" if interval else ""
         print(f"  {name.replace('_', ' '):<18} {value:9.4f}{spread}")
     for sample in outcome.samples[:3]:
-        print(f"  predicted {sample['predicted']}   right {sample['right']}")
+        predicted, right = (" ".join(sample[name].split()) for name in ("predicted", "right"))  # a line each
+        print(f"  predicted {predicted}   right {right}")
     print(f"\nModel:  {folder}/model\nReport: {folder}/report.html")
     name = shlex.quote(folder)
     use = USES.get(outcome.objective)

@@ -347,10 +347,7 @@ class RecordObjective(ABC):
 
     def show(self, prediction: Any, reference: Any) -> tuple[str, str] | None:
         """Returns a prediction and the right answer for people; None where they are nothing to read."""
-        one, other = (
-            " ".join(map(str, value)) if isinstance(value, list) else str(value) for value in (prediction, reference)
-        )
-        return one, other
+        return _readable(prediction), _readable(reference)
 
     def own_measures(self, loss: float, predictions: Sequence[Any], references: Sequence[Any]) -> Mapping[str, float]:
         """Returns the measures that no function of `evaluation` computes.
@@ -373,3 +370,13 @@ class RecordObjective(ABC):
             records: The number of each example's record; those of a record stand together.
         """
         return predictions, references
+
+
+def _readable(value: Any) -> str:
+    """What a prediction or the right answer is for people: words side by side, figures with their names."""
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{str(name).replace('_', ' ')} {one:.4g}" if isinstance(one, float) else f"{name} {one}"
+            for name, one in value.items()
+        )
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
