@@ -289,4 +289,10 @@ CASES = {
     "a line for spreadsheets": (
         "x.csv", "sep=;\nquestion;answer\nWhy is it so?;Because.\nHow is it?;\nWhere is it?;Here.\n", [("empty", 4)],
         "sep=;\nquestion;answer\nWhy is it so?;Because.\nWhere is it?;Here.\n"),
+    "a key that stands twice": (
+        "x.jsonl", jsonl(ALPACA[0], '{"instruction": "Why?", "input": "", "output": "Thus.", "output": "So."}\n', ALPACA[2]), [("json", 2)],
+        jsonl(ALPACA[0], {"instruction": "Why?", "input": "", "output": "So."}, ALPACA[2])),
+    "a key that stands twice in an array": (
+        "x.json", "[\n" + ",\n".join([line(GOOD[0]).strip(), line(GOOD[1]).strip().replace('"role": "user"', '"role": "assistant", "role": "user"'), line(GOOD[2]).strip()]) + "\n]\n",
+        [("json", 3)], GOOD),
 }  # fmt: skip

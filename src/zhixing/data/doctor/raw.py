@@ -134,7 +134,29 @@ def _json_lines(source: Source, text: BinaryIO, form: Form, shell: Shell, report
                 )
                 yield Raw(number, line, row, (flaw,), mended=True)
             else:
-                yield Raw(number, line, row)
+                yield _with_repeats(Raw(number, line, row))
+
+
+def _with_repeats(raw: Raw) -> Raw:
+    """Says of a row which key stands in it twice: readers take the last one and say nothing."""
+    repeated: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) < len(keys):
+            repeated.append(next(key for at, key in enumerate(keys) if key in keys[:at]))
+        return {}
+
+    try:
+        json.loads(raw.text.strip().removesuffix(","), object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        return raw  # read in a way of its own
+    if not repeated:
+        return raw
+    told = f"the key {brief(repeated[0])} stands twice in it, and only the last one is read"
+    return raw._replace(
+        flaws=(*raw.flaws, Flaw("json", told, "keep the one that is meant; a mended copy keeps the last")), mended=True
+    )
 
 
 MOST_LINES = 64
@@ -233,7 +255,11 @@ def _json(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Repo
             if following == "[":
                 shell.style = "array"
                 for line, item in reader.items(lenient=True):
-                    yield _broken_item(line, item) if isinstance(item, BrokenItem) else Raw(line, reader.raw, item)
+                    yield (
+                        _broken_item(line, item)
+                        if isinstance(item, BrokenItem)
+                        else _with_repeats(Raw(line, reader.raw, item))
+                    )
                 continue
             line = reader.line
             value = reader.value()
@@ -244,7 +270,7 @@ def _json(source: Source, text: BinaryIO, form: Form, shell: Shell, report: Repo
                 for item in inner:
                     yield Raw(line, json.dumps(item, ensure_ascii=False), item)
             else:
-                yield Raw(line, reader.raw, value)
+                yield _with_repeats(Raw(line, reader.raw, value))
     except (ValueError, RecursionError) as error:
         report("json", reader.line, f"not valid JSON: {json_fault(error)}; nothing behind it can be read")
 
