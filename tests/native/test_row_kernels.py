@@ -9,6 +9,7 @@ from zhixing.models import ops
 from zhixing.models.adapters.products import Term, adapted_linear
 from zhixing.models.attention import causal_attention, fused_causal
 from zhixing.models.cache import LayerCache
+from zhixing.models.causal_blocks import causal_blocks
 from zhixing.models.config import RopeScaling, TransformerConfig
 from zhixing.models.decoding import decode_step
 from zhixing.models.head_places import Group, placed_heads, taken_heads
@@ -483,4 +484,51 @@ def test_what_follows_in_a_prompt_changes_no_number_and_what_is_none_stays_so(co
 
 def test_heads_of_other_sizes_are_left_to_pytorch(core):
     q, k, v = torch.randn(1, 4, 7, 40), torch.randn(1, 4, 7, 40), torch.randn(1, 4, 7, 40)
-    assert core.read_causally(q.view(4, 1, 7, 40), k.view(4, 7, 40), v.view(4, 7, 40)) is None
+    assert core.causal(q.view(4, 1, 7, 40), k.view(4, 7, 40), v.view(4, 7, 40), keep=False) is None
+
+
+@pytest.mark.parametrize("time", [1, 5, 64, 67, 130, 200])
+@pytest.mark.parametrize(("batch", "heads", "kv_heads", "size"), [(2, 3, 1, 32), (2, 4, 2, 64), (4, 1, 1, 96)])
+def test_attention_learns_as_the_formula_says(core, time, batch, heads, kv_heads, size):
+    shapes = [(batch, heads, time, size), (batch, kv_heads, time, size), (batch, kv_heads, time, size)]
+    q, k, v = (torch.randn(shape, requires_grad=True) for shape in shapes)
+    grad, scale, many = torch.randn(shapes[0]), size**-0.5, heads // kv_heads
+    grouped = q.detach().reshape(batch * kv_heads, many, time, size)
+    assert core.causal(grouped, *(t.detach().flatten(0, 1) for t in (k, v)), keep=True) is not None
+    mixed = causal_blocks(q, k, v, scale)
+    exact = [t.detach().double().requires_grad_() for t in (q, k, v)]
+    scores = scale * exact[0] @ exact[1].repeat_interleave(many, 1).transpose(-1, -2)
+    weights = scores.masked_fill(torch.ones(time, time).triu(1).bool(), -torch.inf).softmax(-1)
+    right = weights @ exact[2].repeat_interleave(many, 1)
+    torch.testing.assert_close(mixed, right.float(), rtol=1e-5, atol=1e-5)
+    got, wanted = torch.autograd.grad(mixed, (q, k, v), grad), torch.autograd.grad(right, exact, grad.double())
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other.float(), rtol=1e-4, atol=1e-5 * max(1.0, float(other.abs().max())))
+
+
+def test_attention_does_not_depend_on_the_threads(kernels):
+    q, k, v, grad = (
+        torch.randn(8, 3, 130, 32),
+        torch.randn(8, 130, 32),
+        torch.randn(8, 130, 32),
+        torch.randn(8, 3, 130, 32),
+    )
+    results, before = [], torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        assert use_row_kernels()
+        found = CoreRowKernels().causal(q, k, v, keep=True)
+        assert found is not None
+        results.append([found[0], *CoreRowKernels().causal_gradient(grad, q, k, v, found[1])])
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_unequal_parts_for_the_threads_are_left_to_pytorch():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    assert use_row_kernels()
+    q, k, v = torch.randn(3, 3, 40, 32), torch.randn(3, 40, 32), torch.randn(3, 40, 32)
+    assert CoreRowKernels().causal(q, k, v, keep=True) is None
+    assert CoreRowKernels().causal(q, k, v, keep=False) is not None
+    torch.set_num_threads(before)

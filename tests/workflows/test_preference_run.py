@@ -221,7 +221,9 @@ def test_a_prompt_that_leaves_no_room_is_dropped_where_long_records_are(workspac
 
 
 def test_figures_of_a_pair_are_shown_with_their_names(tokenizer: Tokenizer) -> None:
-    recipe = build_recipe({"train": {"objective": "dpo", "steps": 1}, "data": {"paths": ["x"]}, "model": {"start": "y"}})
+    recipe = build_recipe(
+        {"train": {"objective": "dpo", "steps": 1}, "data": {"paths": ["x"]}, "model": {"start": "y"}}
+    )
     objective = OBJECTIVES["dpo"](recipe)
     shown = objective.show({"pair_accuracy": 1.0, "margin": 0.22519534826278687}, "yes")
     assert shown == ("pair accuracy 1, margin 0.2252", "yes")

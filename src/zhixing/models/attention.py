@@ -74,9 +74,9 @@ def fused_causal(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float =
     if kernels is not None and time <= LONGEST_READ_BY_CORE:
         grouped = (q if scale == 1 else q * scale).reshape(pairs, group, time, head_dim)
         keys, values = k.reshape(pairs, time, head_dim), v.reshape(pairs, time, head_dim)
-        read = kernels.read_causally(grouped, keys, values)
+        read = kernels.causal(grouped, keys, values, keep=False)
         if read is not None:
-            return read.view(batch, heads, time, head_dim)
+            return read[0].view(batch, heads, time, head_dim)
     if not plain or not SHORTEST_READ <= time <= LONGEST_READ:
         return F.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scale, dropout_p=dropout, enable_gqa=kv_heads != heads

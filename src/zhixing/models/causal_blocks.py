@@ -34,6 +34,12 @@ class _CausalBlocks(torch.autograd.Function):
         pairs, group, time, head_dim = q.shape
         kernels = row_kernels(q)
         q = q * scale if scale != 1 else q
+        ctx.scale, ctx.kernels = scale, kernels
+        whole = None if kernels is None else kernels.causal(q, k, v, keep=True)
+        ctx.whole = whole is not None
+        if whole is not None:
+            ctx.save_for_backward(q, k, v, whole[1])
+            return whole[0]
         hidden = torch.full((BLOCK, BLOCK), float("-inf"), dtype=q.dtype).triu_(1)  # masks the block's own future
         kept: list[Tensor] = []
         outs: list[Tensor] = []
@@ -50,7 +56,6 @@ class _CausalBlocks(torch.autograd.Function):
             outs.append(torch.bmm(weights, v[:, :end]).view(pairs, group, end - start, head_dim))
             kept.append(weights)
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.scale, ctx.kernels = scale, kernels
         return outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)
 
     @staticmethod
@@ -59,6 +64,9 @@ class _CausalBlocks(torch.autograd.Function):
         q, k, v, *kept = ctx.saved_tensors
         pairs, group, _, head_dim = q.shape
         grad, kernels = grad.contiguous(), ctx.kernels
+        if ctx.whole:
+            grad_q, grad_k, grad_v = kernels.causal_gradient(grad, q, k, v, kept[0])
+            return grad_q.mul_(ctx.scale) if ctx.scale != 1 else grad_q, grad_k, grad_v, None
         grad_k = grad_v = torch.empty(0)
         grads_q: list[Tensor] = []
         # The last block attends to all keys, so its products are the sums that the earlier blocks add to.

@@ -113,12 +113,16 @@ class RowKernels(Protocol):
             back: q, (n, rank), and where factor * x^T q, (m, rank), is written; or None.
         """
 
-    def read_causally(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+    def causal(self, q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, Tensor] | None:
         """Attends from scaled queries, (pairs, heads, time, head_dim), to keys and values, (pairs, time, head_dim).
 
         Returns:
-            (pairs, heads, time, head_dim); None where heads are not of a size that it knows.
+            (pairs, heads, time, head_dim), and the weights for `causal_gradient` where they are to be kept; None where
+            heads are not of a size that it knows, or where the threads would have unequal parts of the gradient.
         """
+
+    def causal_gradient(self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: Tensor) -> tuple[Tensor, ...]:
+        """Returns the gradients of queries, keys and values, all contiguous."""
 
 
 _kernels: RowKernels | None = None

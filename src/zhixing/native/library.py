@@ -92,7 +92,9 @@ _SIGNATURES: dict[str, tuple[type | None, list[type]]] = {
     "zx_gate_gradient": (c_int, [*_ON, c_void_p, c_void_p, c_int64, c_int64, c_void_p]),
     "zx_low_rank_parts": (c_int64, [c_int64, c_int64, c_int64]),
     "zx_low_rank_sums": (c_int, [*_ON, c_void_p, *[c_int64] * 4, c_float, *_NARROW * 4, c_void_p]),
-    "zx_read_causally": (c_int, [*_ON, c_void_p, *[c_void_p, c_int64] * 2, *[c_int64] * 4, c_void_p]),
+    "zx_causal_kept": (c_int64, [c_int64]),
+    "zx_causal": (c_int, [*_ON, c_void_p, *[c_void_p, c_int64] * 2, *[c_int64] * 4, c_void_p, c_void_p]),
+    "zx_causal_gradient": (c_int, [*_ON, *[c_void_p] * 5, *[c_int64] * 4, *[c_void_p] * 3]),
     "zx_causal_weights_gradient": (c_int, [*_ON, c_void_p, c_void_p, *[c_int64] * 4]),
 }
 

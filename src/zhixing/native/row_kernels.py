@@ -19,7 +19,7 @@ from zhixing.models.row_kernels import set_row_kernels
 from zhixing.native.library import check, is_available, library
 
 CAUSAL_MULTIPLE = 32
-"""What the size of heads must be a multiple of for `read_causally`: as in csrc/kernels.h."""
+"""What the size of heads must be a multiple of for `causal`: as in csrc/kernels.h."""
 
 
 @cache
@@ -196,13 +196,23 @@ class CoreRowKernels:
         shape = (x.stride(0), rows, cols, rank)
         check(self._core.zx_low_rank_sums(*self._threads(), _at(x), *shape, factor, *places, _at(parts)))
 
-    def read_causally(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+    def causal(self, q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, Tensor] | None:
         """Attends causally."""
-        pairs, heads, time, size = q.shape
-        if size % CAUSAL_MULTIPLE:
+        (pairs, heads, time, size), threads = q.shape, torch.get_num_threads()
+        if size % CAUSAL_MULTIPLE or (keep and pairs % threads and pairs < 4 * threads):
             return None
         k, v = (part if part.stride()[1:] == (size, 1) else part.contiguous() for part in (k, v))
         q = q.contiguous()
-        out, places = torch.empty_like(q), (_at(q), _at(k), k.stride(0), _at(v), v.stride(0))
-        check(self._core.zx_read_causally(*self._threads(), *places, pairs, heads, time, size, _at(out)))
-        return out
+        out = torch.empty_like(q)
+        kept = q.new_empty(pairs * heads * self._core.zx_causal_kept(time) if keep else 0)
+        places = (_at(q), _at(k), k.stride(0), _at(v), v.stride(0))
+        shape = (pairs, heads, time, size)
+        check(self._core.zx_causal(*self._threads(), *places, *shape, _at(out), _at(kept) if keep else None))
+        return out, kept
+
+    def causal_gradient(self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, kept: Tensor) -> tuple[Tensor, ...]:
+        """Returns the gradients of queries, keys and values."""
+        grads = tuple(torch.empty_like(part) for part in (q, k, v))
+        places = map(_at, (grad, q, k, v, kept))
+        check(self._core.zx_causal_gradient(*self._threads(), *places, *q.shape, *map(_at, grads)))
+        return grads

@@ -59,28 +59,49 @@ ZX_API int zx_low_rank_sums(Parallel parallel, int threads, const float* x, int6
     return 0;
 }
 
-// Causal attention: queries, scaled already, and results, (pairs, heads, time, size), the heads of a pair sharing keys and values,
-// (pairs, time, size), which lie `stride` numbers apart.
-ZX_API int zx_read_causally(Parallel parallel, int threads, const float* q, const float* k, int64_t k_stride, const float* v,
-                            int64_t v_stride, int64_t pairs, int64_t heads, int64_t time, int64_t size, float* y) {
-    if (!in_range({pairs, heads, time, size}) || size % CAUSAL_MULTIPLE) return fail("no such heads");
-    const Kernels& kernel = kernels();
-    const int64_t blocks = (time + CAUSAL_ROWS - 1) / CAUSAL_ROWS;
+// Calls work(unit, scratch) for units, each with room for the scratch of causal attention; fails where there is no memory for it.
+template <typename Work> static int with_scratch(Parallel parallel, int threads, int64_t units, int64_t numbers, const Work& work) {
     std::atomic<bool> short_of_memory{false};
-    on_threads(parallel, threads, pairs * blocks, 1, [&](int64_t begin, int64_t end) {
+    on_threads(parallel, threads, units, 1, [&](int64_t begin, int64_t end) {
         static thread_local std::vector<float> scratch;
         try {
-            scratch.resize(size_t(causal_scratch(time, size)));
+            if (scratch.size() < size_t(numbers)) scratch.resize(size_t(numbers));
         } catch (const std::bad_alloc&) {
             short_of_memory = true;
             return;
         }
-        for (int64_t at = begin; at < end; ++at) {
-            // The last blocks have most to do, and begin: so threads end together.
-            const int64_t pair = at % pairs, start = (blocks - 1 - at / pairs) * CAUSAL_ROWS, first = (pair * heads * time + start) * size;
-            kernel.read_causally({q + first, k + pair * k_stride, v + pair * v_stride, y + first, scratch.data(), start,
-                                  std::min<int64_t>(CAUSAL_ROWS, time - start), heads, time * size, size});
-        }
+        for (int64_t at = begin; at < end; ++at) work(at, scratch.data());
     });
     return short_of_memory ? fail("not enough memory for attention") : 0;
+}
+
+// How many numbers `kept` of zx_causal must have room for, for each head.
+ZX_API int64_t zx_causal_kept(int64_t time) { return causal_kept(time); }
+
+// Causal attention: queries, scaled already, and results, (pairs, heads, time, size), the heads of a pair sharing keys and values,
+// (pairs, time, size), which lie `stride` numbers apart. The weights are kept, where there is a place for them.
+ZX_API int zx_causal(Parallel parallel, int threads, const float* q, const float* k, int64_t k_stride, const float* v, int64_t v_stride,
+                     int64_t pairs, int64_t heads, int64_t time, int64_t size, float* y, float* kept) {
+    if (!in_range({pairs, heads, time, size}) || size % CAUSAL_MULTIPLE) return fail("no such heads");
+    const Kernels& kernel = kernels();
+    const int64_t blocks = (time + CAUSAL_ROWS - 1) / CAUSAL_ROWS, per_head = causal_kept(time);
+    return with_scratch(parallel, threads, pairs * blocks, causal_scratch(time, size), [&](int64_t at, float* scratch) {
+        // The last blocks have most to do, and begin: so threads end together.
+        const int64_t pair = at % pairs, block = blocks - 1 - at / pairs, start = block * CAUSAL_ROWS, first = (pair * heads * time + start) * size;
+        kernel.causal({q + first, k + pair * k_stride, v + pair * v_stride, y + first,
+                       kept ? kept + pair * heads * per_head + causal_before(block) : nullptr, scratch, start,
+                       std::min<int64_t>(CAUSAL_ROWS, time - start), heads, time * size, per_head, size});
+    });
+}
+
+// The gradients of queries, keys and values from that of the result, by the weights that were kept.
+ZX_API int zx_causal_gradient(Parallel parallel, int threads, const float* dy, const float* q, const float* k, const float* v, const float* kept,
+                              int64_t pairs, int64_t heads, int64_t time, int64_t size, float* dq, float* dk, float* dv) {
+    if (!in_range({pairs, heads, time, size}) || size % CAUSAL_MULTIPLE) return fail("no such heads");
+    const Kernels& kernel = kernels();
+    return with_scratch(parallel, threads, pairs, causal_scratch(time, size), [&](int64_t pair, float* scratch) {
+        const int64_t shared = pair * time * size, own = shared * heads;
+        kernel.causal_gradient({dy + own, q + own, k + shared, v + shared, kept + pair * heads * causal_kept(time), dq + own, dk + shared,
+                                dv + shared, scratch, time, heads, size});
+    });
 }

@@ -107,15 +107,27 @@ struct LowRankSums {
 
 constexpr int CAUSAL_ROWS = 64, CAUSAL_MULTIPLE = 32;  // queries in a block; what the size of heads must be a multiple of
 
+// Weights of a block whose queries see `end` keys lie in rows of so many numbers; those of all blocks of a head take so many.
+constexpr int64_t causal_columns(int64_t end) { return (end + CAUSAL_MULTIPLE - 1) / CAUSAL_MULTIPLE * CAUSAL_MULTIPLE; }
+constexpr int64_t causal_before(int64_t block) { return CAUSAL_ROWS * CAUSAL_ROWS * block * (block + 1) / 2; }
+constexpr int64_t causal_kept(int64_t time) { return causal_before(time / CAUSAL_ROWS) + time % CAUSAL_ROWS * causal_columns(time); }
+constexpr int64_t causal_scratch(int64_t time, int64_t size) { return causal_columns(time) * (size + CAUSAL_ROWS); }
+
 // Queries [start, start + rows) of heads that share keys and values, each to those up to its own: queries and results, (heads,
-// rows, size), the heads `head_stride` apart; keys and values, (start + rows, size). Queries are scaled already.
+// rows, size), the heads `head_stride` apart; keys and values, (start + rows, size). Queries are scaled already. The weights are
+// kept, if there is a place for them, `kept_stride` apart from head to head.
 struct CausalBlock {
     const float *q, *k, *v;
-    float *y, *scratch;
-    int64_t start, rows, heads, head_stride, size;
+    float *y, *kept, *scratch;
+    int64_t start, rows, heads, head_stride, kept_stride, size;
 };
 
-constexpr int64_t causal_scratch(int64_t keys, int64_t size) { return (keys + CAUSAL_MULTIPLE) * (size + CAUSAL_ROWS); }
+// The gradients of queries, (heads, time, size), and of the keys and values that they share, (time, size).
+struct CausalGradient {
+    const float *dy, *q, *k, *v, *kept;
+    float *dq, *dk, *dv, *scratch;
+    int64_t time, heads, size;
+};
 
 struct Kernels {
     const char* name;
@@ -149,7 +161,8 @@ struct Kernels {
     void (*weigh_row_gradient)(float* dw, const float* w, int64_t seen, int64_t size);
     void (*gate_row_gradient)(const float* dy, const float* x, int64_t size, float* dx);
     void (*low_rank_sums)(const LowRankSums&);
-    void (*read_causally)(const CausalBlock&);
+    void (*causal)(const CausalBlock&);
+    void (*causal_gradient)(const CausalGradient&);
 };
 
 extern const Kernels SCALAR_KERNELS;

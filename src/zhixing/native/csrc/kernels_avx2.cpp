@@ -40,7 +40,7 @@ const Kernels AVX2_KERNELS = {
     avx2::weigh_logits, avx2::place_row, avx2::place_row_gradient, avx2::scaled_norm_row,
     avx2::scaled_norm_row_gradient, avx2::square_positive,
     avx2::square_positive_gradient, avx2::drop, avx2::weigh_row, avx2::weigh_row_gradient,
-    avx2::gate_row_gradient, avx2::low_rank_sums, avx2::read_causally,
+    avx2::gate_row_gradient, avx2::low_rank_sums, avx2::causal, avx2::causal_gradient,
 };
 
 }  // namespace zx

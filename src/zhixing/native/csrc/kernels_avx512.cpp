@@ -40,7 +40,7 @@ const Kernels AVX512_KERNELS = {
     avx512::weigh_logits, avx512::place_row, avx512::place_row_gradient, avx512::scaled_norm_row,
     avx512::scaled_norm_row_gradient, avx512::square_positive,
     avx512::square_positive_gradient, avx512::drop, avx512::weigh_row, avx512::weigh_row_gradient,
-    avx512::gate_row_gradient, avx512::low_rank_sums, avx512::read_causally,
+    avx512::gate_row_gradient, avx512::low_rank_sums, avx512::causal, avx512::causal_gradient,
 };
 
 }  // namespace zx

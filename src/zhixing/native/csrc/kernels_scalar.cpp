@@ -28,7 +28,7 @@ const Kernels SCALAR_KERNELS = {
     scalar::weigh_logits, scalar::place_row, scalar::place_row_gradient, scalar::scaled_norm_row,
     scalar::scaled_norm_row_gradient, scalar::square_positive,
     scalar::square_positive_gradient, scalar::drop, scalar::weigh_row, scalar::weigh_row_gradient,
-    scalar::gate_row_gradient, scalar::low_rank_sums, scalar::read_causally,
+    scalar::gate_row_gradient, scalar::low_rank_sums, scalar::causal, scalar::causal_gradient,
 };
 
 }  // namespace zx
