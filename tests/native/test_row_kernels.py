@@ -532,3 +532,18 @@ def test_unequal_parts_for_the_threads_are_left_to_pytorch():
     assert CoreRowKernels().causal(q, k, v, keep=True) is None
     assert CoreRowKernels().causal(q, k, v, keep=False) is not None
     torch.set_num_threads(before)
+
+
+def test_what_does_not_fit_is_refused_and_other_numbers_are_left_to_pytorch(core):
+    x, half = torch.randn(9, 64), torch.randn(9, 4)
+    with pytest.raises(ValueError, match="narrow matrix"):
+        core.low_rank_sums(x, 1.0, (torch.randn(32, 4), half), None)
+    with pytest.raises(ValueError, match="float32"):
+        core.low_rank_sums(x, 1.0, (torch.randn(64, 4).bfloat16(), half), None)
+    with pytest.raises(ValueError, match="keys"):
+        core.causal(torch.randn(2, 1, 7, 32), torch.randn(2, 6, 32), torch.randn(2, 6, 32), keep=False)
+    mixed = adapted_linear(x, [torch.randn(5, 64)], [Term(torch.randn(4, 64).bfloat16(), torch.randn(5, 4), 1.0, 0)])
+    assert mixed.isfinite().all()
+    assert adapted_linear(
+        x[:0].view(2, 0, 64), [torch.randn(5, 64)], [Term(torch.randn(4, 64), torch.randn(5, 4), 1.0, 0)]
+    ).shape == (2, 0, 5)

@@ -1,7 +1,7 @@
 """Scaled dot-product attention: the module with its projections, and the product itself.
 
 On a CPU, short causal sequences in training go by blocks (`models.causal_blocks`), which skip the masked half and keep
-the weights for the gradient. Layers with a window shorter than the text or with soft-capped scores take
+the weights for the gradient; prompts go by the core's blocks where it is there. Layers with a window shorter than the text or with soft-capped scores take
 `attend_in_blocks`, which never holds all scores at once; everything else takes PyTorch's fused kernel.
 """
 
@@ -26,10 +26,10 @@ from zhixing.models.ragged import Ragged
 from zhixing.models.row_kernels import row_kernels
 
 SHORTEST_READ, LONGEST_READ = 96, 768
-"""Numbers of positions between which `fused_causal` goes by blocks."""
+"""Numbers of positions between which `fused_causal` goes by PyTorch's products, where the core does not read."""
 
 LONGEST_READ_BY_CORE = 4096
-"""Positions up to which the core reads faster than PyTorch's fused kernel: beyond, scores leave the cache."""
+"""Positions up to which the core reads instead of PyTorch's fused kernel (at 2,048 in two thirds of its time)."""
 
 ROWS = 128
 """Rows of queries that `attend_in_blocks` handles at a time: scores that stay in the cache, and few calls."""
@@ -68,8 +68,8 @@ def fused_causal(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float =
     batch, heads, time, head_dim = q.shape
     kv_heads = k.shape[1]
     group, pairs = heads // kv_heads, batch * kv_heads
-    plain = q.device.type == "cpu" and q.dtype == torch.float32 and not dropout and not torch.is_grad_enabled()
-    plain = plain and not torch.compiler.is_compiling()
+    plain = q.device.type == "cpu" and q.dtype == k.dtype == v.dtype == torch.float32 and not dropout
+    plain = plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     kernels = row_kernels(q) if plain else None
     if kernels is not None and time <= LONGEST_READ_BY_CORE:
         grouped = (q if scale == 1 else q * scale).reshape(pairs, group, time, head_dim)

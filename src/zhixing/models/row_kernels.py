@@ -104,7 +104,7 @@ class RowKernels(Protocol):
     def low_rank_sums(
         self, x: Tensor, factor: float, into: tuple[Tensor, Tensor] | None, back: tuple[Tensor, Tensor] | None
     ) -> None:
-        """Multiplies a matrix by narrow ones, in one reading of it. All may be parts of others, or transposed.
+        """Multiplies a matrix by narrow ones, in one reading of it for 16 columns. All may be parts, or transposed.
 
         Args:
             x: (n, m), its rows in one piece each.
@@ -135,7 +135,7 @@ def set_row_kernels(kernels: RowKernels | None) -> None:
 
 
 def row_kernels(x: Tensor) -> RowKernels | None:
-    """Returns what can do the passes over a tensor in training, or None."""
+    """Returns what can do the passes over a tensor, or None."""
     if (
         _kernels is None
         or not x.numel()

@@ -18,8 +18,8 @@ from zhixing.models.head_places import Group
 from zhixing.models.row_kernels import set_row_kernels
 from zhixing.native.library import check, is_available, library
 
-CAUSAL_MULTIPLE = 32
-"""What the size of heads must be a multiple of for `causal`: as in csrc/kernels.h."""
+CAUSAL_ROWS, CAUSAL_MULTIPLE, MOST_HEAD_DIM = 64, 32, 512
+"""Queries in a block of `causal`, what sizes of heads must be a multiple of, and the largest: as in csrc/kernels.h."""
 
 
 @cache
@@ -191,6 +191,12 @@ class CoreRowKernels:
         """Multiplies a matrix by narrow ones."""
         (rows, cols), narrow = x.shape, [*(into or (None, None)), *(back or (None, None))]
         rank = next(matrix.shape[1] for matrix in narrow if matrix is not None)
+        shapes = [(cols, rank), (rows, rank), (rows, rank), (cols, rank)]
+        for matrix, wanted in zip(narrow, shapes, strict=True):
+            if matrix is not None and (matrix.shape != wanted or matrix.dtype != torch.float32):
+                raise ValueError(f"a narrow matrix is {matrix.dtype} {tuple(matrix.shape)}, not float32 {wanted}")
+        if x.stride(1) != 1 and cols > 1:
+            raise ValueError(f"rows are not in one piece: strides {x.stride()}")
         parts = x.new_empty(self._core.zx_low_rank_parts(rows, cols, rank)) if into is not None else None
         places = itertools.chain.from_iterable(map(_narrow, narrow))
         shape = (x.stride(0), rows, cols, rank)
@@ -199,8 +205,11 @@ class CoreRowKernels:
     def causal(self, q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, Tensor] | None:
         """Attends causally."""
         (pairs, heads, time, size), threads = q.shape, torch.get_num_threads()
-        if size % CAUSAL_MULTIPLE or (keep and pairs % threads and pairs < 4 * threads):
+        uneven = pairs % threads and pairs < 4 * threads if keep else pairs * -(-time // CAUSAL_ROWS) < threads
+        if size % CAUSAL_MULTIPLE or size > MOST_HEAD_DIM or uneven:
             return None
+        if k.shape != (pairs, time, size) or v.shape != k.shape or not q.dtype == k.dtype == v.dtype == torch.float32:
+            raise ValueError(f"queries {tuple(q.shape)}, but keys {tuple(k.shape)} and values {tuple(v.shape)}")
         k, v = (part if part.stride()[1:] == (size, 1) else part.contiguous() for part in (k, v))
         q = q.contiguous()
         out = torch.empty_like(q)

@@ -46,8 +46,8 @@ from zhixing.workflows.console import say
 COUNTED_TOKENS = 20_000_000
 """Training tokens that are counted at most to tell how much of the text starts from word vectors."""
 
-CALIBRATION_SECONDS, CALIBRATION_PART = 4.0, 0.01
-"""Time spent on measuring a step when a run is given in minutes: so long, or so large a part of them."""
+CALIBRATION_SECONDS, CALIBRATION_PART, CALIBRATION_MOST = 4.0, 0.01, 30.0
+"""Time spent on measuring a step when a run is given in minutes: so long, or such a part of them, up to the last."""
 
 CALIBRATION_SHARE = 0.94
 """Share of the time that is planned for steps; the rest is for validation and saving."""
@@ -326,7 +326,7 @@ def measure_step(make_trainer: Callable[[Recipe], Trainer], recipe: Recipe) -> f
     state = torch.get_rng_state()
     trainer = make_trainer(trial_recipe)
     times: list[float] = []
-    patience = max(CALIBRATION_SECONDS, CALIBRATION_PART * 60 * (recipe.train.minutes or 0))
+    patience = min(CALIBRATION_MOST, max(CALIBRATION_SECONDS, CALIBRATION_PART * 60 * (recipe.train.minutes or 0)))
     with progress_bar("Measuring a step") as bar:
         begun = time.perf_counter()
         while len(times) < 4 or time.perf_counter() - begun < patience:

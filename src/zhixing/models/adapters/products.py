@@ -19,6 +19,9 @@ from torch.autograd.function import once_differentiable
 from zhixing.models import ops
 from zhixing.models.row_kernels import row_kernels
 
+MOST_RANKS = 64
+"""Columns of a narrow matrix up to which the core is as fast as the libraries, which pack the wide one only once."""
+
 
 class Term(NamedTuple):
     """One low-rank addition to one of the maps.
@@ -52,7 +55,7 @@ class _Adapted(torch.autograd.Function):
             y[:, start : start + len(up)].addmm_(part, up.t(), alpha=scale)
         ctx.save_for_backward(rows, weight, down, z, *ups)
         ctx.places, ctx.ranks, ctx.shape = places, ranks, x.shape
-        return y.view(*x.shape[:-1], -1)
+        return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
@@ -77,7 +80,8 @@ def low_rank_sums(
     x: Tensor, factor: float, into: tuple[Tensor, Tensor] | None = None, back: tuple[Tensor, Tensor] | None = None
 ) -> None:
     """Writes factor * x p and factor * x^T q; `into` is p and `back` is q, each with its place: see `RowKernels`."""
-    kernels = row_kernels(x)
+    rank = (into or back or (x,))[0].shape[1]
+    kernels = row_kernels(x) if rank <= MOST_RANKS else None
     if kernels is not None:
         kernels.low_rank_sums(x, factor, into, back)
         return
@@ -99,6 +103,7 @@ def adapted_linear(x: Tensor, weights: Sequence[Tensor], terms: Sequence[Term]) 
         (..., sum of outs).
     """
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    plain = plain and all(part.dtype == x.dtype for term in terms for part in (term.down, term.up))
     frozen = not any(weight.requires_grad for weight in weights)
     if plain and frozen and not torch.compiler.is_compiling():
         places = tuple((term.scale, term.start) for term in terms)

@@ -1,6 +1,6 @@
 // The C interface, part four: products for PyTorch's layers, on PyTorch's own threads: with matrices of a few columns, and of
 // causal attention.
-#include <new>
+#include <exception>
 #include <vector>
 
 #include "core.h"
@@ -10,7 +10,9 @@ using namespace zx;
 
 namespace {
 
-// Columns are taken in pieces of equal width, an even number of them where there are enough: two threads share them equally.
+constexpr int64_t MOST_TIME = 1 << 20;
+
+// Columns are taken in pieces of equal width, an even number of them where there are enough: two threads share them almost equally.
 // Their number does not depend on the threads, and so neither do the sums.
 int64_t pieces_of(int64_t cols) { return cols < 64 ? 1 : 2 * ((cols + 2 * LOW_RANK_COLUMNS - 1) / (2 * LOW_RANK_COLUMNS)); }
 
@@ -19,7 +21,7 @@ struct Piece {
 };
 
 Piece piece_at(int64_t cols, int64_t piece) {
-    const int64_t pieces = pieces_of(cols), width = ((cols + pieces - 1) / pieces + 31) / 32 * 32;  // whole vectors
+    const int64_t pieces = pieces_of(cols), width = ((cols + pieces - 1) / pieces + 15) / 16 * 16;  // lines of a cache
     const int64_t first = std::min(cols, piece * width);
     return {first, std::min(cols, first + width) - first};
 }
@@ -66,7 +68,7 @@ template <typename Work> static int with_scratch(Parallel parallel, int threads,
         static thread_local std::vector<float> scratch;
         try {
             if (scratch.size() < size_t(numbers)) scratch.resize(size_t(numbers));
-        } catch (const std::bad_alloc&) {
+        } catch (const std::exception&) {
             short_of_memory = true;
             return;
         }
@@ -82,7 +84,7 @@ ZX_API int64_t zx_causal_kept(int64_t time) { return causal_kept(time); }
 // (pairs, time, size), which lie `stride` numbers apart. The weights are kept, where there is a place for them.
 ZX_API int zx_causal(Parallel parallel, int threads, const float* q, const float* k, int64_t k_stride, const float* v, int64_t v_stride,
                      int64_t pairs, int64_t heads, int64_t time, int64_t size, float* y, float* kept) {
-    if (!in_range({pairs, heads, time, size}) || size % CAUSAL_MULTIPLE) return fail("no such heads");
+    if (!in_range({pairs, heads, time, size}) || time > MOST_TIME || size > MAX_HEAD_DIM || size % CAUSAL_MULTIPLE) return fail("no such heads");
     const Kernels& kernel = kernels();
     const int64_t blocks = (time + CAUSAL_ROWS - 1) / CAUSAL_ROWS, per_head = causal_kept(time);
     return with_scratch(parallel, threads, pairs * blocks, causal_scratch(time, size), [&](int64_t at, float* scratch) {
@@ -97,7 +99,7 @@ ZX_API int zx_causal(Parallel parallel, int threads, const float* q, const float
 // The gradients of queries, keys and values from that of the result, by the weights that were kept.
 ZX_API int zx_causal_gradient(Parallel parallel, int threads, const float* dy, const float* q, const float* k, const float* v, const float* kept,
                               int64_t pairs, int64_t heads, int64_t time, int64_t size, float* dq, float* dk, float* dv) {
-    if (!in_range({pairs, heads, time, size}) || size % CAUSAL_MULTIPLE) return fail("no such heads");
+    if (!in_range({pairs, heads, time, size}) || time > MOST_TIME || size > MAX_HEAD_DIM || size % CAUSAL_MULTIPLE) return fail("no such heads");
     const Kernels& kernel = kernels();
     return with_scratch(parallel, threads, pairs, causal_scratch(time, size), [&](int64_t pair, float* scratch) {
         const int64_t shared = pair * time * size, own = shared * heads;

@@ -54,7 +54,7 @@ template <bool INTO, bool BACK, int M> ZX_INLINE void low_rank_rows(const float*
 template <bool INTO, bool BACK> static void low_rank_sums_of(const LowRankSums& a) {
     constexpr int M = LANES == 8 && INTO && BACK ? 2 : LANES == 8 ? 4 : 8;  // as many as there are registers for
     const auto at = [](Narrow n, int64_t i, int64_t k) -> float& { return n.at[i * n.stride + k * n.rank_stride]; };
-    alignas(64) static thread_local float p[LOW_RANK_COLUMNS * RANKS], other[LOW_RANK_COLUMNS * RANKS];
+    alignas(64) float p[LOW_RANK_COLUMNS * RANKS], other[LOW_RANK_COLUMNS * RANKS];  // 32 KB of the stack
     for (int64_t first = 0; first < a.rank; first += RANKS) {
         const int64_t ranks = a.rank - first < RANKS ? a.rank - first : RANKS;
         if (INTO) {
