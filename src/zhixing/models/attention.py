@@ -1,8 +1,9 @@
 """Scaled dot-product attention: the module with its projections, and the product itself.
 
 On a CPU, short causal sequences in training go by blocks (`models.causal_blocks`), which skip the masked half and keep
-the weights for the gradient; prompts go by the core's blocks where it is there. Layers with a window shorter than the text or with soft-capped scores take
-`attend_in_blocks`, which never holds all scores at once; everything else takes PyTorch's fused kernel.
+the weights for the gradient; prompts go by the core's blocks where it is there. Layers with a window shorter than the
+text or with soft-capped scores take `attend_in_blocks`, which never holds all scores at once; everything else takes
+PyTorch's fused kernel.
 """
 
 from __future__ import annotations
