@@ -124,3 +124,26 @@ def test_matrices_that_lie_by_columns_give_the_same_products(backend):
         assert ops.joined_rows([gate, up]).data_ptr() == whole.data_ptr()
     finally:
         ops.set_matmul(before)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_what_is_compiled_is_left_to_the_compiler(backend, grad):
+    seen = []
+
+    def compiler(graph, inputs):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    weight = torch.randn(24, 16)
+
+    def work(x):
+        y = ops.linear(x, weight)
+        return y, ops.linear_gelu(x, weight, None), ops.linear_silu_gated(x, (weight, None), (weight, None))
+
+    x = torch.randn(64, 16, requires_grad=grad)
+    with torch.set_grad_enabled(grad):
+        found, right = torch.compile(work, backend=compiler)(x), work(x)
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other)
+    assert seen
+    assert not any("mkldnn" in target for target in seen)

@@ -157,10 +157,15 @@ def _product_relu(rows: Tensor, weight: Tensor) -> Tensor:
     return (rows @ weight.t()).clamp_min_(0)
 
 
+def _plain(x: Tensor) -> bool:
+    """Whether a chosen library may compute with a tensor: float32 on a CPU, not being compiled."""
+    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return plain and not torch.compiler.is_compiling()
+
+
 def _hand_written(x: Tensor) -> bool:
     """Whether the operations with a hand-written gradient apply: training in float32 on a CPU, not being compiled."""
-    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return plain and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return _plain(x) and torch.is_grad_enabled()
 
 
 class _Linear(torch.autograd.Function):
@@ -184,7 +189,7 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Computes x W^T + b: (..., in), (out, in), (out) -> (..., out)."""
-    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    plain = _plain(x)
     if _matmul != "torch" and plain and x.numel() > x.shape[-1] * FEW_ROWS and _lies_whole(weight):
         if not torch.is_grad_enabled():
             return _pointwise(x, weight, bias, "none", "")
@@ -202,7 +207,7 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, *, tanh: bool = False) -> Tensor:
     """Computes gelu(x W^T + b) (Hendrycks & Gimpel 2016), with the product and the activation in one where possible."""
-    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    plain = _plain(x)
     if _matmul != "torch" and plain and not torch.is_grad_enabled() and x.numel() > x.shape[-1] * FEW_ROWS:
         return _pointwise(x, weight, bias, "gelu", "tanh" if tanh else "none")
     return F.gelu(linear(x, weight, bias), approximate="tanh" if tanh else "none")
@@ -219,7 +224,7 @@ def linear_silu_gated(x: Tensor, gate: Linear, up: Linear) -> Tensor:
     Returns:
         (..., hidden).
     """
-    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    plain = _plain(x)
     packed = any(type(weight) not in (Tensor, nn.Parameter) for weight, _ in (gate, up))
     few = x.numel() <= x.shape[-1] * FEW_ROWS
     if not packed and not torch.is_grad_enabled() and not _lies_whole(gate[0]):  # by columns, in one matrix
