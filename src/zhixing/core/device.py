@@ -80,9 +80,11 @@ def tune_allocator() -> None:
 
     By default every tensor above 128 KiB is mapped and unmapped afresh, and the page faults cost more than the
     arithmetic on it: element-wise operations on 12 MB run 1.3 to 9 times faster with this. Large tensors also get
-    huge pages, which PyTorch asks for only when told so before its first tensor. A no-op on other systems.
+    huge pages, which PyTorch asks for only when told so before its first tensor. A no-op on other systems. And oneDNN,
+    which keeps half a megabyte of code for each shape of product it has seen, is to keep 256 of them instead of 1,024.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
