@@ -125,9 +125,14 @@ def _lies_whole(weight: Tensor) -> bool:
     return weight.is_contiguous() or weight.stride() == (1, len(weight))
 
 
+def _floats(rows: Tensor) -> bool:
+    """Whether oneDNN takes them; what is being compiled is left to the compiler."""
+    return rows.dtype == torch.float32 and not rows.is_cuda and not torch.compiler.is_compiling()
+
+
 def product(rows: Tensor, weight: Tensor) -> Tensor:
     """Computes rows @ weight.T for two-dimensional tensors, without gradient: (n, k), (m, k) -> (n, m)."""
-    usable = _matmul != "torch" and rows.dtype == torch.float32 and not rows.is_cuda and _lies_whole(weight)
+    usable = _matmul != "torch" and _floats(rows) and _lies_whole(weight)
     if (
         usable and rows.numel() * len(weight) >= SMALLEST and (_matmul != "forward" or weight.is_contiguous())
     ):  # gradients of inputs see weights transposed
@@ -143,7 +148,7 @@ def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
 def weight_gradient(grad: Tensor, rows: Tensor) -> Tensor:
     """Computes grad.T @ rows, the gradient of a weight: (n, out), (n, in) -> (out, in)."""
     large = grad.numel() * rows.shape[1] >= SMALLEST
-    if _matmul == "onednn" and large and rows.dtype == torch.float32 and not rows.is_cuda:
+    if _matmul == "onednn" and large and _floats(rows):
         return _onednn_gradient(grad, rows)
     return grad.t() @ rows
 
