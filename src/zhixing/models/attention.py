@@ -63,8 +63,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: flo
 def fused_causal(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
     """Attends causally without keeping the weights: q (batch, heads, time, head_dim), k, v with at most as many heads.
 
-    PyTorch's fused kernel leaves half of a CPU's rate unused where a few hundred positions are read; there, blocks of
-    queries, whose scores stay in the cache, are a quarter to a third faster.
+    The core reads where it can. Of the rest, PyTorch's fused kernel leaves half of a CPU's rate unused where a few
+    hundred positions are read; there, blocks of queries, whose scores stay in the cache, are faster.
     """
     batch, heads, time, head_dim = q.shape
     kv_heads = k.shape[1]

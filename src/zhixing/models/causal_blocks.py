@@ -27,6 +27,7 @@ class _CausalBlocks(torch.autograd.Function):
 
     q: (pairs, group, time, head_dim), k, v: (pairs, time, head_dim), with pairs = batch * kv_heads. The heads of one
     group are rows of one product, which share keys and values without a copy. The weights are kept for the gradient.
+    The core does the same, both ways, where it has the heads' size and equal parts for the threads.
     """
 
     @staticmethod

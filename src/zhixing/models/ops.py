@@ -126,16 +126,14 @@ def _lies_whole(weight: Tensor) -> bool:
 
 
 def _floats(rows: Tensor) -> bool:
-    """Whether oneDNN takes them; what is being compiled is left to the compiler."""
+    """Whether oneDNN takes them, under autocast too; what is being compiled is left to the compiler."""
     return rows.dtype == torch.float32 and not rows.is_cuda and not torch.compiler.is_compiling()
 
 
 def product(rows: Tensor, weight: Tensor) -> Tensor:
     """Computes rows @ weight.T for two-dimensional tensors, without gradient: (n, k), (m, k) -> (n, m)."""
-    usable = _matmul != "torch" and _floats(rows) and _lies_whole(weight)
-    if (
-        usable and rows.numel() * len(weight) >= SMALLEST and (_matmul != "forward" or weight.is_contiguous())
-    ):  # gradients of inputs see weights transposed
+    chosen = _matmul != "torch" and (_matmul != "forward" or weight.is_contiguous())  # gradients see weights transposed
+    if chosen and _floats(rows) and _lies_whole(weight) and rows.numel() * len(weight) >= SMALLEST:
         return _onednn(rows, weight)
     return rows @ weight.t()
 
@@ -147,8 +145,7 @@ def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
 
 def weight_gradient(grad: Tensor, rows: Tensor) -> Tensor:
     """Computes grad.T @ rows, the gradient of a weight: (n, out), (n, in) -> (out, in)."""
-    large = grad.numel() * rows.shape[1] >= SMALLEST
-    if _matmul == "onednn" and large and _floats(rows):
+    if _matmul == "onednn" and _floats(rows) and grad.numel() * rows.shape[1] >= SMALLEST:
         return _onednn_gradient(grad, rows)
     return grad.t() @ rows
 
@@ -198,15 +195,14 @@ class _Linear(torch.autograd.Function):
         return grad_x, weight_gradient(grad_rows, rows) if rows is not None else None
 
 
-def _many_rows(x: Tensor, weight: Tensor) -> bool:
+def _is_large(x: Tensor, weight: Tensor) -> bool:
     """Whether a product is large enough for oneDNN, and not bound by the memory that the weight is in."""
     return x.numel() > x.shape[-1] * FEW_ROWS and x.numel() * len(weight) >= SMALLEST
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Computes x W^T + b: (..., in), (out, in), (out) -> (..., out)."""
-    plain = _plain(x)
-    if _matmul != "torch" and plain and _many_rows(x, weight) and _lies_whole(weight):
+    if _matmul != "torch" and _plain(x) and _is_large(x, weight) and _lies_whole(weight):
         if not torch.is_grad_enabled():
             return _pointwise(x, weight, bias, "none", "")
         y = apply(_Linear, x, weight)
@@ -223,8 +219,7 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, *, tanh: bool = False) -> Tensor:
     """Computes gelu(x W^T + b) (Hendrycks & Gimpel 2016), with the product and the activation in one where possible."""
-    plain = _plain(x)
-    if _matmul != "torch" and plain and not torch.is_grad_enabled() and _many_rows(x, weight):
+    if _matmul != "torch" and _plain(x) and not torch.is_grad_enabled() and _is_large(x, weight):
         return _pointwise(x, weight, bias, "gelu", "tanh" if tanh else "none")
     return F.gelu(linear(x, weight, bias), approximate="tanh" if tanh else "none")
 
@@ -240,14 +235,12 @@ def linear_silu_gated(x: Tensor, gate: Linear, up: Linear) -> Tensor:
     Returns:
         (..., hidden).
     """
-    plain = _plain(x)
     packed = any(type(weight) not in (Tensor, nn.Parameter) for weight, _ in (gate, up))
-    few = not _many_rows(x, gate[0])
     if not packed and not torch.is_grad_enabled() and not _lies_whole(gate[0]):  # by columns, in one matrix
         biases = [bias for _, bias in (gate, up) if bias is not None]
         whole = joined_rows([gate[0], up[0]])
         return gated(linear(x, whole, torch.cat(biases) if biases else None), "silu")
-    if _matmul == "torch" or not plain or packed or few or torch.is_grad_enabled():
+    if _matmul == "torch" or packed or torch.is_grad_enabled() or not _plain(x) or not _is_large(x, gate[0]):
         opened, by = linear(x, *gate), linear(x, *up)
         kernels = None if x.numel() <= x.shape[-1] * FEW_ROWS or torch.is_grad_enabled() else row_kernels(opened)
         if kernels is None or not (opened.is_contiguous() and by.is_contiguous()):
