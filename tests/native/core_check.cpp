@@ -50,6 +50,14 @@ int zx_square_positive_gradient(Parallel, int, float*, const float*, int64_t, fl
 int zx_drop(Parallel, int, const float*, int64_t, uint64_t, uint32_t, float*);
 int zx_gate(Parallel, int, const float*, int64_t, int64_t, float*);
 int zx_gate_gradient(Parallel, int, const float*, const float*, int64_t, int64_t, float*);
+int zx_gate_by(Parallel, int, float*, const float*, int64_t);
+int64_t zx_low_rank_parts(int64_t, int64_t, int64_t);
+int zx_low_rank_sums(Parallel, int, const float*, int64_t, int64_t, int64_t, int64_t, float, float*, int64_t, int64_t, float*, int64_t, int64_t,
+                     float*, int64_t, int64_t, float*, int64_t, int64_t, float*);
+int64_t zx_causal_kept(int64_t);
+int zx_causal(Parallel, int, const float*, const float*, int64_t, const float*, int64_t, int64_t, int64_t, int64_t, int64_t, float*, float*);
+int zx_causal_gradient(Parallel, int, const float*, const float*, const float*, const float*, const float*, int64_t, int64_t, int64_t, int64_t,
+                       float*, float*, float*);
 int zx_causal_weights(Parallel, int, float*, int64_t, int64_t, int64_t, int64_t);
 int zx_causal_weights_gradient(Parallel, int, float*, const float*, int64_t, int64_t, int64_t, int64_t);
 int zx_step(void*, void*, int64_t, const int32_t*, const float*, const int32_t*, const int32_t*, int64_t, const int32_t*,
@@ -378,6 +386,7 @@ void check_training() {
             const auto pairs = some(2 * all), grad = some(all);
             std::vector<float> opened(grad.size()), both(pairs.size());
             need(zx_gate(on_threads, threads, pairs.data(), batch * time, size, opened.data()) == 0, "gates");
+            need(zx_gate_by(on_threads, threads, opened.data(), grad.data(), int64_t(grad.size())) == 0, "gates");
             need(zx_gate_gradient(on_threads, threads, grad.data(), pairs.data(), batch * time, size, both.data()) == 0, "gates");
             const int64_t before = draw(0, 20), keys = before + time + draw(0, 9);
             auto scores = some(batch * time * keys), weights = scores;
@@ -390,6 +399,41 @@ void check_training() {
     need(zx_norm_rows(nullptr, 1, nullptr, 0, 5, 0.0f, nullptr, nullptr) < 0, "no rows");
 }
 
+// Products for layers: with narrow matrices, transposed or not, and of causal attention, with gradients and without. Whatever is
+// written has exactly the room that it needs.
+void check_layers() {
+    for (const char* name : KERNELS) {
+        if (!zx_supports(name)) continue;
+        need(zx_use_kernels(name) == 0, "kernels");
+        for (int round = 0; round < 30; ++round) {
+            const int threads = int(draw(1, 4));
+            const int64_t rows = draw(1, 40), cols = draw(1, 700), rank = draw(1, 40), stride = cols + draw(0, 3);
+            const bool turned = round % 2 == 0;
+            const auto x = some((rows - 1) * stride + cols);
+            auto p = some(cols * rank), q = some(rows * rank);
+            std::vector<float> narrow(q.size()), other(p.size()), parts(size_t(zx_low_rank_parts(rows, cols, rank)));
+            const int64_t of_rows = turned ? 1 : rank, between_rows = turned ? rows : 1, of_cols = turned ? 1 : rank, between_cols = turned ? cols : 1;
+            const bool into = round % 3 != 0, back = round % 3 != 1;
+            need(zx_low_rank_sums(on_threads, threads, x.data(), stride, rows, cols, rank, 0.5f, into ? p.data() : nullptr, of_cols, between_cols,
+                                  narrow.data(), of_rows, between_rows, back ? q.data() : nullptr, of_rows, between_rows, other.data(), of_cols,
+                                  between_cols, parts.data()) == 0, "narrow products");
+            const int64_t pairs = draw(1, 3), heads = draw(1, 3), time = draw(1, 200), size = 32 * draw(1, 3), one = time * size, apart = one + draw(0, 40);
+            const auto queries = some(pairs * heads * one), keys = some(pairs * one), values = some(pairs * one), far = some((pairs - 1) * apart + one);
+            std::vector<float> y(queries.size()), kept(size_t(pairs * heads * zx_causal_kept(time))), dq(y.size()), dk(keys.size()), dv(keys.size());
+            need(zx_causal(on_threads, threads, queries.data(), far.data(), apart, far.data(), apart, pairs, heads, time, size, y.data(), nullptr) == 0,
+                 "reading");
+            need(zx_causal(on_threads, threads, queries.data(), keys.data(), one, values.data(), one, pairs, heads, time, size, y.data(), kept.data()) == 0,
+                 "attention");
+            need(zx_causal_gradient(on_threads, threads, y.data(), queries.data(), keys.data(), values.data(), kept.data(), pairs, heads, time, size,
+                                    dq.data(), dk.data(), dv.data()) == 0, "its gradient");
+        }
+    }
+    need(zx_causal(nullptr, 1, nullptr, nullptr, 0, nullptr, 0, 1, 1, 5, 40, nullptr, nullptr) < 0, "heads of another size");
+    need(zx_causal(nullptr, 1, nullptr, nullptr, 0, nullptr, 0, 1, 1, int64_t(1) << 31, 32, nullptr, nullptr) < 0, "too many positions");
+    need(zx_low_rank_sums(nullptr, 1, nullptr, 5, 5, 5, 5, 1.0f, nullptr, 0, 0, nullptr, 0, 0, nullptr, 0, 0, nullptr, 0, 0, nullptr) < 0,
+         "no narrow matrix");
+}
+
 int main(int count, char** arguments) {
     const int rounds = std::atoi(arguments[1]);
     zx_set_threads(2, 4);
@@ -397,6 +441,7 @@ int main(int count, char** arguments) {
     check_products();
     check_candidates();
     check_training();
+    check_layers();
     for (int i = 2; i < count; ++i) {
         if (std::string(arguments[i]) == "+") {  // a reader and the writer that goes with it
             const File reader(arguments[++i]), writer(arguments[++i]);
