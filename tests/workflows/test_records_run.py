@@ -81,6 +81,7 @@ def test_it_learns_and_says_so(finished: RecordOutcome) -> None:
     assert facts["data"]["train"]["records"] == 160
     report = (finished.folder / "report.html").read_text(encoding="utf-8")
     assert "accuracy" in report
+    assert "with 95 % intervals" in report
     assert "bits per byte</th>" not in report
     assert "| accuracy |" in (finished.folder / "model" / "README.md").read_text(encoding="utf-8")
 
