@@ -35,7 +35,7 @@ def quickstart_recipe(paths: Sequence[str], minutes: float, changes: Sequence[st
         "tokenizer": {"kind": "byte-bpe", "vocab_size": vocabulary},
         # Narrow and short: in two minutes, more tokens teach more than more parameters (docs/log.md).
         "model": {"family": "nanochat", "depth": 4, "width": 128, "heads": 2, "context": 128, "rope_theta": 1000},
-        # The embedding and the head learn a small text by heart, and a large one no worse for decay (docs/log.md).
+        # Without decay the embedding and the head learn the text by heart (docs/log.md).
         "optimizer": {"attention_scale": 1.5, "weight_decay": 0.3},
         "train": {"minutes": minutes, "batch_size": 16, "evaluation_tokens": 100_000},
     }
